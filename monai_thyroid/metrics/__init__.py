@@ -1,0 +1,30 @@
+"""Scores from masks, with a stated policy for empty masks and misses. Needs numpy and scipy only."""
+
+from __future__ import annotations
+
+from monai_thyroid.metrics.calibration import (
+    CALIBRATION_COLUMNS,
+    brier_score,
+    calibration_case,
+    calibration_columns,
+    expected_calibration_error,
+    reliability,
+)
+from monai_thyroid.metrics.cases import SCORE_COLUMNS, confusion_matrix, score_case
+from monai_thyroid.metrics.policy import METRICS, ScoringPolicy
+from monai_thyroid.metrics.summary import summarise
+
+__all__ = [
+    "CALIBRATION_COLUMNS",
+    "METRICS",
+    "SCORE_COLUMNS",
+    "ScoringPolicy",
+    "brier_score",
+    "calibration_case",
+    "calibration_columns",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "reliability",
+    "score_case",
+    "summarise",
+]

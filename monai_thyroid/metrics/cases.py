@@ -1,0 +1,173 @@
+"""Scores of one case and one class from two masks, and the confusion matrix of two label maps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_thyroid.metrics.checks import as_mask, check_spacing, same_shape
+from monai_thyroid.metrics.components import match_components
+from monai_thyroid.metrics.policy import METRICS, Edge, ScoringPolicy
+from monai_thyroid.metrics.surface import surface_distances
+
+__all__ = ["SCORE_COLUMNS", "confusion_matrix", "rates", "score_case"]
+
+SCORE_COLUMNS: tuple[str, ...] = (
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+    *METRICS,
+    "n_ref",
+    "n_pred",
+    "n_matched",
+    "ref_empty",
+    "pred_empty",
+    "height",
+    "width",
+    "spacing_y",
+    "spacing_x",
+)
+"""What :func:`score_case` returns, in this order."""
+
+_DEFAULT_POLICY = ScoringPolicy()
+
+
+def rates(*, tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
+    """Scores that follow from the four counts of pixels.
+
+    Args:
+        tp: foreground in both, 0 or more, as the others.
+        fp: foreground in the prediction only.
+        fn: foreground in the reference only.
+        tn: background in both.
+
+    Returns:
+        dice, iou, precision, recall, specificity, accuracy, each 0 to 1. 0/0 is 1 where neither mask has any
+        foreground, otherwise 0 for precision and recall; specificity without a background pixel is 1.
+    """
+    empty = tp + fp + fn == 0
+    return {
+        "dice": 1.0 if empty else 2 * tp / (2 * tp + fp + fn),
+        "iou": 1.0 if empty else tp / (tp + fp + fn),
+        "precision": tp / (tp + fp) if tp + fp else float(empty),
+        "recall": tp / (tp + fn) if tp + fn else float(empty),
+        "specificity": tn / (tn + fp) if tn + fp else 1.0,
+        "accuracy": (tp + tn) / (tp + fp + fn + tn),
+    }
+
+
+def score_case(
+    reference: npt.ArrayLike,
+    prediction: npt.ArrayLike,
+    *,
+    spacing: tuple[float, float] | None = None,
+    policy: ScoringPolicy = _DEFAULT_POLICY,
+) -> dict[str, float | int | bool]:
+    """Every score of one class in one image.
+
+    On masks that are not empty, hd95, asd and nsd equal MONAI's ``HausdorffDistanceMetric(percentile=95)``,
+    ``SurfaceDistanceMetric(symmetric=True)`` and ``SurfaceDiceMetric``. What empty masks mean is the policy's.
+
+    Args:
+        reference: (H, W), bool or 0 and 1.
+        prediction: (H, W), likewise, on the same grid.
+        spacing: (y, x) in mm per pixel; None if unknown, and distances are in pixels.
+        policy: edge cases, tolerance and matching.
+
+    Returns:
+        The values of :data:`SCORE_COLUMNS`: tp, fp, fn, tn in pixels; dice, iou, precision, recall, specificity,
+        accuracy and nsd in 0 to 1; hd95 and asd in mm or pixels, 0 to the image diagonal; n_ref, n_pred, n_matched
+        components; ref_empty and pred_empty; height and width in pixels; spacing_y and spacing_x in mm per pixel, NaN
+        if unknown. Nothing else is ever NaN.
+
+    Raises:
+        ValueError: shapes differ, not 2-D, without a pixel, not binary; spacing not positive or not finite.
+
+    Sources:
+        Maier-Hein et al. 2024, doi 10.1038/s41592-023-02151-z; Dice 1945, doi 10.2307/1932409; Nikolov et al. 2018,
+        arXiv:1809.04430; Huttenlocher et al. 1993, doi 10.1109/34.232073; Heimann et al. 2009,
+        doi 10.1109/TMI.2009.2013851.
+    """
+    ref, pred = as_mask(reference, "reference"), as_mask(prediction, "prediction")
+    same_shape(ref, pred, "prediction")
+    known = check_spacing(spacing)
+    unit = known or (1.0, 1.0)
+    height, width = ref.shape
+
+    both, area_ref, area_pred = (int(np.count_nonzero(mask)) for mask in (ref & pred, ref, pred))
+    counts = {"tp": both, "fp": area_pred - both, "fn": area_ref - both, "tn": ref.size - area_ref - area_pred + both}
+    scores: dict[str, float] = rates(**counts)
+    components = (0, 0, 0)
+    if area_ref or area_pred:
+        box = _bounding_box(ref | pred)
+        ref, pred = ref[box], pred[box]
+        components = match_components(ref, pred, policy=policy)
+
+    if area_ref and area_pred:
+        distances = surface_distances(ref, pred, spacing=unit)
+        scores["hd95"] = distances.hausdorff(95)
+        scores["asd"] = distances.average()
+        scores["nsd"] = distances.normalised_dice(policy.nsd_tolerance)
+    else:
+        edge: Edge = "missed" if area_ref else "false_alarm" if area_pred else "both_empty"
+        diagonal = math.hypot(height * unit[0], width * unit[1])
+        for metric in METRICS:
+            value = policy.edge_value(metric, edge, diagonal=diagonal)
+            if value is not None:
+                scores[metric] = value
+
+    spacing_y, spacing_x = known or (math.nan, math.nan)
+    row: dict[str, Any] = {
+        **counts,
+        **scores,
+        **dict(zip(("n_ref", "n_pred", "n_matched"), components, strict=True)),
+        "ref_empty": not area_ref,
+        "pred_empty": not area_pred,
+        "height": height,
+        "width": width,
+        "spacing_y": spacing_y,
+        "spacing_x": spacing_x,
+    }
+    return {column: row[column] for column in SCORE_COLUMNS}
+
+
+def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def confusion_matrix(
+    reference_labels: npt.ArrayLike, predicted_labels: npt.ArrayLike, *, classes: int
+) -> npt.NDArray[np.int64]:
+    """Count pixels by their label in the reference and in the prediction.
+
+    Args:
+        reference_labels: integers 0 to ``classes - 1``, any shape.
+        predicted_labels: likewise, the same shape.
+        classes: number of labels, the background included, 1 or more.
+
+    Returns:
+        (classes, classes) pixels, row: reference, column: prediction. Sums over cases are the pooled matrix.
+
+    Raises:
+        ValueError: shapes differ, labels are not integers or not in 0 to ``classes - 1``, ``classes`` below 1.
+    """
+    if classes < 1:
+        raise ValueError(f"classes must be 1 or more, got {classes}.")
+    flat: list[npt.NDArray[np.int64]] = []
+    reference, prediction = np.asarray(reference_labels), np.asarray(predicted_labels)
+    same_shape(reference, prediction, "predicted_labels")
+    for name, labels in (("reference_labels", reference), ("predicted_labels", prediction)):
+        if labels.dtype.kind not in "biu":
+            raise ValueError(f"{name} must be integers, got {labels.dtype}.")
+        if labels.size and (labels.min() < 0 or labels.max() >= classes):
+            raise ValueError(
+                f"{name} must lie in 0 to {classes - 1} ({classes} classes), got {labels.min()} to {labels.max()}."
+            )
+        flat.append(labels.ravel().astype(np.int64))
+    counts = np.bincount(flat[0] * classes + flat[1], minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)
