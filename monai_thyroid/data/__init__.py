@@ -1,0 +1,38 @@
+"""Dataset folders and synthetic scans as lists of items, and the reading of their files."""
+
+from __future__ import annotations
+
+from monai_thyroid.data.datalist import PARTS, PHANTOM, Datalist, Inspection, load_datalist, map_files
+from monai_thyroid.data.dataset import SeededCacheDataset
+from monai_thyroid.data.layouts import LAYOUTS
+from monai_thyroid.data.phantom import phantom_scan, phantom_views, write_phantom
+from monai_thyroid.data.reading import (
+    LoadMaskd,
+    LoadScand,
+    Raster,
+    is_image,
+    read_mask,
+    read_raster,
+    to_channels,
+)
+
+__all__ = [
+    "LAYOUTS",
+    "PARTS",
+    "PHANTOM",
+    "Datalist",
+    "Inspection",
+    "LoadMaskd",
+    "LoadScand",
+    "Raster",
+    "SeededCacheDataset",
+    "is_image",
+    "load_datalist",
+    "map_files",
+    "phantom_scan",
+    "phantom_views",
+    "read_mask",
+    "read_raster",
+    "to_channels",
+    "write_phantom",
+]

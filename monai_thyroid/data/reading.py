@@ -1,0 +1,330 @@
+"""One way to read an image or a mask, whatever the file: intensities in [0, 1], the channels that were asked for."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import io
+import os
+import warnings
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from PIL import Image
+
+from monai_thyroid.data.phantom import phantom_scan
+from monai_thyroid.errors import UserError
+
+__all__ = [
+    "DICOM_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "NIFTI_SUFFIXES",
+    "PICTURE_SUFFIXES",
+    "LoadMaskd",
+    "LoadScand",
+    "Raster",
+    "binarise",
+    "is_image",
+    "phantom_uri",
+    "read_mask",
+    "read_raster",
+    "to_channels",
+]
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+IMAGE_SUFFIXES = PICTURE_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
+
+_PHANTOM = "phantom"
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image as it is in its file.
+
+    Attributes:
+        pixels: (height, width) or (height, width, 3), the file's own numbers; MONOCHROME1 already inverted, colour
+            spaces already turned to RGB, alpha dropped, palettes looked up.
+        full_scale: ``(black, white)``: the numbers that stand for 0 and 1. By the bit depth where it is 8 (or 1);
+            else by the file's display window, else by the smallest and largest pixel.
+        spacing: mm between pixel centres, (y, x), or None where the file does not say.
+        affine: the 4x4 matrix of a NIfTI file, else None.
+    """
+
+    pixels: np.ndarray
+    full_scale: tuple[float, float]
+    spacing: tuple[float, float] | None = None
+    affine: np.ndarray | None = None
+
+    def normalised(self) -> np.ndarray:
+        """The pixels as float32 in [0, 1]."""
+        black, white = self.full_scale
+        scaled = (self.pixels.astype(np.float32) - black) / max(white - black, 1e-12)
+        return np.clip(scaled, 0.0, 1.0)
+
+
+def is_image(path: PathLike) -> bool:
+    """Whether the file's name ends like an image this package reads."""
+    return str(path).lower().endswith(IMAGE_SUFFIXES)
+
+
+def phantom_uri(kind: Literal["image", "label"], *, case: int, view: int, seed: int) -> str:
+    """A name under which `read_raster` makes a synthetic scan instead of reading a file."""
+    return f"{_PHANTOM}:{seed}:{case}:{view}:{kind}"
+
+
+def read_raster(path: PathLike, *, content: bytes | None = None) -> Raster:
+    """Read one 2-D image.
+
+    Args:
+        path: PNG, JPEG, BMP, TIFF, DICOM (also without a suffix), NIfTI, or a name from `phantom_uri`.
+        content: the file's bytes where they are already in memory.
+
+    Raises:
+        UserError: the file is missing, unreadable, truncated, of more than one frame or slice, or of a mode that is
+            neither grey nor colour. The message names the file.
+    """
+    name = os.fspath(path)
+    if name.startswith(_PHANTOM + ":"):
+        _, seed, case, view, kind = name.split(":")
+        scan = phantom_scan(int(case), int(view), seed=int(seed))
+        if kind == "label":
+            return Raster(pixels=scan.label * np.uint8(255), full_scale=(0.0, 255.0))
+        return Raster(pixels=scan.image, full_scale=(0.0, 255.0))
+    try:
+        if content is None:
+            content = Path(name).read_bytes()
+        if name.lower().endswith(NIFTI_SUFFIXES):
+            return _read_nifti(name, content)
+        if content[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES):
+            return _read_dicom(name, content)
+        return _read_picture(name, content)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: no such file") from error
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        raise UserError(f"{name}: cannot be read as an image ({type(error).__name__}: {error})") from error
+
+
+def _read_picture(name: str, content: bytes) -> Raster:
+    with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if getattr(picture, "n_frames", 1) > 1:
+            raise UserError(f"{name}: holds {picture.n_frames} frames; give one image a file, only 2-D is supported")
+        mode = picture.mode
+        if mode in ("1", "L", "LA", "La"):
+            return Raster(pixels=np.asarray(picture.convert("L")), full_scale=(0.0, 255.0))
+        if mode in ("P", "PA"):
+            # A palette of greys is a grey image; its indices are not intensities.
+            colour = np.asarray(picture.convert("RGB"))
+            grey = (colour[..., 0] == colour[..., 1]).all() and (colour[..., 1] == colour[..., 2]).all()
+            return Raster(pixels=colour[..., 0] if grey else colour, full_scale=(0.0, 255.0))
+        if mode in ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"):
+            return Raster(pixels=np.asarray(picture.convert("RGB")), full_scale=(0.0, 255.0))
+        if mode.startswith(("I", "F")):
+            pixels = np.asarray(picture)
+            if not np.isfinite(pixels).all():
+                raise UserError(f"{name}: holds numbers that are not finite")
+            return Raster(pixels=pixels, full_scale=(float(pixels.min()), float(pixels.max())))
+        raise UserError(f"{name}: pixel mode {mode} is neither grey nor colour")
+
+
+def _read_dicom(name: str, content: bytes) -> Raster:
+    import pydicom
+
+    try:
+        pixel_module: Any = importlib.import_module("pydicom.pixels")
+    except ImportError:  # pydicom 2.4
+        pixel_module = importlib.import_module("pydicom.pixel_data_handlers.util")
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+    if "PixelData" not in dataset:
+        raise UserError(f"{name}: a DICOM object without pixels")
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    if frames > 1:
+        raise UserError(f"{name}: holds {frames} frames; give one image a file, only 2-D is supported")
+    pixels = np.asarray(dataset.pixel_array)
+    interpretation = str(dataset.PhotometricInterpretation)
+    spacing = _dicom_spacing(dataset)
+    if pixels.ndim == 3:
+        # pydicom 3 hands out RGB already, pydicom 2.4 what the file stores.
+        if interpretation.startswith("YBR") and int(pydicom.__version__.split(".")[0]) < 3:
+            pixels = pixel_module.convert_color_space(pixels, interpretation, "RGB")
+        return Raster(pixels=pixels, full_scale=(0.0, float(2 ** int(dataset.BitsStored) - 1)), spacing=spacing)
+    if interpretation == "PALETTE COLOR":
+        colour = pixel_module.apply_color_lut(pixels, dataset)
+        return Raster(pixels=colour, full_scale=(0.0, float(np.iinfo(colour.dtype).max)), spacing=spacing)
+    has_window = "WindowCenter" in dataset or "VOILUTSequence" in dataset
+    rescaled = "RescaleSlope" in dataset or "ModalityLUTSequence" in dataset
+    pixels = pixel_module.apply_modality_lut(pixels, dataset)
+    if has_window:
+        pixels = pixel_module.apply_voi_lut(pixels, dataset)
+    if int(dataset.BitsStored) <= 8 and not has_window and not rescaled:
+        black, white = 0.0, float(2 ** int(dataset.BitsStored) - 1)
+    else:
+        black, white = float(pixels.min()), float(pixels.max())
+    if interpretation == "MONOCHROME1":
+        pixels = (black + white) - pixels.astype(np.float32)
+    return Raster(pixels=pixels, full_scale=(black, white), spacing=spacing)
+
+
+def _dicom_spacing(dataset: Any) -> tuple[float, float] | None:
+    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
+    if spacing is not None and len(spacing) == 2:
+        return float(spacing[0]), float(spacing[1])
+    regions = dataset.get("SequenceOfUltrasoundRegions") or []
+    # Unit 3 is centimetres. Several regions (split screen) may differ in scale: then the image has no one spacing.
+    found = {
+        (abs(float(region.PhysicalDeltaY)) * 10, abs(float(region.PhysicalDeltaX)) * 10)
+        for region in regions
+        if region.get("PhysicalUnitsXDirection") == 3 and region.get("PhysicalUnitsYDirection") == 3
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _read_nifti(name: str, content: bytes) -> Raster:
+    import nibabel
+
+    raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    volume = nibabel.Nifti1Image.from_bytes(raw)
+    array = np.asarray(volume.dataobj)
+    if array.dtype.names:  # an RGB24 volume is a structured array
+        array = np.stack([array[channel] for channel in "RGB"], axis=-1)
+        while array.ndim > 3 and array.shape[2] == 1:
+            array = array[:, :, 0]
+    else:
+        while array.ndim > 2 and array.shape[-1] == 1:
+            array = array[..., 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8)):
+        raise UserError(f"{name}: has shape {volume.shape}; give one slice a file, only 2-D is supported")
+    if not np.isfinite(array).all():
+        raise UserError(f"{name}: holds numbers that are not finite")
+    zooms = volume.header.get_zooms()
+    known = volume.header.get_xyzt_units()[0] == "mm"
+    scale = (0.0, 255.0) if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
+    return Raster(
+        # NIfTI's first index runs along x.
+        pixels=np.swapaxes(array, 0, 1),
+        full_scale=scale,
+        spacing=(float(zooms[1]), float(zooms[0])) if known else None,
+        affine=np.asarray(volume.affine, dtype=np.float64),
+    )
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Turn (H, W) or (H, W, 3) in [0, 1] into the number of channels a network expects.
+
+    Grey from colour is the luma of ITU-R BT.601, as Pillow does it; colour from grey is three equal channels.
+
+    Args:
+        image: (height, width) or (height, width, 3).
+        channels: 1 or 3.
+
+    Returns:
+        (height, width) for one channel, (height, width, 3) for three.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, not {channels}")
+    if channels == 1 and image.ndim == 3:
+        return image @ np.asarray([0.299, 0.587, 0.114], dtype=image.dtype)
+    if channels == 3 and image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=2)
+    return image
+
+
+def binarise(pixels: np.ndarray) -> np.ndarray:
+    """Turn a mask of any two grey levels into booleans.
+
+    The threshold is half-way between the darkest and the brightest pixel, so that the grey edges that JPEG and
+    interpolation leave fall to the nearer side. A mask of one level is empty where that level is 0, else full.
+
+    Args:
+        pixels: (height, width), or (height, width, 3) for a mask stored in colour.
+
+    Returns:
+        bool, (height, width).
+    """
+    grey = to_channels(pixels.astype(np.float32), 1)
+    low, high = float(grey.min()), float(grey.max())
+    if low == high:
+        return np.full(grey.shape, high > 0)
+    return grey > (low + high) / 2
+
+
+def read_mask(path: PathLike) -> np.ndarray:
+    """Read a two-level mask as booleans, (height, width); see `read_raster` and `binarise`."""
+    return binarise(read_raster(path).pixels)
+
+
+class LoadScand(MapTransform):
+    """Replace the path under each key by the image as a `MetaTensor` (channels, width, height), float32 in [0, 1].
+
+    Width comes before height because that is MONAI's order for pictures, which `SaveImage` undoes when it writes a
+    PNG. MONAI's own `LoadImaged` keeps whatever channels a file has, and turns to other readers where one refuses a
+    file. The metadata hold ``spacing_yx`` in mm (NaN where unknown) and, for NIfTI, the affine.
+
+    Args:
+        keys: keys of the paths.
+        channels: 1 (grey) or 3 (RGB): images are converted, whatever their file holds.
+        allow_missing_keys: skip keys that an item lacks.
+
+    Raises:
+        UserError: as `read_raster`.
+    """
+
+    def __init__(self, keys: KeysCollection, *, channels: int = 1, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if channels not in (1, 3):
+            raise UserError(f"channels must be 1 (grey) or 3 (RGB), not {channels!r}")
+        self.channels = channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load every key of one item."""
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            raster = read_raster(loaded[key])
+            loaded[key] = _meta_tensor(to_channels(raster.normalised(), self.channels), raster, loaded[key])
+        return loaded
+
+
+class LoadMaskd(MapTransform):
+    """Replace the path under each key by a two-level mask: a `MetaTensor` (1, width, height) of 0 and 1, float32.
+
+    Args:
+        keys: keys of the paths.
+        allow_missing_keys: skip keys that an item lacks.
+
+    Raises:
+        UserError: as `read_mask`.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load every key of one item."""
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            raster = read_raster(loaded[key])
+            loaded[key] = _meta_tensor(binarise(raster.pixels).astype(np.float32), raster, loaded[key])
+        return loaded
+
+
+def _meta_tensor(array: np.ndarray, raster: Raster, name: PathLike) -> MetaTensor:
+    channel_first = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
+    tensor = torch.from_numpy(np.ascontiguousarray(np.swapaxes(channel_first, 1, 2)))
+    affine = torch.from_numpy(np.eye(4) if raster.affine is None else raster.affine)
+    meta = {
+        "filename_or_obj": os.fspath(name),
+        "original_affine": affine.clone(),
+        "spatial_shape": np.asarray(tensor.shape[1:]),
+        "original_channel_dim": float("nan"),
+        "space": "RAS",
+        "spacing_yx": np.asarray(raster.spacing or (float("nan"), float("nan"))),
+    }
+    return MetaTensor(tensor, affine=affine, meta=meta)

@@ -1,0 +1,75 @@
+"""Which workflow is asking: the one place that looks up the call stack.
+
+MONAI evaluates an expression of a config without telling it which config it stands in, and adds unknown overrides
+silently. What was written on the command line can only be read from the frames of the calling workflow.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_thyroid.errors import UserError
+
+__all__ = ["Caller", "calling_workflow", "on_command_line"]
+
+_WORKFLOW_ARGUMENTS = frozenset(inspect.signature(ConfigWorkflow.__init__).parameters) - {"self", "override"}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The config that is being evaluated.
+
+    Attributes:
+        parser: its parser, overrides applied.
+        overrides: ids and values that were set beside the config file, None where the caller does not tell.
+        config_files: the files it was read from, empty where the caller does not tell.
+    """
+
+    parser: ConfigParser
+    overrides: dict[str, Any] | None
+    config_files: tuple[str, ...]
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def calling_workflow() -> Caller:
+    """Find the config whose expression is being evaluated.
+
+    Raises:
+        UserError: called from outside of a config.
+    """
+    parser: ConfigParser | None = None
+    for frame in _frames():
+        names = frame.f_locals
+        if parser is None and isinstance(names.get("self"), ConfigParser):
+            parser = names["self"]
+        if (
+            parser is not None
+            and frame.f_code.co_name == "create_workflow"
+            and frame.f_globals.get("__name__") == "monai.bundle.scripts"
+        ):
+            files = names.get("config_file") or ()
+            given = {key: value for key, value in names["_args"].items() if key not in _WORKFLOW_ARGUMENTS}
+            return Caller(parser, given, (files,) if isinstance(files, str) else tuple(map(str, files)))
+    if parser is None:
+        raise UserError("this can only be used from a bundle's config")
+    return Caller(parser, None, ())
+
+
+def on_command_line() -> bool:
+    """Whether the process is a command (`python -m monai.bundle`, `monai-thyroid`), not somebody's program."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = spec.name if spec is not None else ""
+    return name in ("monai.bundle.__main__", "monai_thyroid.__main__")

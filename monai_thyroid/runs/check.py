@@ -1,0 +1,217 @@
+"""What can be known to be wrong before the first epoch, all of it in one list."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import os
+import pydoc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.utils import set_determinism
+
+from monai_thyroid.data import Datalist
+from monai_thyroid.errors import UserError
+from monai_thyroid.runs.caller import calling_workflow, on_command_line
+from monai_thyroid.runs.config import check_constants
+from monai_thyroid.runs.handlers import reseed
+from monai_thyroid.runs.weights import find_weights
+
+__all__ = ["check_config", "check_file", "problems_of"]
+
+
+def check_config() -> None:
+    """Check the config in which this is written; part of its ``initialize``. Writes nothing, and seeds everything.
+
+    Raises:
+        UserError: something is wrong (MONAI wraps it in a RuntimeError whose ``__cause__`` it is).
+        SystemExit: the same, under the command line: status 1, the problems on standard error, no traceback.
+    """
+    caller = calling_workflow()
+    unknown = unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
+    problems = unknown + problems_of(caller.parser)
+    if not problems:
+        return
+    error = UserError(problems)
+    if on_command_line():
+        raise SystemExit(str(error)) from error
+    raise error
+
+
+def check_file(config_file: str, overrides: Mapping[str, Any]) -> list[str]:
+    """Check a config as `python -m monai.bundle run` would read it, without running it.
+
+    Args:
+        config_file: a bundle's YAML.
+        overrides: ids and values from the command line.
+
+    Returns:
+        One sentence for each problem.
+    """
+    if not Path(config_file).is_file():
+        return [f"{config_file}: no such file"]
+    parser = ConfigParser()
+    try:
+        parser.read_config(config_file)
+    except Exception as error:  # whatever the YAML reader raises
+        return [f"{config_file}: cannot be read ({error})"]
+    meta = Path(config_file).with_name("metadata.json")
+    if meta.is_file():
+        parser.read_meta(meta)
+    unknown = unknown_overrides(overrides, ConfigParser.load_config_files(config_file))
+    for name, value in overrides.items():
+        with contextlib.suppress(KeyError, ValueError, IndexError):  # ids that are in `unknown`
+            parser[name] = value
+    return unknown + problems_of(parser)
+
+
+def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Say which ids are neither in a config nor arguments of one of its components, with the nearest known name.
+
+    MONAI adds an unknown id to the config without a word, and nothing then reads it.
+    """
+    return [problem for name in overrides if (problem := _unknown(name.lstrip("+"), config))]
+
+
+def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
+    if not config:  # the caller does not tell which file it has read
+        return None
+    node: Any = config
+    keys = ReferenceResolver.split_id(name)
+    for depth, key in enumerate(keys):
+        if isinstance(node, list):
+            if key.isdigit() and int(key) < len(node):
+                node = node[int(key)]
+                continue
+            return f"option --{name}: {'::'.join(keys[:depth])} is a list of {len(node)}, counted from 0"
+        if not isinstance(node, Mapping):
+            return f"option --{name}: {'::'.join(keys[:depth])} has no parts"
+        if key in node:
+            node = node[key]
+            continue
+        known = list(node)
+        if depth == 0:
+            known = [other for other in node if not other.startswith("_")]
+        elif "_target_" in node:
+            accepted = _arguments(node)
+            if depth == len(keys) - 1 and (accepted is None or key in accepted):
+                return None
+            known += sorted(accepted or ())
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        # "epoch" is nearer to "max_epochs" for a person than for an edit distance
+        nearest = nearest or [other for other in known if key.strip("s") in other][:1]
+        prefix = "".join(f"{part}::" for part in keys[:depth])
+        hint = f"; did you mean --{prefix}{nearest[0]}?" if nearest else ""
+        return f"option --{name}: the config has no {prefix}{key}{hint}"
+    return None
+
+
+def _arguments(component: Mapping[str, Any]) -> set[str] | None:
+    """Names of the arguments of a component; None where it takes any."""
+    target = component["_target_"]
+    if not isinstance(target, str) or target.startswith("$"):
+        return None
+    found = pydoc.locate(ConfigComponent({"_target_": target}).resolve_module_name())
+    if not callable(found):
+        return None
+    parameters = inspect.signature(found).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters} | ConfigComponent.non_arg_keys
+
+
+def problems_of(parser: ConfigParser) -> list[str]:
+    """Everything wrong with a config whose overrides are known: constants, data, network, weights, places to write.
+
+    What a config does not have is not checked, so that one function serves training, evaluation and inference.
+    """
+    # Outside of a workflow nothing has been resolved yet, and nested look-ups would then begin anew.
+    if not parser.ref_resolver.is_resolved():
+        parser.parse(reset=True)
+    problems: list[str] = []
+    if "trained" in parser:
+        _, error = _evaluate(parser, "trained")
+        if error:
+            return error
+    values, found = check_constants(parser)
+    problems += found
+    if values.get("resume") and values.get("overwrite"):
+        problems.append("resume and overwrite are both true: go on with a run, or replace it")
+    if "output_dir" in values and (problem := _not_writable(Path(values["output_dir"]))):
+        problems.append(f"output_dir {problem}")
+    if values.get("init_from"):
+        try:
+            find_weights(values["init_from"])
+        except UserError as error_:
+            problems += [f"init_from {problem}" for problem in error_.problems]
+    set_determinism(seed=values.get("seed", 0))
+    reseed(values.get("seed", 0), 0)
+    if "networks" in parser:
+        problems += _network_problems(parser, values, found)
+    if "data" in parser:
+        data, errors = _evaluate(parser, "data")
+        problems += errors
+        if isinstance(data, Datalist):
+            problems += data.inspect().problems
+    if "dataset" in parser and not problems:
+        problems += _evaluate(parser, "dataset")[1]
+    return problems
+
+
+def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:
+    menu, name = parser["networks"], values.get("network")
+    if name not in menu:
+        nearest = difflib.get_close_matches(str(name), list(menu), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        return [f"network {name!r}: the menu has {', '.join(menu)}{hint}"]
+    if found:  # what the network is built from cannot be read
+        return []
+    network, errors = _evaluate(parser, "network_def")
+    if errors or not isinstance(network, torch.nn.Module):
+        return errors
+    shape = (1, values["channels"], values["image_size"], values["image_size"])
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(shape))
+    except Exception as error:  # whatever the network raises
+        return [f"network {name}: cannot be computed on an input of shape {shape} ({error})"]
+    finally:
+        network.train()
+    expected = len(values["classes"]) + (values["activation"] == "softmax")
+    if logits.shape[1] != expected:
+        return [
+            f"network {name}: gives {logits.shape[1]} channels, but {values['activation']} over the classes "
+            f"{', '.join(values['classes'])} needs {expected}"
+        ]
+    return []
+
+
+def _evaluate(parser: ConfigParser, name: str) -> tuple[Any, list[str]]:
+    """The parsed content of an id, or what is wrong with it."""
+    try:
+        return parser.get_parsed_content(name), []
+    except Exception as error:  # MONAI wraps everything in RuntimeError
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            return None, cause.problems
+        return None, [f"{name}: {type(cause).__name__}: {cause}"]
+
+
+def _not_writable(path: Path) -> str | None:
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{path}: {existing} is a file, not a folder"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{path}: {existing} cannot be written to"
+    return None

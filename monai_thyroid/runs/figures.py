@@ -1,0 +1,115 @@
+"""Figures of a run folder: curves and cases. Matplotlib without a display or global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_thyroid.data import read_mask, read_raster
+from monai_thyroid.files import atomic_path
+
+__all__ = ["PREDICTION_COLOUR", "REFERENCE_COLOUR", "draw_cases", "draw_curves", "outline"]
+
+# Okabe and Ito's palette: told apart by every kind of colour vision; the line style tells them apart in grey.
+REFERENCE_COLOUR = "#E69F00"
+PREDICTION_COLOUR = "#56B4E9"
+_BLUE, _VERMILION = "#0072B2", "#D55E00"
+
+
+def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> Path:
+    """Draw losses and validation metrics over epochs as ``curves.png``.
+
+    Args:
+        history: rows of history.csv.
+        folder: made if it is not there.
+    """
+    from matplotlib.figure import Figure
+
+    folder.mkdir(exist_ok=True)
+    figure = Figure(figsize=(7.2, 3.0), dpi=200, layout="constrained")
+    losses, metrics = figure.subplots(1, 2)
+    for axes, curves in (
+        (losses, (("train_loss", "training", _BLUE, "-"), ("val_loss", "validation", _VERMILION, "--"))),
+        (metrics, (("val_dice", "Dice", _BLUE, "-"), ("val_iou", "IoU", _VERMILION, "--"))),
+    ):
+        for column, label, colour, style in curves:
+            points = [(index + 1, row[column]) for index, row in enumerate(history) if row[column] is not None]
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", markersize=4)
+        axes.set_xlabel("Epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    losses.set_ylabel("Loss (mean over images)")
+    metrics.set_ylabel("Validation (network grid)")
+    metrics.set_ylim(0, 1)
+    path = folder / "curves.png"
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+    return path
+
+
+def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]], path: Path) -> None:
+    """Draw images with both outlines: the reference solid, the prediction dashed.
+
+    Args:
+        groups: for each column's title, some (item, path of the predicted mask, Dice).
+        path: the PNG to write.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    rows = max(1, *(len(cases) for cases in groups.values()))
+    figure = Figure(figsize=(7.2, 2.2 * rows + 0.4), dpi=200, layout="constrained")
+    grid = figure.subplots(rows, len(groups), squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for column, (title, cases) in enumerate(groups.items()):
+        for row, (item, predicted, dice) in enumerate(cases):
+            axes = grid[row, column]
+            image = read_raster(item["image"]).normalised()
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            outline(axes, read_mask(item["label"]), REFERENCE_COLOUR, "solid")
+            outline(axes, read_mask(predicted), PREDICTION_COLOUR, "dashed")
+            heading = f"{title}: " if row == 0 else ""
+            axes.set_title(f"{heading}{item['case']}, Dice {dice:.2f}", fontsize=8)
+    figure.legend(
+        handles=[
+            Line2D([], [], color=REFERENCE_COLOUR, linestyle="solid", label="reference"),
+            Line2D([], [], color=PREDICTION_COLOUR, linestyle="dashed", label="prediction"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
+    figure.savefig(path)
+
+
+def outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
+    """Draw the border of a mask between its pixels, also along the edge of the image; nothing for an empty one.
+
+    Args:
+        axes: matplotlib axes that show the image.
+        mask: bool, (height, width).
+        colour: any matplotlib colour.
+        style: a matplotlib line style.
+    """
+    if not mask.any():
+        return
+    padded = np.pad(mask, 1).astype(float)
+    height, width = mask.shape
+    axes.contour(
+        np.arange(-1, width + 1),
+        np.arange(-1, height + 1),
+        padded,
+        levels=[0.5],
+        colors=colour,
+        linestyles=style,
+        linewidths=1.0,
+    )
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)

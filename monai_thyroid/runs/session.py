@@ -1,0 +1,352 @@
+"""One training run, from its config to its finished run folder."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.engines import Evaluator, Trainer
+
+from monai_thyroid.data import Datalist
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import atomic_path, sha256_file, write_json
+from monai_thyroid.runs.baseline import threshold_baseline
+from monai_thyroid.runs.caller import calling_workflow, on_command_line
+from monai_thyroid.runs.config import executed_config, protocol_hash, run_hash
+from monai_thyroid.runs.figures import draw_curves
+from monai_thyroid.runs.folder import (
+    append_history,
+    clear,
+    locked,
+    machine,
+    read_history,
+    read_run,
+    trim_history,
+    versions,
+    write_yaml,
+)
+from monai_thyroid.runs.handlers import Recorder
+from monai_thyroid.runs.scoring import CaseScores
+from monai_thyroid.runs.weights import find_weights, fit_weights
+
+__all__ = ["TrainingSession", "training_session"]
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingSession:
+    """The run a training config describes; nothing is written before `execute`.
+
+    Args:
+        config: from `executed_config`.
+        data: the dataset it trains on.
+
+    Attributes:
+        path: the run folder.
+        recorder: set by the `Recorder` of the config's trainer.
+    """
+
+    def __init__(self, config: dict[str, Any], data: Datalist) -> None:
+        self.config = config
+        self.data = data
+        self.seed: int = config["seed"]
+        self.classes: list[str] = config["classes"]
+        self.activation: str = config["activation"]
+        self.threshold: float = config["threshold"]
+        self.protocol_hash = protocol_hash(config)
+        self.path = (
+            Path(config["output_dir"])
+            / config["bundle"]
+            / data.name
+            / f"{config['network']}-{self.protocol_hash[:8]}"
+            / f"seed-{self.seed}"
+        )
+        self.recorder: Recorder | None = None
+        self.record: dict[str, Any] = {}
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.writes = not distributed or torch.distributed.get_rank() == 0
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """SHA-256 of the best checkpoint, None before there is one."""
+        return self.record.get("checkpoint_sha256")
+
+    def execute(
+        self,
+        trainer: Trainer,
+        *,
+        test: Evaluator,
+        scores: CaseScores,
+        trackers: Sequence[Callable[[], Any] | None] = (),
+    ) -> None:
+        """Train, score the best checkpoint once on the test part, and leave a finished run folder.
+
+        Args:
+            trainer: its handlers hold the `Recorder` of this session.
+            test: evaluates the test part; shares its network with the trainer.
+            scores: the handler of ``test`` that scores its cases.
+            trackers: makers of further handlers of the trainer (TensorBoard, MLflow), called once the run folder
+                is there; None is left out.
+
+        Raises:
+            UserError: the run folder is finished, interrupted or in use, and the options do not say what to do.
+        """
+        if self.recorder is None:
+            raise ValueError("the trainer has no Recorder of this session among its handlers")
+        with _mistakes_as_messages():
+            if not self.writes:
+                self._train(trainer, None, [])
+                return
+            self.path.mkdir(parents=True, exist_ok=True)
+            with locked(self.path), _stop_signals():
+                state = self._open()
+                if self.record["status"] == "done":
+                    logger.info("This run is complete and unchanged: %s", self.path)
+                    return
+                try:
+                    self._start_weights(state, test, scores)
+                    self._train(trainer, state, trackers)
+                    self._finish(test, scores)
+                except BaseException as error:
+                    self._fail(error)
+                    raise
+
+    def _open(self) -> dict[str, Any] | None:
+        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
+        resume, overwrite = self.config["resume"], self.config["overwrite"]
+        parent = find_weights(self.config["init_from"]) if self.config.get("init_from") else None
+        parent_sha256 = sha256_file(parent) if parent else None
+        data_hash = self.data.inspect().data_hash
+        now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
+        earlier = read_run(self.path) if (self.path / "run.json").is_file() else None
+        if earlier is not None and not overwrite:
+            done = earlier["status"] == "done"
+            if not resume:
+                raise UserError(
+                    f"{self.path}: holds a finished run; --overwrite true replaces it"
+                    if done
+                    else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
+                )
+            if earlier["run_hash"] != now:
+                what = "data" if earlier["data_hash"] != data_hash else "settings"
+                raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
+            self.record = earlier
+            if done:
+                return None
+            self._write_record(status="running", error=None)
+            last = self.path / "last.pt"
+            return torch.load(last, map_location="cpu", weights_only=True) if last.is_file() else None
+        if earlier is not None:
+            clear(self.path)
+        config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
+        write_yaml(self.path / "config.yaml", config)
+        write_json(self.path / "split.json", self.data.split())
+        self.record = {
+            "bundle": self.config["bundle"],
+            "dataset": self.data.name,
+            "dataset_dir": str(self.data.root) if self.data.root else None,
+            "synthetic": self.data.root is None,
+            "grouping": self.data.grouping,
+            "network": self.config["network"],
+            "seed": self.seed,
+            "fold": None,
+            "stage": 1,
+            "classes": self.classes,
+            "activation": self.activation,
+            "threshold": self.threshold,
+            "data_hash": data_hash,
+            "protocol_hash": self.protocol_hash,
+            "run_hash": now,
+            "checkpoint_sha256": None,
+            "parent_sha256": parent_sha256,
+            "init_from": {"path": str(parent)} if parent else None,
+            "versions": versions(),
+            "machine": machine(),
+            "device": str(self.config["device"]),
+            "precision": self.config["precision"],
+            "parameters": None,
+            "images_per_second": None,
+            "seconds": None,
+            "epochs": 0,
+            "best_epoch": None,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        self._write_record(status="running", error=None)
+        return None
+
+    def _write_record(self, **changes: Any) -> None:
+        self.record.update(changes)
+        write_json(self.path / "run.json", self.record)
+
+    def _start_weights(self, state: dict[str, Any] | None, test: Evaluator, scores: CaseScores) -> None:
+        """Load what the run starts from; where that is someone's model, score it first."""
+        assert self.recorder is not None
+        network = self.recorder.network
+        self.record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+        if state is not None:
+            return
+        if not self.record["init_from"]:
+            return
+        report = fit_weights(network, Path(self.record["init_from"]["path"]))
+        scores.keep = False
+        test.run()
+        scores.keep = True
+        before = scores.summary
+        self._write_record(init_from={**self.record["init_from"], **report, "test_dice_before": before["dice_mean"]})
+        logger.info("Test Dice before training: %.4f", before["dice_mean"])
+
+    def _train(
+        self, trainer: Trainer, state: dict[str, Any] | None, trackers: Sequence[Callable[[], Any] | None]
+    ) -> None:
+        recorder = self.recorder
+        assert recorder is not None
+        if state is not None:
+            recorder.network.load_state_dict(state["network"])
+            recorder.load_state_dict(state["recorder"])
+            trainer.state.epoch = state["epoch"]
+            trainer.state.iteration = state["epoch"] * trainer.state.epoch_length
+            logger.info("Resuming after epoch %d: %s", state["epoch"], self.path)
+        if self.writes:
+            trim_history(self.path / "history.csv", stage=recorder.stage, epoch=trainer.state.epoch)
+        # Ignite would start again from epoch 0 where nothing is left to do.
+        if trainer.state.epoch >= trainer.state.max_epochs or recorder.early_stop.exhausted:
+            return
+        for tracker in trackers:
+            if tracker is not None:
+                tracker().attach(trainer)
+        trainer.run()
+
+    def write_epoch(self, recorder: Recorder, row: dict[str, Any], *, best: bool) -> None:
+        """Write one epoch into the run folder; called by the `Recorder`.
+
+        Args:
+            recorder: who holds the state.
+            row: the row of history.csv.
+            best: whether the validation Dice is the best so far.
+        """
+        logger.info(
+            "epoch %d  lr %.1e  train loss %.4f  val loss %s  val Dice %s  %.1f s%s",
+            row["epoch"],
+            row["lr"],
+            row["train_loss"],
+            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("val_loss", "val_dice")),
+            row["seconds"],
+            "  best" if best else "",
+        )
+        if not self.writes:
+            return
+        append_history(self.path / "history.csv", row)
+        weights = {name: tensor.detach().cpu() for name, tensor in recorder.network.state_dict().items()}
+        if best or not (self.path / "model.pt").is_file():
+            with atomic_path(self.path / "model.pt") as temporary:
+                torch.save(weights, temporary)
+        with atomic_path(self.path / "last.pt") as temporary:
+            torch.save({"epoch": row["epoch"], "network": weights, "recorder": recorder.state_dict()}, temporary)
+
+    def _finish(self, test: Evaluator, scores: CaseScores) -> None:
+        recorder = self.recorder
+        assert recorder is not None
+        best = self.path / "model.pt"
+        recorder.network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+        history = read_history(self.path / "history.csv")
+        self._write_record(
+            checkpoint_sha256=sha256_file(best),
+            best_epoch=recorder.best_epoch,
+            epochs=len(history),
+            seconds=round(sum(row["seconds"] or 0.0 for row in history), 3),
+            images_per_second=round(recorder.images / recorder.seconds, 3) if recorder.seconds else None,
+        )
+        test.run()
+        draw_curves(history, self.path / "figures")
+        baseline = None
+        if len(self.classes) == 1:
+            baseline = threshold_baseline(self.data.part("train"), self.data.part("test"))
+        self._write_record(
+            test={key: scores.summary[key] for key in ("dice_mean", "iou_foreground_mean", "n_cases")},
+            threshold_baseline=baseline,
+            status="done",
+        )
+        self._tell(scores.summary, baseline)
+
+    def _tell(self, summary: dict[str, Any], baseline: dict[str, Any] | None) -> None:
+        """Say in a few lines what came out, and where it is."""
+        started = self.record["init_from"]
+        lines = [
+            "",
+            f"Test ({self.data.name}, {summary['n_cases']} images on their original grid): "
+            f"Dice {summary['dice_mean']:.4f}, IoU {summary['iou_foreground_mean']:.4f}, "
+            f"misses {summary['n_misses']}, false alarms {summary['n_false_alarms']}",
+        ]
+        if started:
+            lines.append(f"The model it started from: Dice {started['test_dice_before']:.4f}")
+        if baseline:
+            lines.append(f"A threshold tuned on the training images: Dice {baseline['test_dice']:.4f}")
+        if self.data.grouping == "unknown":
+            lines.append("Warning: patients are unknown here, so images of one may be in training and in test.")
+        lines += [f"Warning: {warning}" for warning in self.data.inspect().warnings]
+        if self.data.root is None:
+            lines.append("These scans are SYNTHETIC: the figures say that the machinery works, nothing about patients.")
+        lines += [
+            f"Run folder: {self.path}",
+            f"  weights {self.path / 'model.pt'}, curves {self.path / 'figures' / 'curves.png'}",
+            "Next:",
+            "  python -m monai.bundle run --config_file "
+            f"bundles/{self.config['bundle']}/inference.yaml --run_dir {self.path} --input IMAGE_OR_FOLDER",
+        ]
+        if self.data.root is None:
+            lines.append(
+                "  python -m monai.bundle run --config_file "
+                f"bundles/{self.config['bundle']}/train.yaml --dataset_dir YOUR_FOLDER"
+            )
+        logger.info("\n".join(lines))
+
+    def _fail(self, error: BaseException) -> None:
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        text = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+        self._write_record(status="failed", error=text)
+        logger.error("%s; the run folder keeps what there is: %s (--resume true goes on)", text, self.path)
+
+
+def training_session() -> TrainingSession:
+    """Make the session of the config in which this is written.
+
+    Raises:
+        UserError: a constant cannot be read.
+    """
+    parser = calling_workflow().parser
+    return TrainingSession(executed_config(parser), parser.get_parsed_content("data"))
+
+
+@contextmanager
+def _mistakes_as_messages() -> Iterator[None]:
+    """Under the command line, a user's mistake ends the process with its message and status 1, not a traceback."""
+    try:
+        yield
+    except UserError as error:
+        if on_command_line():
+            raise SystemExit(str(error)) from error
+        raise
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end a job, end the run as Ctrl-C does: with its state written down."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

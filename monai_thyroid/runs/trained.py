@@ -1,0 +1,122 @@
+"""A finished run, read from its folder: enough to evaluate, infer and pack without repeating its options."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from monai_thyroid.data import PHANTOM, Datalist, is_image
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import read_json, sha256_file
+from monai_thyroid.runs.folder import dataset_path, read_run
+from monai_thyroid.runs.weights import load_weights
+
+__all__ = ["TrainedRun", "input_items"]
+
+logger = logging.getLogger(__name__)
+
+
+class TrainedRun:
+    """A run folder whose training has left weights.
+
+    Args:
+        run_dir: the run folder.
+
+    Attributes:
+        path: the folder.
+        record: content of run.json.
+        config: content of config.yaml.
+        classes: names of the classes without background.
+        threshold: probability above which a pixel is foreground.
+
+    Raises:
+        UserError: no run folder was given, it is not one, or it holds no weights or changed ones.
+    """
+
+    def __init__(self, run_dir: str | None) -> None:
+        if not run_dir:
+            raise UserError("run_dir: say which run's model to use, --run_dir runs/BUNDLE/DATASET/NETWORK-HASH/seed-N")
+        self.path = Path(run_dir).expanduser()
+        self.record = read_run(self.path)
+        missing = [name for name in ("config.yaml", "model.pt") if not (self.path / name).is_file()]
+        if missing:
+            raise UserError(f"{self.path}: has no {' and no '.join(missing)}; its training did not get that far")
+        if self.record["status"] != "done":
+            logger.warning("%s is not finished (%s): using its best weights so far", self.path, self.record["status"])
+        self.config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        self.classes: list[str] = self.record["classes"]
+        self.threshold: float = self.record["threshold"]
+        self._parser = ConfigParser(dict(self.config))
+        recorded = self.record.get("checkpoint_sha256")
+        if recorded and recorded != self.checkpoint_sha256:
+            raise UserError(f"{self.path / 'model.pt'}: is not the file the run recorded (its SHA-256 differs)")
+
+    @cached_property
+    def checkpoint_sha256(self) -> str:
+        """SHA-256 of model.pt."""
+        return sha256_file(self.path / "model.pt")
+
+    @property
+    def dataset_dir(self) -> str:
+        """Where the run's dataset is.
+
+        Raises:
+            UserError: it has moved.
+        """
+        return dataset_path(self.path, self.config["dataset_dir"], self.record.get("dataset_dir"))
+
+    def parsed(self, name: str) -> Any:
+        """What the run's own config means by an id, such as ``"image_transforms"``."""
+        return self._parser.get_parsed_content(name)
+
+    def network(self) -> torch.nn.Module:
+        """The network with the run's best weights, in evaluation mode."""
+        network: torch.nn.Module = self.parsed("network_def")
+        network.load_state_dict(load_weights(self.path / "model.pt"))
+        return network.eval()
+
+    def datalist(self, dataset_dir: str | None = None) -> Datalist:
+        """The run's dataset, or another folder read and split as the run's config says.
+
+        Args:
+            dataset_dir: another folder; None for the run's own.
+        """
+        own = self.dataset_dir if dataset_dir is None else str(dataset_dir)
+        self._parser["dataset_dir"] = own
+        data: Datalist = self._parser.get_parsed_content("data")
+        same = data.inspect().data_hash == self.record["data_hash"]
+        if not same and own != PHANTOM and (overlap := self._seen(data)):
+            logger.warning("%d of the images of %s were in this run's training part", overlap, data.name)
+        return data
+
+    def _seen(self, data: Datalist) -> int:
+        """How many of another dataset's images this run was trained on, byte for byte."""
+        split = read_json(self.path / "split.json")
+        trained = set(split["parts"]["train"]["image_sha256"])
+        return len(trained & set(data.inspect().image_hashes.values()))
+
+
+def input_items(source: str | None) -> list[dict[str, str]]:
+    """The images of a file or of a folder (not of its subfolders), as items to infer.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    if not source:
+        raise UserError("input: say which image or folder of images to segment, --input PATH")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and is_image(file))
+        if not files:
+            raise UserError(f"input {path}: holds no image (png, jpg, bmp, tif, DICOM with a suffix, NIfTI)")
+    elif path.exists():
+        files = [path]
+    else:
+        raise UserError(f"input {path}: no such file or folder")
+    return [{"image": str(file)} for file in files]

@@ -1,0 +1,102 @@
+"""Finding and fitting weights: of a run, of a packed bundle, of a file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_thyroid.errors import UserError
+
+__all__ = ["find_weights", "fit_weights", "load_weights"]
+
+logger = logging.getLogger(__name__)
+
+
+def find_weights(source: str | Path) -> Path:
+    """The weights file that a run folder, a packed bundle or a path to a file means.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    for candidate in (path / "model.pt", path / "models" / "model.pt"):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path}: no weights there; give a run folder, a packed bundle or a model.pt")
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict without running any code that the file may hold.
+
+    Raises:
+        UserError: the file is not a state dict of tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for broken files
+        raise UserError(f"{path}: cannot be read as weights ({type(error).__name__}: {error})") from error
+    if isinstance(content, dict) and isinstance(content.get("network"), dict):
+        content = content["network"]  # a last.pt
+    if not isinstance(content, dict) or not content or not all(map(torch.is_tensor, content.values())):
+        raise UserError(f"{path}: is not a dictionary of weights by name")
+    return content
+
+
+def fit_weights(network: torch.nn.Module, path: Path) -> dict[str, Any]:
+    """Load weights that someone else trained; a head of other classes is left as it was made.
+
+    Everything must fit but the last layer with weights, whose number of outputs is the number of classes.
+
+    Args:
+        network: gets the weights.
+        path: a state dict.
+
+    Returns:
+        ``loaded`` (number of tensors) and ``replaced`` (names in the head that kept their fresh weights).
+
+    Raises:
+        UserError: anything else is missing, unknown or of another shape; lists all of it. The network is unchanged.
+    """
+    given, own = load_weights(path), network.state_dict()
+    head = _head(network)
+    replaced = [name for name in own if name in head and name in given and given[name].shape != own[name].shape]
+    problems = [f"{name} is missing" for name in own if name not in given]
+    problems += [f"{name} is unknown to this network" for name in given if name not in own]
+    problems += [
+        f"{name} is {_shape(given[name])}, not {_shape(own[name])}"
+        for name in own
+        if name in given and name not in replaced and given[name].shape != own[name].shape
+    ]
+    # Another number of classes changes the outputs of the head, never its inputs.
+    problems += [
+        f"{name} is {_shape(given[name])}, not {_shape(own[name])}"
+        for name in replaced
+        if given[name].shape[1:] != own[name].shape[1:]
+    ]
+    if problems:
+        shown = problems[:12] + ([f"and {len(problems) - 12} more"] if len(problems) > 12 else [])
+        raise UserError([f"{path}: these weights are not of this network (choose the right --network):", *shown])
+    network.load_state_dict({**own, **{name: tensor for name, tensor in given.items() if name not in replaced}})
+    logger.info("Started from %s: %d of %d tensors", path, len(own) - len(replaced), len(own))
+    if replaced:
+        logger.warning("Other classes: the head starts anew (%s)", ", ".join(replaced))
+    return {"loaded": len(own) - len(replaced), "replaced": replaced}
+
+
+def _head(network: torch.nn.Module) -> set[str]:
+    """Names of the tensors of the last module that has any of its own."""
+    last = ""
+    for name, module in network.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            last = name
+    module = network.get_submodule(last)
+    return {f"{last}.{name}".lstrip(".") for name in module.state_dict()}
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"
