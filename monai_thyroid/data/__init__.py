@@ -15,6 +15,7 @@ from monai_thyroid.data.reading import (
     read_raster,
     to_channels,
 )
+from monai_thyroid.data.writing import SaveMaskd, SaveOverlayd, overlay, stem
 
 __all__ = [
     "LAYOUTS",
@@ -25,14 +26,18 @@ __all__ = [
     "LoadMaskd",
     "LoadScand",
     "Raster",
+    "SaveMaskd",
+    "SaveOverlayd",
     "SeededCacheDataset",
     "is_image",
     "load_datalist",
     "map_files",
+    "overlay",
     "phantom_scan",
     "phantom_views",
     "read_mask",
     "read_raster",
+    "stem",
     "to_channels",
     "write_phantom",
 ]

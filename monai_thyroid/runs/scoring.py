@@ -172,6 +172,18 @@ class CaseScores:
         self._draw()
         logger.info("Scores of %d cases: %s", len({row["case"] for row in self.rows}), self.folder)
 
+    def sentence(self) -> str:
+        """The result in one line."""
+        return (
+            f"{self.part} ({self.data.name}, {self.summary['n_cases']} images on their original grid): "
+            f"Dice {self.summary['dice_mean']:.4f}, IoU {self.summary['iou_foreground_mean']:.4f}, "
+            f"misses {self.summary['n_misses']}, false alarms {self.summary['n_false_alarms']}"
+        )
+
+    def tell(self) -> None:
+        """Log the result."""
+        logger.info(self.sentence())
+
     def _draw(self) -> None:
         first = [row for row in self.rows if row["class"] == self.run.classes[0]]
         ranked = sorted(first, key=lambda row: row["dice"])

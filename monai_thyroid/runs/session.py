@@ -273,17 +273,12 @@ class TrainingSession:
             threshold_baseline=baseline,
             status="done",
         )
-        self._tell(scores.summary, baseline)
+        self._tell(scores, baseline)
 
-    def _tell(self, summary: dict[str, Any], baseline: dict[str, Any] | None) -> None:
+    def _tell(self, scores: CaseScores, baseline: dict[str, Any] | None) -> None:
         """Say in a few lines what came out, and where it is."""
         started = self.record["init_from"]
-        lines = [
-            "",
-            f"Test ({self.data.name}, {summary['n_cases']} images on their original grid): "
-            f"Dice {summary['dice_mean']:.4f}, IoU {summary['iou_foreground_mean']:.4f}, "
-            f"misses {summary['n_misses']}, false alarms {summary['n_false_alarms']}",
-        ]
+        lines = ["", scores.sentence()]
         if started:
             lines.append(f"The model it started from: Dice {started['test_dice_before']:.4f}")
         if baseline:

@@ -11,7 +11,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_thyroid.data import PHANTOM, Datalist, is_image
+from monai_thyroid.data import Datalist, is_image, map_files, read_raster, stem
+from monai_thyroid.data.reading import IMAGE_SUFFIXES
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_json, sha256_file
 from monai_thyroid.runs.folder import dataset_path, read_run
@@ -90,9 +91,11 @@ class TrainedRun:
         own = self.dataset_dir if dataset_dir is None else str(dataset_dir)
         self._parser["dataset_dir"] = own
         data: Datalist = self._parser.get_parsed_content("data")
-        same = data.inspect().data_hash == self.record["data_hash"]
-        if not same and own != PHANTOM and (overlap := self._seen(data)):
-            logger.warning("%d of the images of %s were in this run's training part", overlap, data.name)
+        if data.inspect().data_hash != self.record["data_hash"]:
+            if data.name == self.record["dataset"]:
+                logger.warning("Dataset %s is not what it was when this run was trained (other files or split)", own)
+            if overlap := self._seen(data):
+                logger.warning("%d of the images of %s were in this run's training part", overlap, data.name)
         return data
 
     def _seen(self, data: Datalist) -> int:
@@ -103,10 +106,10 @@ class TrainedRun:
 
 
 def input_items(source: str | None) -> list[dict[str, str]]:
-    """The images of a file or of a folder (not of its subfolders), as items to infer.
+    """The images of a file or of a folder (not of its subfolders), as items to infer; every one can be read.
 
     Raises:
-        UserError: nothing is there.
+        UserError: nothing is there, two files would have the same result file, or some cannot be read; lists all.
     """
     if not source:
         raise UserError("input: say which image or folder of images to segment, --input PATH")
@@ -114,9 +117,25 @@ def input_items(source: str | None) -> list[dict[str, str]]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and is_image(file))
         if not files:
-            raise UserError(f"input {path}: holds no image (png, jpg, bmp, tif, DICOM with a suffix, NIfTI)")
+            raise UserError(f"input {path}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     elif path.exists():
         files = [path]
     else:
         raise UserError(f"input {path}: no such file or folder")
+    problems = []
+    names: dict[str, Path] = {}
+    for file in files:
+        if (other := names.setdefault(stem(file), file)) != file:
+            problems.append(f"{file}: has the same name as {other.name}, so their masks would be one file")
+    problems += [problem for found in map_files(_unreadable, files, "Checking files") for problem in found]
+    if problems:
+        raise UserError(problems)
     return [{"image": str(file)} for file in files]
+
+
+def _unreadable(path: Path) -> list[str]:
+    try:
+        read_raster(path)
+    except UserError as error:
+        return error.problems
+    return []
