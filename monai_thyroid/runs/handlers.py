@@ -143,7 +143,7 @@ class Recorder:
 
     def iteration_completed(self, engine: Engine) -> None:
         """Add this batch's loss to the epoch's mean."""
-        loss = float(engine.state.output["loss"])
+        loss = engine.state.output["loss"].detach().item()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
@@ -158,7 +158,7 @@ class Recorder:
         """Write the epoch down; last.pt last."""
         # Validation came in between: throughput is that of training alone.
         self.seconds += self._trained - self._started
-        self.images += self._count
+        self.images += self._count * self.session.processes
         validated = self.validator.state.epoch == engine.state.epoch
         metrics = {
             name: float(self.validator.state.metrics[name]) if validated else None

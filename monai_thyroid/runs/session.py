@@ -72,6 +72,7 @@ class TrainingSession:
         self.record: dict[str, Any] = {}
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.writes = not distributed or torch.distributed.get_rank() == 0
+        self.processes: int = torch.distributed.get_world_size() if distributed else 1
 
     @property
     def checkpoint_sha256(self) -> str | None:
@@ -102,21 +103,33 @@ class TrainingSession:
             raise ValueError("the trainer has no Recorder of this session among its handlers")
         with _mistakes_as_messages():
             if not self.writes:
-                self._train(trainer, None, [])
+                start = self._share(None)
+                if start is not None:
+                    self._train(trainer, start, [])
                 return
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path), _stop_signals():
                 state = self._open()
                 if self.record["status"] == "done":
                     logger.info("This run is complete and unchanged: %s", self.path)
+                    self._share(None)
                     return
                 try:
-                    self._start_weights(state, test, scores)
-                    self._train(trainer, state, trackers)
+                    start = state or self._start(test, scores)
+                    self._share(start)
+                    self._train(trainer, start, trackers)
                     self._finish(test, scores)
                 except BaseException as error:
                     self._fail(error)
                     raise
+
+    def _share(self, start: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Give the first process's starting point to all processes of a distributed training."""
+        if self.processes > 1:
+            box = [start]
+            torch.distributed.broadcast_object_list(box)
+            start = box[0]
+        return start
 
     def _open(self) -> dict[str, Any] | None:
         """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
@@ -185,36 +198,32 @@ class TrainingSession:
         self.record.update(changes)
         write_json(self.path / "run.json", self.record)
 
-    def _start_weights(self, state: dict[str, Any] | None, test: Evaluator, scores: CaseScores) -> None:
-        """Load what the run starts from; where that is someone's model, score it first."""
+    def _start(self, test: Evaluator, scores: CaseScores) -> dict[str, Any]:
+        """What a training begins with: fresh weights, or someone's model, which is scored first."""
         assert self.recorder is not None
         network = self.recorder.network
-        self.record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
-        if state is not None:
-            return
-        if not self.record["init_from"]:
-            return
-        report = fit_weights(network, Path(self.record["init_from"]["path"]))
-        scores.keep = False
-        test.run()
-        scores.keep = True
-        before = scores.summary
-        self._write_record(init_from={**self.record["init_from"], **report, "test_dice_before": before["dice_mean"]})
-        logger.info("Test Dice before training: %.4f", before["dice_mean"])
+        if self.record["init_from"]:
+            report = fit_weights(network, Path(self.record["init_from"]["path"]))
+            scores.keep = False
+            test.run()
+            scores.keep = True
+            before = scores.summary["dice_mean"]
+            self._write_record(init_from={**self.record["init_from"], **report, "test_dice_before": before})
+            logger.info("Before training: %s", scores.sentence())
+        return {"epoch": 0, "network": _on_cpu(network.state_dict()), "recorder": None}
 
-    def _train(
-        self, trainer: Trainer, state: dict[str, Any] | None, trackers: Sequence[Callable[[], Any] | None]
-    ) -> None:
+    def _train(self, trainer: Trainer, start: dict[str, Any], trackers: Sequence[Callable[[], Any] | None]) -> None:
         recorder = self.recorder
         assert recorder is not None
-        if state is not None:
-            recorder.network.load_state_dict(state["network"])
-            recorder.load_state_dict(state["recorder"])
-            trainer.state.epoch = state["epoch"]
-            trainer.state.iteration = state["epoch"] * trainer.state.epoch_length
-            logger.info("Resuming after epoch %d: %s", state["epoch"], self.path)
+        recorder.network.load_state_dict(start["network"])
+        if start["recorder"] is not None:
+            recorder.load_state_dict(start["recorder"])
+            trainer.state.epoch = start["epoch"]
+            trainer.state.iteration = start["epoch"] * trainer.state.epoch_length
+            logger.info("Resuming after epoch %d: %s", start["epoch"], self.path)
         if self.writes:
-            trim_history(self.path / "history.csv", stage=recorder.stage, epoch=trainer.state.epoch)
+            self.record["parameters"] = sum(parameter.numel() for parameter in recorder.network.parameters())
+            trim_history(self.path / "history.csv", stage=recorder.stage, epoch=start["epoch"])
         # Ignite would start again from epoch 0 where nothing is left to do.
         if trainer.state.epoch >= trainer.state.max_epochs or recorder.early_stop.exhausted:
             return
@@ -231,6 +240,8 @@ class TrainingSession:
             row: the row of history.csv.
             best: whether the validation Dice is the best so far.
         """
+        if not self.writes:
+            return
         logger.info(
             "epoch %d  lr %.1e  train loss %.4f  val loss %s  val Dice %s  %.1f s%s",
             row["epoch"],
@@ -240,10 +251,8 @@ class TrainingSession:
             row["seconds"],
             "  best" if best else "",
         )
-        if not self.writes:
-            return
         append_history(self.path / "history.csv", row)
-        weights = {name: tensor.detach().cpu() for name, tensor in recorder.network.state_dict().items()}
+        weights = _on_cpu(recorder.network.state_dict())
         if best or not (self.path / "model.pt").is_file():
             with atomic_path(self.path / "model.pt") as temporary:
                 torch.save(weights, temporary)
@@ -317,6 +326,10 @@ def training_session() -> TrainingSession:
     """
     parser = calling_workflow().parser
     return TrainingSession(executed_config(parser), parser.get_parsed_content("data"))
+
+
+def _on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in weights.items()}
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""The command `monai-thyroid`: one thin function a subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from monai_thyroid import __version__
+from monai_thyroid.errors import UserError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; those of the process if None.
+
+    Returns:
+        The exit status: 0 if all is well, 1 if something is wrong with what the user gave, 2 for unusable arguments.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not options.takes_overrides:
+        parser.error(f"unknown argument {rest[0]}")
+    options.rest = rest
+    try:
+        return int(options.function(options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="monai-thyroid", description="2-D medical image segmentation on MONAI.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(takes_overrides=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser(
+        "check",
+        help="say what is wrong with a config, its options and its data, before anything runs",
+        usage="monai-thyroid check CONFIG [--ID VALUE ...]",
+        allow_abbrev=False,
+    )
+    check.add_argument("config", metavar="CONFIG", help="a bundle's train.yaml, evaluate.yaml or inference.yaml")
+    check.set_defaults(function=_check, takes_overrides=True)
+
+    phantom = commands.add_parser("phantom", help="write synthetic scans in the TN3K layout", allow_abbrev=False)
+    phantom.add_argument("directory", metavar="DIR", help="a folder that is new or empty")
+    phantom.add_argument("--cases", type=int, default=150, help="number of patients (default %(default)s)")
+    phantom.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    phantom.add_argument("--height", type=int, default=144, help="pixels (default %(default)s)")
+    phantom.add_argument("--width", type=int, default=192, help="pixels (default %(default)s)")
+    phantom.add_argument("--multiclass", action="store_true", help="masks of gland (1), benign (2), malignant (3)")
+    phantom.add_argument(
+        "--empty-fraction", type=float, default=0.0, help="share of patients without a nodule (default %(default)s)"
+    )
+    phantom.set_defaults(function=_phantom)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from monai_thyroid.runs import check_file
+
+    problems = check_file(options.config, _overrides(options.rest))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print(f"{options.config}: nothing wrong found")
+    return 1 if problems else 0
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from monai_thyroid.data import write_phantom
+
+    path = write_phantom(
+        options.directory,
+        cases=options.cases,
+        seed=options.seed,
+        height=options.height,
+        width=options.width,
+        multiclass=options.multiclass,
+        empty_fraction=options.empty_fraction,
+    )
+    print(f"Synthetic scans of {options.cases} patients: {path}")
+    return 0
+
+
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``--id value`` and ``--id=value`` as `python -m monai.bundle run` does.
+
+    Raises:
+        UserError: a word is neither an option nor the value of one.
+    """
+    from fire.parser import DefaultParseValue
+
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"{word}: write overrides as --id value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise UserError(f"--{name}: has no value")
+            value = rest.pop(0)
+        found[name] = DefaultParseValue(value)
+    return found
