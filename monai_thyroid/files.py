@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "canonical_hash", "read_csv", "read_json", "sha256_file", "write_csv", "write_json"]
+__all__ = [
+    "atomic_path",
+    "canonical_hash",
+    "read_csv",
+    "read_json",
+    "remove_partial",
+    "sha256_file",
+    "write_csv",
+    "write_json",
+]
+
+_PARTIAL = ".partial-"
 
 
 @contextmanager
@@ -26,7 +37,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: the file to (re)place; its folder must exist.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -34,6 +45,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of `atomic_path` in a folder that no other process writes to."""
+    for path in Path(folder).glob(f"{_PARTIAL}*"):
+        path.unlink()
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

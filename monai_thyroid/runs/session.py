@@ -16,7 +16,7 @@ from monai.engines import Evaluator, Trainer
 
 from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import atomic_path, sha256_file, write_json
+from monai_thyroid.files import atomic_path, remove_partial, sha256_file, write_json
 from monai_thyroid.runs.baseline import threshold_baseline
 from monai_thyroid.runs.caller import calling_workflow, on_command_line
 from monai_thyroid.runs.config import executed_config, protocol_hash, run_hash
@@ -138,6 +138,7 @@ class TrainingSession:
         parent_sha256 = sha256_file(parent) if parent else None
         data_hash = self.data.inspect().data_hash
         now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
+        remove_partial(self.path)
         earlier = read_run(self.path) if (self.path / "run.json").is_file() else None
         if earlier is not None and not overwrite:
             done = earlier["status"] == "done"
