@@ -1,0 +1,96 @@
+"""Export a network, load what was exported, run it: whether an export works is asked of the export itself."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_thyroid.errors import UserError, optional
+
+__all__ = ["EXPORTS", "agrees", "exported_logits"]
+
+EXPORTS = ("TorchScript", "ONNX", "OpenVINO")
+
+
+def exported_logits(network: nn.Module, images: Tensor) -> dict[str, Tensor | Exception]:
+    """Export a network to each format, load it from there and run it.
+
+    TorchScript by scripting, ONNX through torch.export and onnxruntime, OpenVINO in float32 from that ONNX file.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        images: (B, C, H, W) on the CPU.
+
+    Returns:
+        By format, the logits or why there are none.
+
+    Raises:
+        UserError: a package that an export needs is not installed; names the extra.
+    """
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        onnx = Path(folder, "model.onnx")
+        steps: dict[str, Callable[[], Tensor]] = {
+            "TorchScript": lambda: _torchscript(network, images),
+            "ONNX": lambda: _onnx(network, images, onnx),
+            "OpenVINO": lambda: _openvino(images, onnx),
+        }
+        return {name: _attempt(steps[name]) for name in EXPORTS}
+
+
+def agrees(exported: Tensor | Exception, logits: Tensor, *, tolerance: float = 1e-4) -> bool:
+    """Whether an export computes what the network computes.
+
+    Args:
+        exported: the logits of the export, or why there are none.
+        logits: the logits of the network.
+        tolerance: largest difference, as a part of the largest logit.
+
+    Returns:
+        Same shape and no difference above the tolerance.
+    """
+    if isinstance(exported, Exception) or exported.shape != logits.shape:
+        return False
+    return bool((exported - logits).abs().max() <= tolerance * logits.abs().max().clamp(min=1e-3))
+
+
+def _attempt(step: Callable[[], Tensor]) -> Tensor | Exception:
+    try:
+        return step()
+    except UserError:  # a missing package says nothing of the network
+        raise
+    except Exception as error:  # whatever the exporter of the day raises: that is the answer
+        return error
+
+
+def _torchscript(network: nn.Module, images: Tensor) -> Tensor:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch announces TorchScript's end; MONAI's bundles still ask for it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(network), buffer)
+        buffer.seek(0)
+        result: Tensor = torch.jit.load(buffer)(images)
+    return result
+
+
+def _onnx(network: nn.Module, images: Tensor, path: Path) -> Tensor:
+    optional("onnxscript", extra="onnx")
+    onnxruntime = optional("onnxruntime", extra="onnx")
+    program: Any = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
+    program.save(str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+
+
+def _openvino(images: Tensor, path: Path) -> Tensor:
+    openvino = optional("openvino", extra="onnx")
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    # A copy, as the array belongs to the compiled model.
+    return torch.from_numpy(compiled(images.numpy())[0].copy())

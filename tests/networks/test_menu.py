@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import ClassVar
+
+import pytest
+import torch
+from network_contract import NetworkContract, OwnNetworkContract
+from torch import nn
+
+from monai_thyroid.networks import MENU, unpadded_output_size
+
+
+class TestUNet(NetworkContract):
+    name = "unet"
+    arguments: ClassVar = {"features": (8, 8, 16, 16, 16, 8)}
+    # Its instance norm needs two pixels at stride 16, in training or not, and the messages are torch's own.
+    other_sizes = ((64, 96), (33, 47), (97, 65))
+    too_small = (16, 16)
+    too_small_error = ValueError
+    # Its decoder asks torch.jit.isinstance, which torch.compile does not trace.
+    one_graph = False
+
+    @pytest.mark.slow
+    def test_compile_graph(self) -> None:
+        super().test_compile_graph()
+
+    @pytest.mark.slow
+    @pytest.mark.xfail(raises=AssertionError, reason="torch 2.13: inductor's replication_pad2d_backward on the CPU")
+    def test_compile_inductor(self) -> None:
+        super().test_compile_inductor()
+
+    @pytest.mark.slow
+    def test_compile_inductor_for_inference(self) -> None:
+        network = self.build().eval()
+        torch.compiler.reset()
+        with torch.no_grad():
+            compiled = torch.compile(network)(self.images())
+            torch.testing.assert_close(compiled, network(self.images()), rtol=1e-3, atol=1e-4)
+
+
+class TestClassicUNet(TestUNet):
+    name = "unet_classic"
+    arguments: ClassVar = {"features": (8, 16, 16, 32, 32, 8)}
+
+
+class TestUnpaddedUNet(OwnNetworkContract):
+    name = "unpadded_unet"
+    arguments: ClassVar = {"filters": (4, 8, 8, 16, 16), "dropout": 0.1}
+    size = (188, 188)
+    other_sizes = ((188, 204), (236, 188))
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return unpadded_output_size(size[0]), unpadded_output_size(size[1])
+
+    def test_bf16_autocast(self) -> None:
+        self.arguments = {**self.arguments, "dropout": 0.0}
+        super().test_bf16_autocast()
+
+
+class TestSegNet(OwnNetworkContract):
+    name = "segnet"
+    arguments: ClassVar = {"filters": (8, 8, 16, 16, 16)}
+
+
+class TestResUNet(OwnNetworkContract):
+    name = "resunet"
+    arguments: ClassVar = {"filters": (8, 16, 16, 32)}
+    too_small = (8, 5)
+
+
+class TestRNGUNet(OwnNetworkContract):
+    name = "rngunet"
+    arguments: ClassVar = {"filters": (8, 8, 16, 16, 32)}
+    too_small = (16, 16)
+
+    def wake(self, network: nn.Module) -> None:
+        nn.init.constant_(network.non_local.norm.weight, 0.5)
+
+
+class EncoderContract(OwnNetworkContract):
+    arguments: ClassVar = {"decoder_channels": (32, 16, 16, 8, 8)}
+    too_small = (32, 32)
+    other_sizes = ((64, 96), (33, 47), (7, 20))
+
+    @pytest.mark.slow
+    def test_compile_graph(self) -> None:
+        super().test_compile_graph()
+
+
+class TestVGG16UNet(EncoderContract):
+    name = "vgg16_unet"
+
+
+class TestVGG19UNet(EncoderContract):
+    name = "vgg19_unet"
+
+
+class TestResNet50UNet(EncoderContract):
+    name = "resnet50_unet"
+
+
+class TestMobileNetV2UNet(EncoderContract):
+    name = "mobilenet_v2_unet"
+
+
+def test_every_network_of_the_menu_is_tested() -> None:
+    def names(base: type) -> set[str]:
+        return {cls.name for cls in base.__subclasses__() if hasattr(cls, "name")}.union(
+            *map(names, base.__subclasses__())
+        )
+
+    assert names(NetworkContract) == set(MENU)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("unet_classic", 31.11),
+        ("unpadded_unet", 31.03),
+        ("segnet", 29.44),
+        ("resunet", 8.22),
+        ("rngunet", 38.37),
+    ],
+)
+def test_full_size(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        network = MENU[name](in_channels=1, out_channels=1)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(millions * 1e6, abs=5e3)
+
+
+def test_import_is_light() -> None:
+    heavy = "('monai', 'segmentation_models_pytorch', 'timm', 'torchvision', 'matplotlib', 'onnx', 'openvino')"
+    code = f"import sys, monai_thyroid.networks; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
