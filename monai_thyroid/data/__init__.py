@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_thyroid.data.datalist import PARTS, PHANTOM, Datalist, Inspection, load_datalist, map_files
+from monai_thyroid.data.datalist import PARTS, PHANTOM, Datalist, Inspection, load_datalist, map_files, read_listing
 from monai_thyroid.data.dataset import SeededCacheDataset
 from monai_thyroid.data.layouts import LAYOUTS
 from monai_thyroid.data.phantom import phantom_scan, phantom_views, write_phantom
@@ -11,7 +11,9 @@ from monai_thyroid.data.reading import (
     LoadScand,
     Raster,
     is_image,
+    read_labels,
     read_mask,
+    read_masks,
     read_raster,
     to_channels,
 )
@@ -35,7 +37,10 @@ __all__ = [
     "overlay",
     "phantom_scan",
     "phantom_views",
+    "read_labels",
+    "read_listing",
     "read_mask",
+    "read_masks",
     "read_raster",
     "stem",
     "to_channels",
