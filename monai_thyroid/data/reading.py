@@ -7,8 +7,8 @@ import importlib
 import io
 import os
 import warnings
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +27,17 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "NIFTI_SUFFIXES",
     "PICTURE_SUFFIXES",
+    "SOURCE_SCHEMES",
     "LoadMaskd",
     "LoadScand",
     "Raster",
     "binarise",
     "is_image",
+    "label_problem",
     "phantom_uri",
+    "read_labels",
     "read_mask",
+    "read_masks",
     "read_raster",
     "to_channels",
 ]
@@ -44,6 +48,10 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 IMAGE_SUFFIXES = PICTURE_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
 _PHANTOM = "phantom"
+
+SOURCE_SCHEMES = ("outline", "union", "contours", "npz")
+"""What the name of an image that is not one picture file begins with, see `monai_thyroid.data.sources`."""
+_SOURCES = tuple(f"{scheme}:" for scheme in SOURCE_SCHEMES)
 
 
 @dataclass(frozen=True)
@@ -76,17 +84,28 @@ def is_image(path: PathLike) -> bool:
     return str(path).lower().endswith(IMAGE_SUFFIXES)
 
 
-def phantom_uri(kind: Literal["image", "label"], *, case: int, view: int, seed: int) -> str:
-    """A name under which `read_raster` makes a synthetic scan instead of reading a file."""
-    return f"{_PHANTOM}:{seed}:{case}:{view}:{kind}"
+def phantom_uri(kind: Literal["image", "label"], *, case: int, view: int, seed: int, classes: int = 1) -> str:
+    """A name under which `read_raster` makes a synthetic scan instead of reading a file.
+
+    Args:
+        kind: the scan or its label.
+        case: index of the patient.
+        view: index of the scan.
+        seed: of the synthetic patients.
+        classes: of the label: 1 nodule; 2 gland, nodule; 3 gland, benign-looking and malignant-looking nodule.
+    """
+    kind_name = f"{kind}{classes}" if kind == "label" and classes > 1 else kind
+    return f"{_PHANTOM}:{seed}:{case}:{view}:{kind_name}"
 
 
-def read_raster(path: PathLike, *, content: bytes | None = None) -> Raster:
+def read_raster(path: PathLike, *, content: bytes | None = None, indices: bool = False) -> Raster:
     """Read one 2-D image.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, DICOM (also without a suffix), NIfTI, or a name from `phantom_uri`.
+        path: PNG, JPEG, BMP, TIFF, DICOM (also without a suffix), NIfTI, a name from `phantom_uri`, or a source of
+            `monai_thyroid.data.sources`.
         content: the file's bytes where they are already in memory.
+        indices: give the indices of a picture with a palette, which number the classes of a label, not its colours.
 
     Raises:
         UserError: the file is missing, unreadable, truncated, of more than one frame or slice, or of a mode that is
@@ -94,11 +113,11 @@ def read_raster(path: PathLike, *, content: bytes | None = None) -> Raster:
     """
     name = os.fspath(path)
     if name.startswith(_PHANTOM + ":"):
-        _, seed, case, view, kind = name.split(":")
-        scan = phantom_scan(int(case), int(view), seed=int(seed))
-        if kind == "label":
-            return Raster(pixels=scan.label * np.uint8(255), full_scale=(0.0, 255.0))
-        return Raster(pixels=scan.image, full_scale=(0.0, 255.0))
+        return _make_phantom(name)
+    if name.startswith(_SOURCES):
+        from monai_thyroid.data.sources import read_source  # it reads the files behind a source with this module
+
+        return read_source(name)
     try:
         if content is None:
             content = Path(name).read_bytes()
@@ -106,7 +125,7 @@ def read_raster(path: PathLike, *, content: bytes | None = None) -> Raster:
             return _read_nifti(name, content)
         if content[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES):
             return _read_dicom(name, content)
-        return _read_picture(name, content)
+        return _read_picture(name, content, indices=indices)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -115,7 +134,18 @@ def read_raster(path: PathLike, *, content: bytes | None = None) -> Raster:
         raise UserError(f"{name}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
-def _read_picture(name: str, content: bytes) -> Raster:
+def _make_phantom(name: str) -> Raster:
+    _, seed, case, view, kind = name.split(":")
+    classes = int(kind[len("label") :] or 1) if kind.startswith("label") else 1
+    scan = phantom_scan(int(case), int(view), seed=int(seed), multiclass=classes > 1)
+    if kind == "image":
+        return Raster(pixels=scan.image, full_scale=(0.0, 255.0))
+    if classes > 1:
+        return Raster(pixels=np.minimum(scan.label, np.uint8(classes)), full_scale=(0.0, 255.0))
+    return Raster(pixels=scan.label * np.uint8(255), full_scale=(0.0, 255.0))
+
+
+def _read_picture(name: str, content: bytes, *, indices: bool) -> Raster:
     with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         if getattr(picture, "n_frames", 1) > 1:
@@ -123,6 +153,8 @@ def _read_picture(name: str, content: bytes) -> Raster:
         mode = picture.mode
         if mode in ("1", "L", "LA", "La"):
             return Raster(pixels=np.asarray(picture.convert("L")), full_scale=(0.0, 255.0))
+        if mode == "P" and indices:
+            return Raster(pixels=np.asarray(picture), full_scale=(0.0, 255.0))
         if mode in ("P", "PA"):
             # A palette of greys is a grey image; its indices are not intensities.
             colour = np.asarray(picture.convert("RGB"))
@@ -280,12 +312,72 @@ def read_mask(path: PathLike) -> np.ndarray:
     return binarise(read_raster(path).pixels)
 
 
+def label_problem(pixels: np.ndarray, *, classes: int) -> str | None:
+    """Say why an array cannot be a label of several classes, or None if it can.
+
+    Args:
+        pixels: (height, width), or (height, width, 3) with three equal channels; 0 is background, 1 to ``classes``
+            number the classes.
+        classes: how many there are, background not counted.
+    """
+    if pixels.ndim == 3:
+        if (pixels[..., :1] != pixels).any():
+            return f"is coloured; classes are numbered 1 to {classes} by grey level or palette index"
+        pixels = pixels[..., 0]
+    # A table of counts is a hundred times faster than sorting all pixels.
+    if pixels.dtype == np.uint8:
+        found = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).astype(np.float64)
+    else:
+        found = np.unique(pixels).astype(np.float64)
+    strange = [f"{value:g}" for value in found if value not in range(classes + 1)]
+    if not strange:
+        return None
+    shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more values" if len(strange) > 5 else "")
+    return f"holds {shown}; 0 is background and the {classes} classes are numbered 1 to {classes}"
+
+
+def read_labels(path: PathLike, *, classes: int) -> np.ndarray:
+    """Read a label as class numbers.
+
+    Args:
+        path: as for `read_raster`.
+        classes: how many classes there are, background not counted. With one, any two levels are told apart, see
+            `binarise`; with more, the pixels (or palette indices) are the numbers.
+
+    Returns:
+        uint8, (height, width), 0 to ``classes``.
+
+    Raises:
+        UserError: as `read_raster`, or the file holds other numbers, see `label_problem`.
+    """
+    return _class_numbers(read_raster(path, indices=classes > 1).pixels, path, classes=classes)
+
+
+def read_masks(path: PathLike, *, classes: int) -> np.ndarray:
+    """Read a label as one mask a class: bool, (classes, height, width); see `read_labels`."""
+    return _per_class(read_labels(path, classes=classes), classes)
+
+
+def _class_numbers(pixels: np.ndarray, path: PathLike, *, classes: int) -> np.ndarray:
+    if classes == 1:
+        return binarise(pixels).astype(np.uint8)
+    if problem := label_problem(pixels, classes=classes):
+        raise UserError(f"{os.fspath(path)}: {problem}")
+    return (pixels[..., 0] if pixels.ndim == 3 else pixels).astype(np.uint8)
+
+
+def _per_class(labels: np.ndarray, classes: int) -> np.ndarray:
+    masks: np.ndarray = labels[None] == np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
+    return masks
+
+
 class LoadScand(MapTransform):
     """Replace the path under each key by the image as a `MetaTensor` (channels, width, height), float32 in [0, 1].
 
     Width comes before height because that is MONAI's order for pictures, which `SaveImage` undoes when it writes a
     PNG. MONAI's own `LoadImaged` keeps whatever channels a file has, and turns to other readers where one refuses a
-    file. The metadata hold ``spacing_yx`` in mm (NaN where unknown) and, for NIfTI, the affine.
+    file. The metadata hold ``spacing_yx`` in mm (NaN where unknown) and, for NIfTI, the affine. Where the file does
+    not tell the spacing, an item's own ``spacing`` ("y,x" in mm, as HC18's table gives it) stands in.
 
     Args:
         keys: keys of the paths.
@@ -307,27 +399,48 @@ class LoadScand(MapTransform):
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             raster = read_raster(loaded[key])
+            if raster.spacing is None and loaded.get("spacing"):
+                y, x = (float(size) for size in loaded["spacing"].split(","))
+                raster = replace(raster, spacing=(y, x))
             loaded[key] = _meta_tensor(to_channels(raster.normalised(), self.channels), raster, loaded[key])
         return loaded
 
 
 class LoadMaskd(MapTransform):
-    """Replace the path under each key by a two-level mask: a `MetaTensor` (1, width, height) of 0 and 1, float32.
+    """Replace the path under each key by masks: a `MetaTensor` (classes, width, height) of 0 and 1, float32.
 
     Args:
         keys: keys of the paths.
+        classes: how many classes a label has, background not counted; one channel each, see `read_labels`. May be
+            given as their names.
+        background: put a channel of the background before them, as softmax wants it.
         allow_missing_keys: skip keys that an item lacks.
 
     Raises:
-        UserError: as `read_mask`.
+        UserError: as `read_labels`.
     """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        classes: int | Sequence[str] = 1,
+        background: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.classes = classes if isinstance(classes, int) else len(classes)
+        self.background = background
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load every key of one item."""
         loaded = dict(data)
         for key in self.key_iterator(loaded):
-            raster = read_raster(loaded[key])
-            loaded[key] = _meta_tensor(binarise(raster.pixels).astype(np.float32), raster, loaded[key])
+            raster = read_raster(loaded[key], indices=self.classes > 1)
+            masks = _per_class(_class_numbers(raster.pixels, loaded[key], classes=self.classes), self.classes)
+            if self.background:
+                masks = np.concatenate([~masks.any(axis=0, keepdims=True), masks])
+            loaded[key] = _meta_tensor(np.moveaxis(masks, 0, 2).astype(np.float32), raster, loaded[key])
         return loaded
 
 
