@@ -34,6 +34,7 @@ __all__ = [
     "binarise",
     "is_image",
     "label_problem",
+    "nifti_volume",
     "phantom_uri",
     "read_labels",
     "read_mask",
@@ -237,11 +238,15 @@ def _dicom_spacing(dataset: Any) -> tuple[float, float] | None:
     return found.pop() if len(found) == 1 and min(map(min, found)) > 0 else None
 
 
-def _read_nifti(name: str, content: bytes) -> Raster:
+def nifti_volume(content: bytes) -> Any:
+    """The nibabel image in a NIfTI file's bytes, compressed or not, whatever its name says."""
     import nibabel
 
-    raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    volume = nibabel.Nifti1Image.from_bytes(raw)
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+
+
+def _read_nifti(name: str, content: bytes) -> Raster:
+    volume = nifti_volume(content)
     array = np.asarray(volume.dataobj)
     colour = bool(array.dtype.names)
     if colour:  # an RGB24 volume is a structured array

@@ -14,7 +14,7 @@ from monai.transforms import MapTransform, SaveImage
 from PIL import Image
 from scipy import ndimage
 
-from monai_thyroid.data.reading import NIFTI_SUFFIXES, read_raster, to_channels
+from monai_thyroid.data.reading import IMAGE_SUFFIXES, NIFTI_SUFFIXES, nifti_volume, read_raster, to_channels
 
 __all__ = ["SaveMaskd", "SaveOverlayd", "overlay", "stem"]
 
@@ -22,19 +22,22 @@ logger = logging.getLogger(__name__)
 
 
 def stem(path: str | os.PathLike[str]) -> str:
-    """A file's name without its suffix, ``.nii.gz`` taken as one."""
+    """A file's name without the suffix of an image, ``.nii.gz`` taken as one.
+
+    Other dots are part of the name: scanners name DICOM files by their UID, without a suffix.
+    """
     name = Path(path).name
-    for suffix in sorted(NIFTI_SUFFIXES, key=len, reverse=True):
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
-    return Path(path).stem
+    return name
 
 
 class SaveMaskd(MapTransform):
     """Write a predicted mask as ``<stem>_mask.png`` of 0 and 255, or as NIfTI of 0 and 1 where the image was NIfTI.
 
-    The files are written by MONAI's `SaveImage`, which undoes the axis order in which `LoadScand` reads, so that the
-    mask lies on the original image pixel by pixel; a NIfTI mask has its image's affine.
+    Pictures are written by MONAI's `SaveImage`, which undoes the axis order in which `LoadScand` reads, so that the
+    mask lies on the original image pixel by pixel; a NIfTI mask has its image's affine, units and shape.
 
     Args:
         keys: keys of masks of 0 and 1, (1, width, height), on the original grid.
@@ -52,14 +55,28 @@ class SaveMaskd(MapTransform):
         for key in self.key_iterator(result):
             mask = result[key]
             source = mask.meta["filename_or_obj"]
-            nifti = source.lower().endswith(NIFTI_SUFFIXES)
-            suffix = ".nii.gz" if nifti else ".png"
-            saver = SaveImage(output_dir=self.output_dir, output_ext=suffix, output_dtype=np.uint8, print_log=False)
             target = Path(self.output_dir) / f"{stem(source)}_mask"
             target.parent.mkdir(parents=True, exist_ok=True)
-            saver(mask if nifti else mask * 255, filename=target)
+            if source.lower().endswith(NIFTI_SUFFIXES):
+                suffix = ".nii.gz"
+                _save_nifti(np.asarray(mask[0].cpu()), Path(f"{target}{suffix}"), like=source)
+            else:
+                suffix = ".png"
+                saver = SaveImage(output_dir=self.output_dir, output_ext=suffix, output_dtype=np.uint8, print_log=False)
+                saver(mask * 255, filename=target)
             logger.info("%s -> %s%s", source, target, suffix)
         return result
+
+
+def _save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
+    """Write a mask, (width, height), with the header of its image; MONAI's writer drops an axis of one slice."""
+    import nibabel
+
+    image = nifti_volume(Path(like).read_bytes())
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0  # the image's own display window
+    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8).reshape(image.shape), image.affine, header), path)
 
 
 class SaveOverlayd(MapTransform):
