@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from monai.data import CacheDataset
-from monai.transforms import Compose
 
 __all__ = ["SeededCacheDataset"]
 
@@ -19,7 +18,7 @@ class SeededCacheDataset(CacheDataset):
 
     Args:
         data: items, as for `CacheDataset`.
-        transform: a `Compose`; what precedes its first random transform is computed once and kept in memory.
+        transform: one or several; what precedes its first random transform is computed once and kept in memory.
         seed: training seed.
         progress: whether to show a bar while the cache is filled.
     """
@@ -30,8 +29,6 @@ class SeededCacheDataset(CacheDataset):
         self.seed = seed
         self.epoch = 0
         super().__init__(data=data, transform=transform, progress=progress, num_workers=2)
-        if not isinstance(self.transform, Compose):
-            raise TypeError(f"transform must be a Compose or a sequence of transforms, not {type(transform).__name__}")
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins, before its data loader is iterated."""
