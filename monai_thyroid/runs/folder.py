@@ -98,6 +98,7 @@ def locked(path: Path) -> Iterator[None]:
     import fcntl
 
     descriptor = os.open(path, os.O_RDONLY)
+    _locks.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,7 +106,19 @@ def locked(path: Path) -> Iterator[None]:
             raise UserError(f"{path}: another process is training there; wait for it or stop it") from error
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _locks:
+            _locks.remove(descriptor)
+            os.close(descriptor)
+
+
+def _leave_locks() -> None:
+    """In a forked process (a data loader's), so that it cannot hold its parent's lock beyond the parent's death."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+_locks: set[int] = set()
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 def clear(path: Path) -> None:
