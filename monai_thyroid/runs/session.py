@@ -316,7 +316,7 @@ class TrainingSession:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         text = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
         self._write_record(status="failed", error=text)
-        logger.error("%s; the run folder keeps what there is: %s (--resume true goes on)", text, self.path)
+        logger.error("%s; the run folder keeps what there is: %s", text, self.path)
 
 
 def training_session() -> TrainingSession:
@@ -335,12 +335,12 @@ def _on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _mistakes_as_messages() -> Iterator[None]:
-    """Under the command line, a user's mistake ends the process with its message and status 1, not a traceback."""
+    """Under the command line, a user's mistake or stop ends the process with a message and status 1, no traceback."""
     try:
         yield
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
         if on_command_line():
-            raise SystemExit(str(error)) from error
+            raise SystemExit(str(error) or "stopped; --resume true goes on") from error
         raise
 
 
