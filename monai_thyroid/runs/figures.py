@@ -37,7 +37,8 @@ def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> 
     ):
         for column, label, colour, style in curves:
             points = [(index + 1, row[column]) for index, row in enumerate(history) if row[column] is not None]
-            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", markersize=4)
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axes.plot(x, y, style, color=colour, label=label, marker=".", markersize=4)
         axes.set_xlabel("Epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
@@ -75,7 +76,7 @@ def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]
             outline(axes, read_mask(item["label"]), REFERENCE_COLOUR, "solid")
             outline(axes, read_mask(predicted), PREDICTION_COLOUR, "dashed")
             heading = f"{title}: " if row == 0 else ""
-            axes.set_title(f"{heading}{item['case']}, Dice {dice:.2f}", fontsize=8)
+            axes.set_title(f"{heading}{item['case']}, Dice {dice:.2f}", fontsize=8, parse_math=False)
     figure.legend(
         handles=[
             Line2D([], [], color=REFERENCE_COLOUR, linestyle="solid", label="reference"),

@@ -39,7 +39,11 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for broken files
-        raise UserError(f"{path}: cannot be read as weights ({type(error).__name__}: {error})") from error
+        # Not torch's own text, which goes on to say how to run the code in the file nevertheless.
+        raise UserError(
+            f"{path}: cannot be read as weights ({type(error).__name__}); give a file of tensors by name, as "
+            "torch.save(network.state_dict(), file) writes it"
+        ) from error
     if isinstance(content, dict) and isinstance(content.get("network"), dict):
         content = content["network"]  # a last.pt
     if not isinstance(content, dict) or not content or not all(map(torch.is_tensor, content.values())):
