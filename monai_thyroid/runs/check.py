@@ -23,7 +23,7 @@ from monai_thyroid.runs.config import check_constants
 from monai_thyroid.runs.handlers import reseed
 from monai_thyroid.runs.weights import find_weights
 
-__all__ = ["check_config", "check_file", "problems_of"]
+__all__ = ["check_config", "check_file", "output_size", "problems_of"]
 
 
 def check_config() -> None:
@@ -175,22 +175,36 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
     network, errors = _evaluate(parser, "network_def")
     if errors or not isinstance(network, torch.nn.Module):
         return errors
-    shape = (1, values["channels"], values["image_size"], values["image_size"])
-    network.eval()
+    channels, image_size = values["channels"], values["image_size"]
     try:
-        with torch.no_grad():
-            logits = network(torch.zeros(shape))
+        logits = _logits_shape(network, channels=channels, image_size=image_size)
     except Exception as error:  # whatever the network raises
-        return [f"network {name}: cannot be computed on an input of shape {shape} ({error})"]
-    finally:
-        network.train()
+        shape = f"{channels} x {image_size} x {image_size}"
+        return [f"network {name}: cannot be computed on {shape} (channels, height, width): {error}"]
     expected = len(values["classes"]) + (values["activation"] == "softmax")
-    if logits.shape[1] != expected:
+    if logits[1] != expected:
         return [
-            f"network {name}: gives {logits.shape[1]} channels, but {values['activation']} over the classes "
+            f"network {name}: gives {logits[1]} channels, but {values['activation']} over the classes "
             f"{', '.join(values['classes'])} needs {expected}"
         ]
     return []
+
+
+def output_size(network: torch.nn.Module, *, channels: int, image_size: int) -> int:
+    """Height and width of a network's logits for square images: ``image_size``, or less of an unpadded network."""
+    return int(_logits_shape(network, channels=channels, image_size=image_size)[-1])
+
+
+def _logits_shape(network: torch.nn.Module, *, channels: int, image_size: int) -> torch.Size:
+    device = next((parameter.device for parameter in network.parameters()), None)
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits: torch.Tensor = network(torch.zeros(1, channels, image_size, image_size, device=device))
+    finally:
+        network.train(training)
+    return logits.shape
 
 
 def _evaluate(parser: ConfigParser, name: str) -> tuple[Any, list[str]]:
