@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_thyroid.data.audit.likeness import TURNS, detail_likeness, find_misfits, near_duplicates
+from monai_thyroid.data.audit.likeness import LEAST_QUALITY, TURNS, detail_likeness, find_misfits, near_duplicates
 from monai_thyroid.data.audit.measure import CLASS_LEVELS, Facts
 from monai_thyroid.data.layouts import Item, Listing
 from monai_thyroid.data.layouts.listing import natural_key
@@ -424,7 +424,7 @@ def _misfits(data: Dataset) -> Iterable[Finding]:
     thumbs = np.stack([_thumb(data.facts[index]) for index in usable])
     masks = np.stack([mask for index in usable if (mask := data.facts[index].mask_thumb) is not None])
     misfits, quality = find_misfits(thumbs, masks)
-    if quality < 0.38:
+    if quality < LEAST_QUALITY:
         text = (
             "Whether masks are swapped or turned could not be judged from the pictures: where the lesion is cannot be "
             f"guessed from them well enough (typical overlap {quality:.2f})."
@@ -445,9 +445,9 @@ def _misfits(data: Dataset) -> Iterable[Finding]:
             item = data.items[usable[misfit.index]]
             if misfit.partner >= 0:
                 other = data.items[usable[misfit.partner]]
-                lines.append(
-                    f"{item['case']} and {other['case']}: each other's mask fits better (by {misfit.gain:.2f})"
-                )
+                either = f"; or {item['case']}'s is {TURNS[misfit.turn]}" if misfit.turn >= 0 else ""
+                gain = f"each other's mask fits better (by {misfit.gain:.2f})"
+                lines.append(f"{item['case']} and {other['case']}: {gain}{either}")
                 examples = [
                     _picture(item, f"{item['case']} with its mask"),
                     Picture(f"{item['case']} with the mask of {other['case']}", item["image"], other["label"]),

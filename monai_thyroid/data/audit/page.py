@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture
 from monai_thyroid.data.audit.measure import foreground
 from monai_thyroid.data.reading import read_raster, to_channels
-from monai_thyroid.data.writing import overlay
 from monai_thyroid.errors import UserError
 
 __all__ = ["facts_table", "render_html", "render_text"]
@@ -205,10 +205,21 @@ def _draw(picture: Picture) -> bytes:
     )
     array = np.asarray(small)
     if mask is not None:
-        array = overlay(array.astype(np.float32) / 255, _resize(mask, shape))
+        array = _outlined(array, _resize(mask, shape))
     target = io.BytesIO()
     Image.fromarray(array).save(target, "JPEG", quality=85)
     return target.getvalue()
+
+
+def _outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A thick yellow line between black ones: seen on any ground, small, by every kind of colour vision."""
+    picture = picture.copy()
+    padded = np.pad(mask, 4)
+    grown = [ndimage.binary_dilation(padded, iterations=steps)[4:-4, 4:-4] if steps else mask for steps in (0, 1, 2)]
+    shrunk = [ndimage.binary_erosion(padded, iterations=steps)[4:-4, 4:-4] for steps in (1, 2)]
+    picture[grown[2] & ~shrunk[1]] = 0
+    picture[grown[1] & ~shrunk[0]] = (240, 228, 66)
+    return picture
 
 
 def _turned(mask: np.ndarray, turn: int) -> np.ndarray:
