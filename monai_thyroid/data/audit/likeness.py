@@ -161,9 +161,9 @@ def find_misfits(thumbs: np.ndarray, masks: np.ndarray, *, seed: int = 0) -> tup
         return misfits, quality
     # Limits from seven clean public sets and the same sets with planted faults.
     good = quality >= 0.5
-    least = 0.12 if quality >= 0.84 else 0.25
+    least = 0.12 if quality >= 0.84 else 0.25  # the better the guess, the less is left to chance
     turn_z = (turn_gain - np.median(turn_gain)) / _spread(turn_gain)
-    turned_rather = (turn_gain >= 0.18) & (turn_z >= (3.4 if good else 4.4))
+    turned_rather = (turn_gain >= 0.75 * least) & (turn_z >= (3.4 if good else 4.4))
     z = (best - np.median(usual)) / _spread(usual)
     taken: set[int] = set()
     for i in np.argsort(-best).tolist():
@@ -173,13 +173,13 @@ def find_misfits(thumbs: np.ndarray, masks: np.ndarray, *, seed: int = 0) -> tup
         if not {i, j} & taken:
             taken |= {i, j}
             first, second = (i, j) if turn_gain[i] >= turn_gain[j] else (j, i)
-            sure = bool(good and best[i] >= least + 0.1 and z[i] >= 4.5)
+            sure = bool(good and best[i] >= 1.4 * least and z[i] >= 4.5)
             misfits.append(
                 Misfit(first, second, int(turn[first]) if turned_rather[first] else -1, float(best[i]), sure)
             )
     for i in np.flatnonzero(turned_rather).tolist():
         if i not in taken:
-            sure = bool(good and turn_gain[i] >= 0.25 and turn_z[i] >= 4)
+            sure = bool(good and turn_gain[i] >= 1.25 * least and turn_z[i] >= 4)
             misfits.append(Misfit(i, -1, int(turn[i]), float(turn_gain[i]), sure))
     return sorted(misfits, key=lambda misfit: -misfit.gain), quality
 
