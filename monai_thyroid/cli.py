@@ -62,6 +62,23 @@ def _parser() -> argparse.ArgumentParser:
         "--empty-fraction", type=float, default=0.0, help="share of patients without a nodule (default %(default)s)"
     )
     phantom.set_defaults(function=_phantom)
+
+    networks = commands.add_parser(
+        "networks", help="measure the networks of the menu: size, work, memory, exports", allow_abbrev=False
+    )
+    networks.add_argument("names", nargs="*", metavar="NETWORK", help="default: all")
+    networks.add_argument("--no-exports", action="store_true", help="do not try the exports, which takes the longest")
+    networks.add_argument("--output", metavar="FILE", help="write the table as a page in Markdown as well")
+    networks.set_defaults(function=_networks)
+
+    audit = commands.add_parser(
+        "audit", help="say what is wrong with a dataset before anyone trains on it", allow_abbrev=False
+    )
+    audit.add_argument("directory", metavar="DIR")
+    audit.add_argument("--layout", default="auto", help="name of its layout (default: found out)")
+    audit.add_argument("--split_file", metavar="FILE", help="a split.json to look for leakage in")
+    audit.add_argument("--output", metavar="FILE", help="write a page with pictures (HTML) as well")
+    audit.set_defaults(function=_audit)
     return parser
 
 
@@ -92,8 +109,32 @@ def _phantom(options: argparse.Namespace) -> int:
     return 0
 
 
+def _networks(options: argparse.Namespace) -> int:
+    from monai_thyroid.files import atomic_path
+    from monai_thyroid.networks.table import network_table, render_page, render_text
+
+    if options.output and options.no_exports:
+        raise UserError("--output is the page of the documentation, which tells the exports: leave --no-exports out")
+    rows = network_table(options.names or None, exports=not options.no_exports)
+    print(render_text(rows))
+    if options.output:
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(render_page(rows), encoding="utf-8")
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from monai_thyroid.data.audit import audit_dataset
+
+    audit = audit_dataset(
+        options.directory, layout=options.layout, split_file=options.split_file, output=options.output
+    )
+    print(audit.text)
+    return 1 if audit.falsifies else 0
+
+
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
-    """Read ``--id value`` and ``--id=value`` as `python -m monai.bundle run` does.
+    """Read ``--id value`` and ``--id=value`` as `python -m monai.bundle run` does; ``--id`` alone is true.
 
     Raises:
         UserError: a word is neither an option nor the value of one.
@@ -108,8 +149,6 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{word}: write overrides as --id value")
         name, equals, value = word[2:].partition("=")
         if not equals:
-            if not rest:
-                raise UserError(f"--{name}: has no value")
-            value = rest.pop(0)
-        found[name] = DefaultParseValue(value)
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
+        found[name.replace("-", "_")] = DefaultParseValue(value)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class TrainedRun:
         self.config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         self.classes: list[str] = self.record["classes"]
         self.threshold: float = self.record["threshold"]
-        self._parser = ConfigParser(dict(self.config))
+        self._parser = ConfigParser(_without_pretraining(self.config))
         recorded = self.record.get("checkpoint_sha256")
         if recorded and recorded != self.checkpoint_sha256:
             raise UserError(f"{self.path / 'model.pt'}: is not the file the run recorded (its SHA-256 differs)")
@@ -105,6 +106,18 @@ class TrainedRun:
         return len(trained & set(data.inspect().image_hashes.values()))
 
 
+def _without_pretraining(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without the pretrained weights its training began with: model.pt holds them, trained further.
+
+    They need not be there any more, nor the internet they came from.
+    """
+    config = copy.deepcopy(config)
+    chosen = config["networks"][config["network"]]
+    for name in ("weights", "mean", "std"):
+        chosen.pop(name, None)
+    return config
+
+
 def input_items(source: str | None) -> list[dict[str, str]]:
     """The images of a file or of a folder (not of its subfolders), as items to infer; every one can be read.
 
@@ -115,7 +128,8 @@ def input_items(source: str | None) -> list[dict[str, str]]:
         raise UserError("input: say which image or folder of images to segment, --input PATH")
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and is_image(file))
+        visible = (file for file in path.iterdir() if not file.name.startswith("."))
+        files = sorted(file for file in visible if file.is_file() and is_image(file))
         if not files:
             raise UserError(f"input {path}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     elif path.exists():

@@ -21,6 +21,7 @@ from monai_thyroid.data import read_mask, write_phantom
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, sha256_file
 from monai_thyroid.metrics import score_case
+from monai_thyroid.networks import CONFIGS, EncoderUNet
 
 RUN_KEYS = (
     "bundle dataset network seed fold stage classes activation threshold data_hash protocol_hash run_hash "
@@ -368,6 +369,60 @@ def test_trains_in_colour_and_at_odd_sizes(
     assert len(read_csv(folder / "evaluations" / "scans-test" / "cases.csv")) > 0
     weights = torch.load(folder / "model.pt", weights_only=True)
     assert weights["conv_0.conv_0.conv.weight"].shape[1] == channels
+
+
+# --- other networks ---
+
+
+def test_menu_is_that_of_the_package(bundle: Path) -> None:
+    menu = ConfigParser.load_config_file(bundle / "train.yaml")["networks"]
+    bundled = {
+        name: {
+            key: value
+            for key, value in entry.items()
+            if key not in ("_mode_", "in_channels", "out_channels", "weights")
+        }
+        for name, entry in menu.items()
+    }
+    default = {"features": [32, 32, 64, 128, 256, 32]}  # written out in the bundle
+    assert bundled == {name: {**(default if name == "unet" else {}), **config} for name, config in CONFIGS.items()}
+    assert all(entry["_mode_"] == "callable" for entry in menu.values())
+
+
+def test_unpadded_network_is_scored_on_the_whole_image(train: Callable[..., Path], scans: Path, tmp_path: Path) -> None:
+    settings = {"network": "unpadded_unet", "image_size": 188, "max_epochs": 1, "batch_size": 8}
+    settings["networks::unpadded_unet::filters"] = [2, 2, 2, 2, 2]
+    folder = train(dataset_dir=str(scans), output_dir=str(tmp_path), **settings)
+    assert read_json(folder / "run.json")["network"] == "unpadded_unet"
+    for row in read_csv(folder / "evaluations" / "scans-test" / "cases.csv"):
+        assert (row["height"], row["width"]) == ("48", "64")
+        marked = read_mask(folder / "evaluations" / "scans-test" / "predictions" / f"{row['case']}.png")
+        # 4 of 188 pixels are seen; nothing may be marked far from the centre.
+        assert not marked[:20].any()
+        assert not marked[:, :28].any()
+    with pytest.raises(RuntimeError) as refused:
+        train(dataset_dir=str(scans), output_dir=str(tmp_path), **{**settings, "image_size": 190})
+    assert "nearest valid sizes are 188 and 204" in str(_mistake(refused.value))
+
+
+def test_a_pretrained_encoder_is_not_needed_again(
+    train: Callable[..., Path], bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "encoder.pth"
+    encoder = EncoderUNet(encoder="mobilenet_v2", in_channels=3, out_channels=1).encoder
+    torch.save(encoder.state_dict(), weights)
+    folder = train(
+        dataset_dir=str(scans),
+        output_dir=str(tmp_path / "runs"),
+        network="mobilenet_v2_unet",
+        max_epochs=1,
+        **{"networks::mobilenet_v2_unet::weights": str(weights)},
+    )
+    weights.unlink()
+    scores = folder / "evaluations" / "scans-test" / "cases.csv"
+    before = scores.read_text()
+    create_workflow(config_file=str(bundle / "evaluate.yaml"), run_dir=str(folder), precision="float32").run()
+    assert scores.read_text() == before
 
 
 # --- orientation ---
