@@ -1,0 +1,272 @@
+"""The table of the networks: size, work, memory, and where each can be exported to."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import platform
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from monai_thyroid.errors import UserError
+from monai_thyroid.networks.exports import agrees, exported_logits
+from monai_thyroid.networks.menu import MENU
+
+__all__ = [
+    "NetworkRow",
+    "multiply_adds",
+    "network_table",
+    "parameters",
+    "render_markdown",
+    "render_page",
+    "render_text",
+    "training_memory",
+]
+
+logger = logging.getLogger(__name__)
+
+BATCHES = (1, 16)
+# The command that a page of docs says it was made by.
+COMMAND = "monai-thyroid networks --output docs/networks.md"
+
+Constructor = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRow:
+    """What is known of one network, for one channel in and one class out.
+
+    Args:
+        name: as in the menu.
+        size: height and width of the images in pixels: 256, or for the unpadded U-Net 252.
+        parameters: trainable numbers.
+        multiply_adds: of one image's forward pass.
+        memory: bytes at the peak of a training step, by batch size.
+        exports: whether it works, by format; empty where it was not tried.
+    """
+
+    name: str
+    size: int
+    parameters: int
+    multiply_adds: int
+    memory: Mapping[int, int]
+    exports: Mapping[str, bool]
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors alive, and their peak: a storage counts from the operator that makes it on."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._known = WeakIdKeyDictionary()
+
+    def count(self, tensors: Iterable[Any]) -> None:
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            if storage in self._known:
+                continue
+            self._known[storage] = True
+            size = storage.nbytes()
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._release, size)
+
+    def _release(self, size: int) -> None:
+        self.now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.count(tree_leaves(result))
+        return result
+
+
+def _step_bytes(network: nn.Module, images: Tensor) -> int:
+    """Peak bytes of one training step; with fake tensors exactly as with real ones."""
+    network.train()
+    with _LiveBytes() as live:
+        live.count([*network.parameters(), *network.buffers(), images])
+        moments = [torch.zeros_like(parameter) for parameter in network.parameters() for _ in range(2)]
+        logits = network(images)
+        loss = F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+        del logits
+        loss.backward()
+    del moments
+    return live.peak
+
+
+def training_memory(make: Constructor, *, size: int, batch: int, in_channels: int = 1) -> int:
+    """Peak memory of a training step in float32: weights, gradients, Adam's two moments, and all activations.
+
+    Counted, not sampled: the step runs on fake tensors, which have shapes and lifetimes but no contents, and every
+    storage an operator returns counts until its last reference is gone. The number is exact for tensors and the same
+    on every machine. It leaves out what kernels allocate and free inside themselves (cuDNN's and oneDNN's workspaces)
+    and what an allocator holds back, so a GPU reports more; measure there before a batch is chosen to the last byte.
+
+    Args:
+        make: builds the network.
+        size: height and width of the images in pixels.
+        batch: images.
+        in_channels: channels of the images.
+
+    Returns:
+        Bytes.
+    """
+    with FakeTensorMode():
+        return _step_bytes(make(), torch.zeros(batch, in_channels, size, size))
+
+
+def multiply_adds(make: Constructor, *, size: int, in_channels: int = 1) -> int:
+    """Multiply-adds of the convolutions and matrix products of one image's forward pass, in torch's count.
+
+    Args:
+        make: builds the network.
+        size: height and width of the image in pixels.
+        in_channels: channels of the image.
+
+    Returns:
+        Multiply-adds: half of torch's floating-point operations.
+    """
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
+        make().eval()(torch.zeros(1, in_channels, size, size))
+    return int(counter.get_total_flops()) // 2
+
+
+def parameters(make: Constructor) -> int:
+    """How many numbers of a network are trained.
+
+    Args:
+        make: builds the network.
+    """
+    with FakeTensorMode():
+        return sum(parameter.numel() for parameter in make().parameters() if parameter.requires_grad)
+
+
+def _exports(make: Constructor, *, size: int, in_channels: int = 1) -> dict[str, bool]:
+    """Try each export for real, on one random image."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = make().eval()
+        images = torch.rand(1, in_channels, size, size)
+    with torch.no_grad():
+        logits = network(images)
+    works = {}
+    for name, result in exported_logits(network, images).items():
+        works[name] = agrees(result, logits)
+        if isinstance(result, Exception):
+            logger.warning("%s: %s", name, result)
+    return works
+
+
+def network_table(names: Sequence[str] | None = None, *, exports: bool = True) -> list[NetworkRow]:
+    """Measure the networks of the menu, with one channel in and one class out and without pretrained weights.
+
+    Args:
+        names: which of the menu; all by default.
+        exports: also try the exports, which takes most of the time.
+
+    Returns:
+        A row a network.
+
+    Raises:
+        UserError: a name is not in the menu, or a package that an export needs is not installed.
+    """
+    names = list(MENU) if names is None else names
+    unknown = [name for name in names if name not in MENU]
+    if unknown:
+        raise UserError(f"Not in the menu: {', '.join(unknown)}. There are {', '.join(MENU)}.")
+    rows = []
+    for name in names:
+        logger.info("measuring %s", name)
+        size = 252 if name == "unpadded_unet" else 256
+
+        def make(name: str = name) -> nn.Module:
+            return MENU[name](in_channels=1, out_channels=1)
+
+        rows.append(
+            NetworkRow(
+                name=name,
+                size=size,
+                parameters=parameters(make),
+                multiply_adds=multiply_adds(make, size=size),
+                memory={batch: training_memory(make, size=size, batch=batch) for batch in BATCHES},
+                exports=_exports(make, size=size) if exports else {},
+            )
+        )
+    return rows
+
+
+def _cells(rows: Sequence[NetworkRow]) -> list[list[str]]:
+    formats = list(rows[0].exports) if rows else []
+    header = ["network", "input", "parameters (M)", "multiply-adds (G)"]
+    header += [f"training memory, batch {batch} (MiB)" for batch in BATCHES] + formats
+    cells = [header]
+    for row in rows:
+        cells.append(
+            [
+                row.name,
+                f"{row.size} x {row.size}",
+                f"{row.parameters / 1e6:.2f}",
+                f"{row.multiply_adds / 1e9:.2f}",
+                *(f"{row.memory[batch] / 2**20:,.0f}" for batch in BATCHES),
+                *("yes" if row.exports[name] else "no" for name in formats),
+            ]
+        )
+    return cells
+
+
+def render_text(rows: Sequence[NetworkRow]) -> str:
+    """The table in columns, for a terminal."""
+    cells = _cells(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+
+
+def render_markdown(rows: Sequence[NetworkRow]) -> str:
+    """The table in Markdown."""
+    header, *body = _cells(rows)
+    rule = ["---"] * 2 + ["---:"] * 4 + ["---"] * (len(header) - 6)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body))
+
+
+def render_page(rows: Sequence[NetworkRow]) -> str:
+    """The page of the documentation: the table, how it came about, where and when."""
+    return f"""# The networks
+
+Made by `{COMMAND}` on {datetime.date.today().isoformat()}: {_machine()}.
+
+{render_markdown(rows)}
+
+- One channel in, one class out, no pretrained weights. The unpadded U-Net takes 252 x 252 pixels and gives 68 x 68.
+- Multiply-adds: convolutions and matrix products of one image's forward pass.
+- Training memory: float32 weights, gradients, Adam's two moments and activations at the peak of a step, counted tensor
+  by tensor, so the same on every machine. What kernels and allocators need beside them comes on top.
+- Exports: yes where the network was exported, loaded again and run on a random image, and its logits differ by no more
+  than a thousandth of the largest in the mean. OpenVINO reads the ONNX file. SegNet's pooling indices make single
+  pixels differ more where two values of a window are equal up to rounding.
+"""
+
+
+def _machine() -> str:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_thyroid.errors import UserError
+from monai_thyroid.networks import MENU, SegNet
+from monai_thyroid.networks.exports import agrees, exported_logits
+from monai_thyroid.networks.table import (
+    _step_bytes,
+    multiply_adds,
+    network_table,
+    parameters,
+    render_markdown,
+    render_page,
+    render_text,
+    training_memory,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
+
+
+@pytest.mark.parametrize("name", ["unet", "segnet", "rngunet", "mobilenet_v2_unet"])
+def test_memory_of_fake_tensors_is_that_of_real_ones(name: str) -> None:
+    small = {"segnet": {"filters": (8, 8, 8, 8, 8)}, "rngunet": {"filters": (8, 8, 16)}}
+
+    def make() -> nn.Module:
+        return MENU[name](in_channels=1, out_channels=1, **small.get(name, {}))
+
+    assert training_memory(make, size=64, batch=2) == _step_bytes(make(), torch.zeros(2, 1, 64, 64))
+
+
+def test_memory_of_a_convolution_by_hand() -> None:
+    def make() -> nn.Module:
+        return nn.Conv2d(1, 4, 3, padding=1, bias=False)
+
+    image, logits, weights = 16 * 16 * 4, 4 * 16 * 16 * 4, 4 * 9 * 4
+    peak = training_memory(make, size=16, batch=1)
+    # Weights and moments, image, logits and labels at the loss, and what the loss makes of them.
+    assert 3 * weights + image + 2 * logits < peak <= 4 * weights + image + 5 * logits
+
+
+def test_multiply_adds_by_hand() -> None:
+    assert multiply_adds(lambda: nn.Conv2d(1, 4, 3, padding=1), size=16) == 16 * 16 * 9 * 4
+    network = SegNet(in_channels=1, out_channels=1, filters=(4, 4, 4, 4, 4))
+    with FlopCounterMode(display=False) as counter:
+        network(torch.rand(1, 1, 32, 32))
+    make = lambda: SegNet(in_channels=1, out_channels=1, filters=(4, 4, 4, 4, 4))  # noqa: E731
+    assert multiply_adds(make, size=32) == counter.get_total_flops() // 2
+
+
+def test_what_does_not_export_is_a_no() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * (2 if float(x.sum()) > 0 else 3)
+
+    results = exported_logits(Twice().eval(), torch.ones(1, 1, 2, 2))
+    logits = torch.full((1, 1, 2, 2), 2.0)
+    assert agrees(results["TorchScript"], logits)
+    assert isinstance(results["ONNX"], Exception)
+    assert not agrees(results["ONNX"], logits)
+    assert not agrees(logits + 1, logits)
+    assert not agrees(logits[0], logits)
+
+
+def test_rendering() -> None:
+    rows = network_table(["unet"], exports=False)
+    assert "| unet | 256 x 256 | 1.98 | 4.95 | 191 | 2,717 |" in render_markdown(rows)
+    header, line = render_text(rows).splitlines()
+    assert header.index("parameters") == line.index("1.98")
+    assert render_markdown(rows) in render_page(rows)
+    with pytest.raises(UserError, match=r"unett\. There are unet, "):
+        network_table(["unett"])
+
+
+def test_the_page_in_docs_is_not_stale() -> None:
+    """Its numbers are those of today; memory and exports take longer and are measured when it is made."""
+    lines = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    written = [tuple(cell.strip() for cell in line[1:5]) for line in lines]
+    measured = []
+    for name, make in MENU.items():
+        build = functools.partial(make, in_channels=1, out_channels=1)
+        size = 252 if name == "unpadded_unet" else 256
+        work = f"{multiply_adds(build, size=size) / 1e9:.2f}"
+        measured.append((name, f"{size} x {size}", f"{parameters(build) / 1e6:.2f}", work))
+    assert written == measured
