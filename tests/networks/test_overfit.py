@@ -1,0 +1,79 @@
+"""Each network learns 8 real images by heart: what cannot do that is wired wrongly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from monai_thyroid.networks import MENU
+
+# As many as it takes, and no more than this.
+STEPS = 250
+# Eight cases with a nodule in the centre, which is all that the unpadded network sees.
+IMAGES = [f"{number}.jpg" for number in ("101_1", "104_1", "108_1", "109_1", "10_1", "112_1", "114_2", "118_1")]
+# Small widths and few steps, so that all ten take three minutes on two cores.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "unet": {"features": (16, 16, 32, 32, 64, 16)},
+    "unet_classic": {"features": (16, 32, 64, 64, 64, 16)},
+    "unpadded_unet": {"filters": (12, 16, 24, 32, 48), "dropout": 0.0},
+    "segnet": {"filters": (16, 32, 32, 48, 48)},
+    "resunet": {"filters": (16, 32, 48, 64)},
+    "rngunet": {"filters": (16, 24, 32, 48, 64)},
+    "vgg16_unet": {"decoder_channels": (64, 32, 32, 16, 16)},
+    "vgg19_unet": {"decoder_channels": (64, 32, 32, 16, 16)},
+    "resnet50_unet": {"decoder_channels": (64, 32, 32, 16, 16)},
+    "mobilenet_v2_unet": {"decoder_channels": (64, 32, 32, 16, 16)},
+}
+
+
+def read(path: Path, size: int) -> Tensor:
+    """(1, size, size) in [0, 1]."""
+    image = Image.open(path).convert("L").resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    root = Path(__file__).parents[2]
+    folder = Path(os.environ.get("MONAI_THYROID_DATA", root.parent / "shared" / "data"), "thyroid")
+    if not folder.is_dir():
+        pytest.skip(f"no images in {folder}: set MONAI_THYROID_DATA")
+    return folder
+
+
+def dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B,) of the masks at threshold a half."""
+    found = (logits > 0).float()
+    return 2 * (found * labels).sum((1, 2, 3)) / (found.sum((1, 2, 3)) + labels.sum((1, 2, 3)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MENU)
+def test_overfits(name: str, folder: Path) -> None:
+    size = 252 if name == "unpadded_unet" else 64
+    images = torch.stack([read(folder / "trainval-image" / image, size) for image in IMAGES])
+    labels = torch.stack([read(folder / "trainval-mask" / image, size) for image in IMAGES]).gt(0.5).float()
+    if name == "unpadded_unet":
+        labels = labels[:, :, 92:-92, 92:-92]
+    torch.manual_seed(0)
+    network = MENU[name](in_channels=1, out_channels=1, **NETWORKS[name])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(STEPS):
+        logits = network(images)
+        scores = dice(logits.detach(), labels)
+        if scores.mean() > 0.95:
+            break
+        probability = logits.sigmoid()
+        overlap = 2 * (probability * labels).sum() / (probability.sum() + labels.sum())
+        optimizer.zero_grad()
+        (F.binary_cross_entropy_with_logits(logits, labels) + 1 - overlap).backward()
+        optimizer.step()
+    assert scores.mean() > 0.95, scores
