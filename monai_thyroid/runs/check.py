@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
 import os
@@ -64,11 +63,11 @@ def check_file(config_file: str, overrides: Mapping[str, Any]) -> list[str]:
     meta = Path(config_file).with_name("metadata.json")
     if meta.is_file():
         parser.read_meta(meta)
-    unknown = unknown_overrides(overrides, ConfigParser.load_config_files(config_file))
+    config = ConfigParser.load_config_files(config_file)
     for name, value in overrides.items():
-        with contextlib.suppress(KeyError, ValueError, IndexError):  # ids that are in `unknown`
+        if _unknown(name, config) is None:
             parser[name] = value
-    return unknown + problems_of(parser)
+    return unknown_overrides(overrides, config) + problems_of(parser)
 
 
 def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
@@ -120,7 +119,10 @@ def _arguments(component: Mapping[str, Any]) -> set[str] | None:
     found = pydoc.locate(ConfigComponent({"_target_": target}).resolve_module_name())
     if not callable(found):
         return None
-    parameters = inspect.signature(found).parameters.values()
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except ValueError:  # some classes written in C do not tell
+        return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters} | ConfigComponent.non_arg_keys

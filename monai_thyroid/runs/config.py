@@ -88,6 +88,12 @@ def _names(value: Any) -> list[str]:
     return value
 
 
+def _channels(value: Any) -> int:
+    if isinstance(value, bool) or value not in (1, 3):
+        raise UserError(f"{value!r}: choose 1 (grey) or 3 (colour)")
+    return int(value)
+
+
 def _activation(value: Any) -> str:
     if value not in ("sigmoid", "softmax"):
         raise UserError(f"{value!r}: choose sigmoid or softmax")
@@ -102,7 +108,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "classes": _names,
     "activation": _activation,
     "threshold": _between(0, 1),
-    "channels": _whole(1),
+    "channels": _channels,
     "image_size": _whole(1),
     "max_epochs": _whole(1),
     "val_interval": _whole(1),

@@ -66,7 +66,7 @@ BAD: dict[str, list[object]] = {
     "classes": [[], "nodule", [1], None, {"a": 1}],
     "activation": ["relu", None, True],
     "threshold": [0, 1, -0.1, "half", None, True, "nan"],
-    "channels": [0, 1.0, "1", True, None],
+    "channels": [0, 2, 4, "1", True, None, [1]],
     "image_size": [0, -32, "32", 32.0, [32, 32]],
     "max_epochs": [0, "ten"],
     "batch_size": [0, None],

@@ -1,0 +1,203 @@
+"""The command: its exit status, what it prints and where."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import monai_thyroid
+from monai_thyroid import cli
+from monai_thyroid.data import load_datalist
+from monai_thyroid.errors import UserError
+
+TRAIN = str(Path(__file__).resolve().parents[1] / "bundles" / "thyroid" / "train.yaml")
+TINY = [
+    *("--image_size", "32", "--networks::unet::features", "[4,4,8,8,8,4]"),
+    *("--device=cpu", "--precision=float32", "--phantom_cases", "10"),
+]
+
+
+@pytest.fixture
+def phantom(tmp_path: Path) -> Path:
+    arguments = ["phantom", str(tmp_path / "scans"), "--cases", "10", "--height", "48", "--width", "64"]
+    assert cli.main(arguments) == 0
+    return tmp_path / "scans"
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monai_thyroid", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    done = command("--version", folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{monai_thyroid.__version__}\n", "")
+
+
+def test_a_problem_is_status_one_and_no_traceback(tmp_path: Path) -> None:
+    done = command("check", TRAIN, *TINY, "--epoch", "5", "--seed", "-1", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert "option --epoch: the config has no epoch; did you mean --max_epochs?" in lines
+    assert "seed -1: give a whole number of at least 0" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sound_config_is_status_zero(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    output = ["--output_dir", str(tmp_path / "runs")]
+    assert cli.main(["check", TRAIN, *TINY, *output, "--dataset_dir", str(phantom)]) == 0
+    assert capsys.readouterr().out == f"{TRAIN}: nothing wrong found\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_problems_go_to_standard_error_one_a_line(phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    next((phantom / "test-mask").iterdir()).unlink()
+    arguments = [*TINY, f"--dataset_dir={phantom}", "--batch_size", "0", "--network::0", "x"]
+    assert cli.main(["check", TRAIN, *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.strip().splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["option --network", "batch_size 0"]
+    assert "no mask in" in lines[2]
+    assert len(lines) == 3
+
+
+def test_a_missing_config_is_status_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'none.yaml'}: no such file\n"
+
+
+def test_a_word_that_is_no_option_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", TRAIN, "--seed", "1", "stray"]) == 1
+    assert capsys.readouterr().err == "stray: write overrides as --id value\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--a", "1"], {"a": 1}),
+        (["--a=1"], {"a": 1}),
+        (["--a=b=c"], {"a": "b=c"}),
+        (["--lr", "1e-4"], {"lr": 1e-4}),
+        (["--seed", "-1"], {"seed": -1}),
+        (["--resume", "true"], {"resume": "true"}),
+        (["--resume", "True"], {"resume": True}),
+        (["--resume", "--seed", "1"], {"resume": True, "seed": 1}),
+        (["--resume"], {"resume": True}),
+        (["--image-size", "32"], {"image_size": 32}),
+        (["--train::trainer::amp", "False"], {"train::trainer::amp": False}),
+        (["--features", "[4,4]"], {"features": [4, 4]}),
+        (["--init_from", "None"], {"init_from": None}),
+        (["--dataset_dir", "../my scans"], {"dataset_dir": "../my scans"}),
+        (["--a", "1", "--a", "2"], {"a": 2}),
+        (["--a="], {"a": ""}),
+    ],
+)
+def test_overrides_are_read_as_the_bundle_command_reads_them(words: list[str], expected: dict[str, object]) -> None:
+    import fire
+
+    assert cli._overrides(words) == expected
+    assert {name: type(value) for name, value in cli._overrides(words).items()} == {
+        name: type(value) for name, value in expected.items()
+    }
+    read = {}
+    fire.Fire(lambda **options: read.update(options), ["--sentinel=0", *words])
+    assert read == {"sentinel": 0, **expected}
+
+
+@pytest.mark.parametrize("word", ["x", "-x", "32"])
+def test_overrides_begin_with_two_dashes(word: str) -> None:
+    with pytest.raises(UserError, match="write overrides as --id value"):
+        cli._overrides(["--a", "1", word])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["train"],
+        ["check"],
+        ["phantom"],
+        ["phantom", "x", "--case", "10"],
+        ["phantom", "x", "--colour", "red"],
+        ["phantom", "x", "--cases", "many"],
+        ["phantom", "x", "y"],
+        ["--verbose"],
+    ],
+)
+def test_unusable_arguments_are_status_two(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "usage: monai-thyroid" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["phantom", "-h"]])
+def test_help_is_status_zero(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    assert "usage: monai-thyroid" in capsys.readouterr().out
+
+
+def test_phantom_writes_a_dataset_that_can_be_read(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load_datalist(str(phantom), layout="tn3k")
+    assert data.grouping == "known"
+    assert len({item["group"] for item in data.items}) == 10
+    assert data.inspect().problems == []
+    again = ["phantom", str(tmp_path / "again"), "--cases", "10", "--height", "48", "--width", "64", "--seed", "0"]
+    capsys.readouterr()
+    assert cli.main(again) == 0
+    assert capsys.readouterr().out == f"Synthetic scans of 10 patients: {tmp_path / 'again'}\n"
+    assert load_datalist(str(tmp_path / "again"), layout="tn3k").inspect().data_hash == data.inspect().data_hash
+
+
+def test_phantom_does_not_write_over_anything(phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in phantom.rglob("*"))
+    assert cli.main(["phantom", str(phantom), "--cases", "10"]) == 1
+    assert str(phantom) in capsys.readouterr().err
+    assert sorted(path.name for path in phantom.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--cases", "0"],
+        ["--cases", "-3"],
+        ["--height", "0"],
+        ["--width", "-5"],
+        ["--seed", "-1"],
+        ["--empty-fraction", "1.5"],
+        ["--empty-fraction", "nan"],
+    ],
+)
+def test_phantom_says_what_it_cannot_draw(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["phantom", str(tmp_path / "scans"), *options]) == 1
+    assert capsys.readouterr().err.strip()
+    assert list(tmp_path.iterdir()) == []
