@@ -1,0 +1,132 @@
+"""What an import pulls in, and which room of the package knows which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "monai_thyroid"
+
+# A room, and the rooms it may know; `errors` and `files` are the corridor, known to all.
+MAY_KNOW = {
+    "networks": set(),
+    "transforms": set(),
+    "metrics": set(),
+    "data": {"transforms"},
+    "runs": {"data", "metrics"},
+    "compare": set(),
+    "deploy": set(),
+    "cli": {"networks", "transforms", "metrics", "data", "runs", "compare", "deploy"},
+    "__main__": {"cli"},
+    "__init__": set(),
+    "errors": set(),
+    "files": set(),
+}
+CORRIDOR = {"errors", "files"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Dotted names of everything a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            name = ".".join(part for part in (base, node.module or "") if part)
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).parts[:-1])
+
+
+def rooms_known(path: Path) -> set[str]:
+    names = imported(ast.parse(path.read_text("utf-8")), package_of(path))
+    parts = [name.split(".") for name in names]
+    known = {one[1] for one in parts if one[0] == "monai_thyroid" and len(one) > 1}
+    return {name for name in known if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_knows_only_the_rooms_it_may(path: Path) -> None:
+    own = room(path)
+    assert own in MAY_KNOW, f"{own} is a new room: say in MAY_KNOW what it may know"
+    assert rooms_known(path) - {own} - CORRIDOR <= MAY_KNOW[own]
+
+
+def test_the_rule_sees_every_way_to_import() -> None:
+    source = """
+import monai_thyroid.cli
+from monai_thyroid import runs
+from ..data import reading
+def later():
+    from monai_thyroid.metrics.cases import rates
+"""
+    names = set(imported(ast.parse(source), "monai_thyroid.networks"))
+    assert {"monai_thyroid.cli", "monai_thyroid.runs", "monai_thyroid.data", "monai_thyroid.metrics.cases"} <= names
+    assert "monai_thyroid.networks.base" in set(imported(ast.parse("from . import base"), "monai_thyroid.networks"))
+
+
+def test_the_comparison_knows_files_alone() -> None:
+    for path in (PACKAGE / "compare").rglob("*.py"):
+        names = set(imported(ast.parse(path.read_text("utf-8")), package_of(path)))
+        assert not {name for name in names if name.split(".")[0] in ("torch", "monai", "ignite")}, path
+
+
+OPTIONAL = (
+    "segmentation_models_pytorch timm torchvision safetensors onnx onnxruntime openvino onnxscript mlflow highdicom "
+    "pynetdicom ray streamlit sklearn statsmodels"
+).split()
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_optional_packages_are_imported_where_they_are_needed(path: Path) -> None:
+    """Not when the module is, so that nobody has to install them for what he does not use."""
+    tree = ast.parse(path.read_text("utf-8"))
+    at_once = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {name.split(".")[0] for node in at_once for name in imported(node, package_of(path))}
+    assert not names & {*OPTIONAL, "matplotlib"}
+
+
+def pulled_in(first: str, then: str) -> tuple[set[str], set[str]]:
+    """Modules that are there after the first statement, and those that came with the second."""
+    program = f"import sys\n{first}\nprint(*sys.modules)\n{then}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=300, check=True
+    )
+    before, after = (set(line.split()) for line in done.stdout.splitlines())
+    return before, after - before
+
+
+def test_the_package_itself_pulls_in_nothing_heavy() -> None:
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.cli, monai_thyroid.errors")
+    heavy = {"torch", "monai", "numpy", "matplotlib", "PIL", "scipy", "fire", *OPTIONAL}
+    assert "monai_thyroid" in before
+    assert "monai_thyroid.cli" in more
+    assert not (before | more) & heavy
+
+
+def test_networks_data_and_runs_pull_in_no_optional_package() -> None:
+    # MONAI itself imports some of them, where they are installed.
+    before, more = pulled_in(
+        "import torch, monai, monai.bundle", "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.runs"
+    )
+    assert "monai_thyroid.runs.session" in more
+    assert not more & {*OPTIONAL, "matplotlib", "matplotlib.pyplot"}
+    assert not (before | more) & {"segmentation_models_pytorch", "timm", "openvino"}
