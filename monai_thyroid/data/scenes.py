@@ -39,8 +39,8 @@ def find_scenes(paths: Sequence[str], *, likeness: float = 0.75) -> list[int]:
     """Number the scenes of frames that are in the order of their video.
 
     A scene ends where the size of the picture changes or the correlation of two neighbours' 32 x 32 thumbnails falls
-    below ``likeness``. It is a heuristic: a video that pans far is cut more often than need be, which costs nothing
-    but smaller groups' independence, and two videos whose frames look alike stay together.
+    below ``likeness``. It is a heuristic: a video that pans far is cut more often than need be, and two videos whose
+    frames look alike, one after the other, stay together.
 
     Args:
         paths: the frames, in order; a frame that cannot be read begins no new scene.

@@ -128,10 +128,16 @@ def _picture(item: Item, caption: str = "", *, mask: bool = True) -> Picture:
     return Picture(caption or item["case"], item["image"], item["label"] if mask else "")
 
 
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def _files(data: Dataset) -> Iterable[Finding]:
     unreadable = [problem for facts in data.facts for problem in facts.problems]
     if unreadable:
-        text = f"{len(unreadable)} files cannot be read. Restore them from the original, or take the image out."
+        text = (
+            f"{_count(len(unreadable), 'file')} cannot be read. Restore them from the original, or take the image out."
+        )
         yield Finding(Level.PROBLEM, "Unreadable files", text, unreadable)
     if data.listing.problems:
         text = "The folder is not whole: training refuses it as it is."
@@ -199,8 +205,8 @@ def _specks(data: Dataset) -> Iterable[Finding]:
     if found:
         only = sum(facts.specks == facts.blobs for _, facts in found)
         text = (
-            f"{len(found)} masks have pieces of a few pixels (below 0.01 % of the image), mostly slips of the pen; in "
-            f"{only} of them there is nothing else. They count as lesions in per-lesion figures and distort "
+            f"{_count(len(found), 'mask')} with pieces of a few pixels (below 0.01 % of the image), mostly slips of "
+            f"the pen; in {only} there is nothing else. They count as lesions in per-lesion figures and distort "
             "surface distances."
         )
         found.sort(key=lambda pair: -pair[1].specks)
@@ -323,7 +329,7 @@ def _contrary(one: Facts, other: Facts) -> bool:
 
 def _duplicates(data: Dataset, pairs: Sequence[tuple[int, int, float]], *, exact: bool) -> Iterable[Finding]:
     kind = "Identical images" if exact else "Near-identical images"
-    same = "the same image, pixel by pixel" if exact else "almost the same picture (perceptual hash and detail agree)"
+    same = "images equal pixel by pixel" if exact else "almost the same picture (perceptual hash and detail agree)"
     across_parts, across_groups, within = [], [], []
     for pair in sorted(pairs, key=lambda pair: -pair[2]):
         one, other = data.items[pair[0]], data.items[pair[1]]
@@ -335,16 +341,16 @@ def _duplicates(data: Dataset, pairs: Sequence[tuple[int, int, float]], *, exact
             within.append(pair)
     where = "the split" if data.split else "the dataset's own parts"
     for level, title, found, text in (
-        (Level.PROBLEM, f"{kind} in two parts", across_parts, f"are {same}: with {where}, test figures leak."),
+        (Level.PROBLEM, f"{kind} in two parts", across_parts, f"of {same}: with {where}, test figures leak."),
         (
             Level.WARNING,
             f"{kind} in two {data.listing.unit}s" if data.listing.grouped else kind,
             across_groups,
-            f"are {same}: give them one group, or a split will part them."
+            f"of {same}: give them one group, or a split will part them."
             if data.listing.grouped
-            else f"are {same}, and as groups are unknown a split will part some of them.",
+            else f"of {same}, and as groups are unknown a split will part some of them.",
         ),
-        (Level.NOTE, f"{kind} within a {data.listing.unit}", within, f"are {same}; they only count double."),
+        (Level.NOTE, f"{kind} within a {data.listing.unit}", within, f"of {same}; they only count double."),
     ):
         if not found:
             continue
@@ -353,7 +359,7 @@ def _duplicates(data: Dataset, pairs: Sequence[tuple[int, int, float]], *, exact
             for a, b, likeness in found
         ]
         pictures = [_picture(data.items[i], mask=False) for a, b, _ in found[: _PICTURES // 2] for i in (a, b)]
-        yield Finding(level, title, f"{len(found)} pairs {text}", lines, pictures)
+        yield Finding(level, title, f"{_count(len(found), 'pair')} {text}", lines, pictures)
 
 
 def _place(item: Item) -> str:
@@ -477,8 +483,8 @@ def _marks(data: Dataset) -> Iterable[Finding]:
     if text_items:
         text_items.sort(key=lambda pair: -pair[1])
         text = (
-            f"{len(text_items)} images seem to hold burned-in text. It may name patients, and a network may learn "
-            "from it which machine or hospital an image is from." + best_effort
+            f"{_count(len(text_items), 'image')} with what seems to be burned-in text. It may name patients, and a "
+            "network may learn from it which machine or hospital an image is from." + best_effort
         )
         lines = [f"{item['case']}: about {count} characters" for item, count in text_items]
         pictures = [_picture(item, mask=False) for item, _ in text_items[:3]]
@@ -489,11 +495,12 @@ def _marks(data: Dataset) -> Iterable[Finding]:
     if crossed and (len(crossed) < 0.95 * len(data.facts) or any(marks.calipers for _, marks in crossed)):
         crossed.sort(key=lambda pair: (-pair[1].calipers, -pair[1].coloured))
         text = (
-            f"{len(crossed)} images seem to hold caliper crosses or coloured marks, often set at the lesion's border: "
+            f"{_count(len(crossed), 'image')} with what seem to be caliper crosses or coloured marks, often set at the "
+            "lesion's border: "
             "a network may find the marks instead of the lesion." + best_effort
         )
         lines = [
-            f"{item['case']}: {marks.calipers} crosses"
+            f"{item['case']}: {_count(marks.calipers, 'cross', 'crosses')}"
             + (f", {marks.coloured} coloured pixels" if marks.coloured else "")
             for item, marks in crossed
         ]
@@ -514,5 +521,7 @@ def _kinds(data: Dataset) -> Iterable[Finding]:
     middle = {part: float(np.median(found)) for part, found in areas.items() if len(found) >= 20}
     if len(middle) > 1 and max(middle.values()) > 2 * min(middle.values()):
         lines = [f"{part}: {share:.2%} of the image" for part, share in middle.items()]
-        text = "The median lesion is more than twice as large in one part as in another: their figures are not alike."
-        yield Finding(Level.WARNING, "Parts differ in lesion size", text, lines)
+        text = (
+            "The median marked area is more than twice as large in one part as in another: their figures are not alike."
+        )
+        yield Finding(Level.WARNING, "Parts differ in marked area", text, lines)

@@ -166,14 +166,19 @@ def find_misfits(thumbs: np.ndarray, masks: np.ndarray, *, seed: int = 0) -> tup
     turned_rather = (turn_gain >= 0.75 * least) & (turn_z >= (3.4 if good else 4.4))
     z = (best - np.median(usual)) / _spread(usual)
     taken: set[int] = set()
+    told: set[frozenset[int]] = set()
     for i in np.argsort(-best).tolist():
         j = int(partner[i])
         if best[i] < least or z[i] < (3 if good else 4):
             break
-        if not {i, j} & taken:
+        # Of a swapped pair one may fit a third image even better: each tells its own best partner.
+        if frozenset((i, j)) not in told:
+            told.add(frozenset((i, j)))
             taken |= {i, j}
             first, second = (i, j) if turn_gain[i] >= turn_gain[j] else (j, i)
-            sure = bool(good and best[i] >= 1.4 * least and z[i] >= 4.5)
+            # Of thousands of pairs some gain much by chance, but hardly where a mask is far off.
+            far_off = quality >= 0.84 or min(own[i], own[j]) < 0.4 * quality
+            sure = bool(good and far_off and best[i] >= 1.4 * least and z[i] >= 4.5)
             misfits.append(
                 Misfit(first, second, int(turn[first]) if turned_rather[first] else -1, float(best[i]), sure)
             )

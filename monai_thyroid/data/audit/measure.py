@@ -177,7 +177,7 @@ def find_marks(grey: np.ndarray, colour: np.ndarray | None = None) -> Marks:
     ]
     calipers = 0
     if not full_colour:
-        crosses = _pieces(grey > 0.7, grey, ground=0.35, widest=1.5)
+        crosses = _pieces(grey > 0.7, grey, ground=0.5, widest=1.5)
         calipers = sum(_is_cross(shape) for _, shape in crosses)
     return Marks(characters=_in_lines(letters), calipers=calipers, coloured=coloured)
 

@@ -119,7 +119,7 @@ def facts_table(audit: Audited) -> list[tuple[str, str]]:
     areas = np.asarray([fact.area for fact in facts if fact.area > 0])
     if areas.size:
         low, middle, high = np.quantile(areas, [0.05, 0.5, 0.95])
-        rows.append(("lesion size", f"median {middle:.1%} of the image, 90 % between {low:.1%} and {high:.1%}"))
+        rows.append(("marked area", f"median {middle:.1%} of the image, 90 % between {low:.1%} and {high:.1%}"))
         rows.append(("pieces a mask", f"median {int(np.median([fact.blobs for fact in facts if fact.area > 0]))}"))
     return rows
 
@@ -243,7 +243,7 @@ def _resize(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _histogram(data: Dataset) -> str:
-    """Lesion sizes by part, on a logarithmic scale, as bars."""
+    """Marked areas by part, on a logarithmic scale, as bars."""
     parts: dict[str, list[float]] = {}
     for item, facts in data.pairs():
         if facts.area > 0:
@@ -279,8 +279,8 @@ def _histogram(data: Dataset) -> str:
                     f'<text x="{x:.1f}" y="{height + 18}" text-anchor="middle">{size * 100:g} %</text>'
                 )
     return (
-        f"<p><b>Lesion size</b>, share of the image:{''.join(keys)}</p>"
+        f"<p><b>Marked area</b>, share of the image:{''.join(keys)}</p>"
         f'<svg viewBox="-20 0 {width + 40} {height + foot}" width="100%" style="max-width:{width + 40}px" role="img" '
-        'aria-label="histogram of lesion sizes by part" font-size="11" font-family="sans-serif" fill="#333">'
+        'aria-label="histogram of marked areas by part" font-size="11" font-family="sans-serif" fill="#333">'
         f'<line x1="0" y1="{height}" x2="{width}" y2="{height}" stroke="#555"/>{"".join(bars)}{"".join(ticks)}</svg>'
     )
