@@ -38,6 +38,16 @@ def test_the_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_reader_that_has_begun_sees_the_old_content_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with open(path) as reader:
+        with atomic_path(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 @pytest.mark.parametrize("existed", [True, False])
 def test_a_writer_that_fails_leaves_what_was(tmp_path: Path, existed: bool) -> None:
     path = tmp_path / "a.txt"
