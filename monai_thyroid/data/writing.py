@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, SaveImage
 from PIL import Image
 from scipy import ndimage
@@ -33,7 +34,27 @@ def stem(path: str | os.PathLike[str]) -> str:
     return name
 
 
-class SaveMaskd(MapTransform):
+class _Saver(MapTransform):
+    """A transform that writes something of each item into one folder.
+
+    Args:
+        keys: keys of masks of 0 and 1, (1, width, height), on the original grid.
+        output_dir: made when the first file is written.
+        allow_missing_keys: skip keys that an item lacks.
+    """
+
+    def __init__(self, keys: KeysCollection, *, output_dir: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = output_dir
+
+    def target(self, mask: MetaTensor, ending: str) -> Path:
+        """Where to write, in a folder that exists: the image's name with another ending."""
+        folder = Path(self.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{stem(mask.meta['filename_or_obj'])}{ending}"
+
+
+class SaveMaskd(_Saver):
     """Write a predicted mask as ``<stem>_mask.png`` of 0 and 255, or as NIfTI of 0 and 1 where the image was NIfTI.
 
     Pictures are written by MONAI's `SaveImage`, which undoes the axis order in which `LoadScand` reads, so that the
@@ -45,26 +66,20 @@ class SaveMaskd(MapTransform):
         allow_missing_keys: skip keys that an item lacks.
     """
 
-    def __init__(self, keys: KeysCollection, *, output_dir: str, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.output_dir = output_dir
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the masks of one item and pass it on."""
         result = dict(data)
         for key in self.key_iterator(result):
             mask = result[key]
             source = mask.meta["filename_or_obj"]
-            target = Path(self.output_dir) / f"{stem(source)}_mask"
-            target.parent.mkdir(parents=True, exist_ok=True)
             if source.lower().endswith(NIFTI_SUFFIXES):
-                suffix = ".nii.gz"
-                _save_nifti(np.asarray(mask[0].cpu()), Path(f"{target}{suffix}"), like=source)
+                target = self.target(mask, "_mask.nii.gz")
+                _save_nifti(np.asarray(mask[0].cpu()), target, like=source)
             else:
-                suffix = ".png"
-                saver = SaveImage(output_dir=self.output_dir, output_ext=suffix, output_dtype=np.uint8, print_log=False)
-                saver(mask * 255, filename=target)
-            logger.info("%s -> %s%s", source, target, suffix)
+                target = self.target(mask, "_mask.png")
+                saver = SaveImage(output_dir=self.output_dir, output_ext=".png", output_dtype=np.uint8, print_log=False)
+                saver(mask * 255, filename=str(target).removesuffix(".png"))
+            logger.info("%s -> %s", source, target)
         return result
 
 
@@ -79,7 +94,7 @@ def _save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
     nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8).reshape(image.shape), image.affine, header), path)
 
 
-class SaveOverlayd(MapTransform):
+class SaveOverlayd(_Saver):
     """Write the original image with the outline of a predicted mask as ``<stem>_overlay.png``.
 
     Args:
@@ -88,19 +103,13 @@ class SaveOverlayd(MapTransform):
         allow_missing_keys: skip keys that an item lacks.
     """
 
-    def __init__(self, keys: KeysCollection, *, output_dir: str, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.output_dir = output_dir
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the overlays of one item and pass it on."""
         result = dict(data)
         for key in self.key_iterator(result):
             mask = np.swapaxes(np.asarray(result[key][0].cpu()) > 0.5, 0, 1)
-            source = result[key].meta["filename_or_obj"]
-            Path(self.output_dir).mkdir(parents=True, exist_ok=True)
-            picture = overlay(read_raster(source).normalised(), mask)
-            Image.fromarray(picture).save(Path(self.output_dir) / f"{stem(source)}_overlay.png")
+            picture = overlay(read_raster(result[key].meta["filename_or_obj"]).normalised(), mask)
+            Image.fromarray(picture).save(self.target(result[key], "_overlay.png"))
         return result
 
 

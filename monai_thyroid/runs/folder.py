@@ -17,6 +17,7 @@ import yaml
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, read_csv, read_json
+from monai_thyroid.machine import processor
 
 __all__ = [
     "HISTORY_COLUMNS",
@@ -162,14 +163,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """What computes: processor, threads, GPU."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    found: dict[str, Any] = {"system": platform.system(), "processor": processor, "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {"system": platform.system(), "processor": processor(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.machine import processor_flags
 
 __all__ = ["PRECISIONS", "AutocastInferer", "default_device", "default_precision"]
 
@@ -27,9 +27,7 @@ def default_precision(device: str | torch.device) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device.type == "cpu":
-        cpuinfo = Path("/proc/cpuinfo")
-        flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
-        return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+        return "bfloat16" if {"amx_bf16", "avx512_bf16"} & processor_flags() else "float32"
     return "float32"
 
 
