@@ -539,7 +539,10 @@ def mask_problem(pixels: np.ndarray, *, lossy: bool = False) -> str | None:
     mask = binarise(pixels)
     edge = ndimage.binary_dilation(mask, iterations=3) & ~ndimage.binary_erosion(mask, iterations=3)
     stray = int((between & ~edge).sum())
+    levels = len(np.unique(grey.round()))
     if stray > 0.002 * mask.size:
-        levels = len(np.unique(grey.round()))
-        return f"not a mask of two levels: {levels} grey levels, {stray} of them in-between pixels away from any edge"
+        return f"not a mask of two levels: {levels} grey levels, and {stray} pixels of them away from any edge"
+    # In noise every pixel is near an edge.
+    if between.mean() > 0.25:
+        return f"not a mask of two levels: {levels} grey levels, and {between.mean():.0%} of its pixels in between"
     return None

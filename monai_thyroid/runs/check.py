@@ -103,7 +103,8 @@ def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
                 return None
             known += sorted(accepted or ())
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        # "epoch" is nearer to "max_epochs" for a person than for an edit distance
+        # For a person "epoch" is nearer to "max_epochs", and "lr" to "learning_rate", than for an edit distance.
+        nearest = [other for other in known if key == "".join(word[:1] for word in other.split("_"))] or nearest
         nearest = nearest or [other for other in known if key.strip("s") in other][:1]
         prefix = "".join(f"{part}::" for part in keys[:depth])
         hint = f"; did you mean --{prefix}{nearest[0]}?" if nearest else ""

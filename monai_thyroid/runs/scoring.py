@@ -167,8 +167,12 @@ class CaseScores:
                 "date": time.strftime("%Y-%m-%d"),
             },
         )
-        shutil.rmtree(self.folder, ignore_errors=True)
+        before = self.folder.with_name(f".before-{self.folder.name}")
+        shutil.rmtree(before, ignore_errors=True)
+        if self.folder.is_dir():
+            self.folder.rename(before)
         self._building.rename(self.folder)
+        shutil.rmtree(before, ignore_errors=True)
         self._draw()
         logger.info("Scores of %d cases: %s", len({row["case"] for row in self.rows}), self.folder)
 

@@ -64,7 +64,7 @@ def fit_weights(network: torch.nn.Module, path: Path) -> dict[str, Any]:
         ``loaded`` (number of tensors) and ``replaced`` (names in the head that kept their fresh weights).
 
     Raises:
-        UserError: anything else is missing, unknown or of another shape; lists all of it. The network is unchanged.
+        UserError: anything else is missing, unknown or of another shape; names the first dozen. The network is unchanged.
     """
     given, own = load_weights(path), network.state_dict()
     head = _head(network)

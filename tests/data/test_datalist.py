@@ -142,6 +142,8 @@ def test_masks_of_two_levels_with_grey_edges_only() -> None:
     assert mask_problem(mask) is None
     mask[12:20, 12:20] = 120
     assert "not a mask of two levels" in (mask_problem(mask) or "")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300), np.uint8)
+    assert "not a mask of two levels" in (mask_problem(noise) or "")
     assert mask_problem(np.zeros((4, 4), np.uint8)) is None
     noise = np.random.default_rng(0).integers(0, 9, (40, 40))
     assert "noise of a JPEG" in (mask_problem(noise, lossy=True) or "")

@@ -99,6 +99,7 @@ def test_a_sound_config_has_no_problem(tiny: dict[str, Any], tmp_path: Path) -> 
 
 
 UNKNOWN = {
+    "lr": "--learning_rate",
     "epoch": "--max_epochs",
     "max_epoch": "--max_epochs",
     "epochs": "--max_epochs",
