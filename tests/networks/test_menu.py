@@ -41,6 +41,9 @@ class TestUNet(NetworkContract):
 class TestClassicUNet(TestUNet):
     name = "unet_classic"
     arguments: ClassVar = {"features": (8, 16, 16, 32, 32, 8)}
+    # The same class; compiling it takes a minute and is done once, above.
+    test_compile_inductor = None
+    test_compile_inductor_for_inference = None
 
 
 class TestUnpaddedUNet(OwnNetworkContract):
@@ -87,7 +90,7 @@ class EncoderContract(OwnNetworkContract):
 
     @pytest.mark.slow
     def test_compile_inductor(self) -> None:
-        # Its training step works too, but takes minutes to compile; the graph of it is tested above.
+        # A training step compiles too, in minutes; the gradients of its graph are tested above.
         self.inductor_infers()
 
 
