@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +39,6 @@ def read(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    root = Path(__file__).parents[2]
-    folder = Path(os.environ.get("MONAI_THYROID_DATA", root.parent / "shared" / "data"), "thyroid")
-    if not folder.is_dir():
-        pytest.skip(f"no images in {folder}: set MONAI_THYROID_DATA")
-    return folder
-
-
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
     """(B,) of the masks at threshold a half."""
     found = (logits > 0).float()
@@ -57,7 +47,8 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MENU)
-def test_overfits(name: str, folder: Path) -> None:
+def test_overfits(name: str, data_dir: Path) -> None:
+    folder = data_dir / "thyroid"
     size = 252 if name == "unpadded_unet" else 64
     images = torch.stack([read(folder / "trainval-image" / image, size) for image in IMAGES])
     labels = torch.stack([read(folder / "trainval-mask" / image, size) for image in IMAGES]).gt(0.5).float()
