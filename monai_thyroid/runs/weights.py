@@ -64,7 +64,8 @@ def fit_weights(network: torch.nn.Module, path: Path) -> dict[str, Any]:
         ``loaded`` (number of tensors) and ``replaced`` (names in the head that kept their fresh weights).
 
     Raises:
-        UserError: anything else is missing, unknown or of another shape; names the first dozen. The network is unchanged.
+        UserError: anything else is missing, unknown or of another shape; names the first dozen, and leaves the network
+            unchanged.
     """
     given, own = load_weights(path), network.state_dict()
     head = _head(network)
