@@ -36,7 +36,8 @@ __all__ = [
 HISTORY_COLUMNS = ("stage", "epoch", "lr", "train_loss", "val_loss", "val_dice", "val_iou", "seconds")
 """Means over images; ``val_dice`` and ``val_iou`` are of the network grid, not of the original one."""
 
-RUN_FILES = ("config.yaml", "split.json", "run.json", "history.csv", "model.pt", "last.pt")
+# run.json first: a folder that is cleared only in part must not look like a run.
+RUN_FILES = ("run.json", "config.yaml", "split.json", "history.csv", "model.pt", "last.pt")
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

@@ -66,7 +66,7 @@ class TrainingSession:
             / config["bundle"]
             / data.name
             / f"{config['network']}-{self.protocol_hash[:8]}"
-            / f"seed-{self.seed}"
+            / (f"seed-{self.seed}" + (f"-fold-{data.fold[0]}" if data.fold else ""))
         )
         self.recorder: Recorder | None = None
         self.record: dict[str, Any] = {}
@@ -157,8 +157,7 @@ class TrainingSession:
             self._write_record(status="running", error=None)
             last = self.path / "last.pt"
             return torch.load(last, map_location="cpu", weights_only=True) if last.is_file() else None
-        if earlier is not None:
-            clear(self.path)
+        clear(self.path)
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
         write_yaml(self.path / "config.yaml", config)
         write_json(self.path / "split.json", self.data.split())
@@ -170,7 +169,7 @@ class TrainingSession:
             "grouping": self.data.grouping,
             "network": self.config["network"],
             "seed": self.seed,
-            "fold": None,
+            "fold": self.data.fold[0] if self.data.fold else None,
             "stage": 1,
             "classes": self.classes,
             "activation": self.activation,
@@ -295,6 +294,8 @@ class TrainingSession:
             lines.append(f"A threshold tuned on the training images: Dice {baseline['test_dice']:.4f}")
         if self.data.grouping == "unknown":
             lines.append("Warning: patients are unknown here, so images of one may be in training and in test.")
+        elif self.data.grouping == "leaky":
+            lines.append("Warning: LEAKY split, as asked for: images of one patient are in training and in test.")
         lines += [f"Warning: {warning}" for warning in self.data.inspect().warnings]
         if self.data.root is None:
             lines.append("These scans are SYNTHETIC: the figures say that the machinery works, nothing about patients.")
