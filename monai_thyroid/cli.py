@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from monai_thyroid import __version__
@@ -115,6 +116,8 @@ def _networks(options: argparse.Namespace) -> int:
 
     if options.output and options.no_exports:
         raise UserError("--output is the page of the documentation, which tells the exports: leave --no-exports out")
+    if options.output and not Path(options.output).absolute().parent.is_dir():
+        raise UserError(f"--output {options.output}: its folder does not exist")
     rows = network_table(options.names or None, exports=not options.no_exports)
     print(render_text(rows))
     if options.output:

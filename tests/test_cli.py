@@ -11,7 +11,7 @@ import pytest
 
 import monai_thyroid
 from monai_thyroid import cli
-from monai_thyroid.data import load_datalist
+from monai_thyroid.data import load_datalist, write_phantom
 from monai_thyroid.errors import UserError
 
 TRAIN = str(Path(__file__).resolve().parents[1] / "bundles" / "thyroid" / "train.yaml")
@@ -59,7 +59,7 @@ def test_a_problem_is_status_one_and_no_traceback(tmp_path: Path) -> None:
 def test_a_sound_config_is_status_zero(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     output = ["--output_dir", str(tmp_path / "runs")]
-    assert cli.main(["check", TRAIN, *TINY, *output, "--dataset_dir", str(phantom)]) == 0
+    assert cli.cli.main(["check", TRAIN, *TINY, *output, "--dataset_dir", str(phantom)]) == 0
     assert capsys.readouterr().out == f"{TRAIN}: nothing wrong found\n"
     assert not (tmp_path / "runs").exists()
 
@@ -68,7 +68,7 @@ def test_problems_go_to_standard_error_one_a_line(phantom: Path, capsys: pytest.
     capsys.readouterr()
     next((phantom / "test-mask").iterdir()).unlink()
     arguments = [*TINY, f"--dataset_dir={phantom}", "--batch_size", "0", "--network::0", "x"]
-    assert cli.main(["check", TRAIN, *arguments]) == 1
+    assert cli.cli.main(["check", TRAIN, *arguments]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     lines = printed.err.strip().splitlines()
@@ -78,12 +78,12 @@ def test_problems_go_to_standard_error_one_a_line(phantom: Path, capsys: pytest.
 
 
 def test_a_missing_config_is_status_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert cli.cli.main(["check", str(tmp_path / "none.yaml")]) == 1
     assert capsys.readouterr().err == f"{tmp_path / 'none.yaml'}: no such file\n"
 
 
 def test_a_word_that_is_no_option_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check", TRAIN, "--seed", "1", "stray"]) == 1
+    assert cli.cli.main(["check", TRAIN, "--seed", "1", "stray"]) == 1
     assert capsys.readouterr().err == "stray: write overrides as --id value\n"
 
 
@@ -178,7 +178,7 @@ def test_phantom_writes_a_dataset_that_can_be_read(
 
 def test_phantom_does_not_write_over_anything(phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(path.name for path in phantom.rglob("*"))
-    assert cli.main(["phantom", str(phantom), "--cases", "10"]) == 1
+    assert cli.cli.main(["phantom", str(phantom), "--cases", "10"]) == 1
     assert str(phantom) in capsys.readouterr().err
     assert sorted(path.name for path in phantom.rglob("*")) == before
 
@@ -198,6 +198,46 @@ def test_phantom_does_not_write_over_anything(phantom: Path, capsys: pytest.Capt
 def test_phantom_says_what_it_cannot_draw(
     options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["phantom", str(tmp_path / "scans"), *options]) == 1
+    assert cli.cli.main(["phantom", str(tmp_path / "scans"), *options]) == 1
     assert capsys.readouterr().err.strip()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["networks", "unet", "--no-exports"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.startswith("network")
+    assert row.split()[:5] == ["unet", "256", "x", "256", "1.98"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nope"], "Not in the menu: nope"),
+        (["unet", "--output", "missing/folder/table.md"], "its folder does not exist"),
+        (["unet", "--no-exports", "--output", "table.md"], "leave --no-exports out"),
+    ],
+)
+def test_networks_say_what_is_wrong(
+    words: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["networks", *words]) == 1
+    assert complaint in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_audit_ends_with_one_where_results_would_be_false(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scans = write_phantom(tmp_path / "scans", cases=10, seed=0, height=48, width=64)
+    assert cli.main(["audit", str(scans), "--output", str(tmp_path / "audit.html")]) == 0
+    assert "Audit of scans" in capsys.readouterr().out
+    assert (tmp_path / "audit.html").read_text().startswith("<!")
+    (next((scans / "test-mask").iterdir())).write_bytes(b"not a picture")
+    assert cli.main(["audit", str(scans)]) == 1
+    assert "PROBLEM" in capsys.readouterr().out
+    assert cli.main(["audit", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder" in capsys.readouterr().err
