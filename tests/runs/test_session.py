@@ -36,7 +36,13 @@ def test_a_stopped_training_is_written_down_and_goes_on(root: Path, tmp_path: Pa
     options = ("--dataset_dir", str(scans), "--output_dir", str(tmp_path / "runs"), "--max_epochs", "500")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        _command(root, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        _command(root, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell's background job, as which tests may run, has SIGINT ignored, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # type: ignore[arg-type, return-value]
     )
     deadline = time.monotonic() + 120
     while not (found := list((tmp_path / "runs").rglob("history.csv"))):
