@@ -64,14 +64,16 @@ def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]
     from matplotlib.lines import Line2D
 
     rows = max(1, *(len(cases) for cases in groups.values()))
-    figure = Figure(figsize=(7.2, 2.2 * rows + 0.4), dpi=200, layout="constrained")
+    figure = Figure(dpi=200, layout="constrained")
     grid = figure.subplots(rows, len(groups), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
+    tallest = 0.0  # height over width
     for column, (title, cases) in enumerate(groups.items()):
         for row, (item, predicted, dice) in enumerate(cases):
             axes = grid[row, column]
             image = read_raster(item["image"]).normalised()
+            tallest = max(tallest, image.shape[0] / image.shape[1])
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             outline(axes, read_mask(item["label"]), REFERENCE_COLOUR, "solid")
             outline(axes, read_mask(predicted), PREDICTION_COLOUR, "dashed")
@@ -87,6 +89,8 @@ def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]
         frameon=False,
         fontsize=8,
     )
+    # Each row as high as its pictures need, within what a page bears.
+    figure.set_size_inches(7.2, rows * (7.2 / max(1, len(groups)) * min(tallest, 1.5) + 0.3) + 0.3)
     figure.savefig(path)
 
 
