@@ -59,7 +59,7 @@ def test_a_problem_is_status_one_and_no_traceback(tmp_path: Path) -> None:
 def test_a_sound_config_is_status_zero(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     output = ["--output_dir", str(tmp_path / "runs")]
-    assert cli.cli.main(["check", TRAIN, *TINY, *output, "--dataset_dir", str(phantom)]) == 0
+    assert cli.main(["check", TRAIN, *TINY, *output, "--dataset_dir", str(phantom)]) == 0
     assert capsys.readouterr().out == f"{TRAIN}: nothing wrong found\n"
     assert not (tmp_path / "runs").exists()
 
@@ -68,7 +68,7 @@ def test_problems_go_to_standard_error_one_a_line(phantom: Path, capsys: pytest.
     capsys.readouterr()
     next((phantom / "test-mask").iterdir()).unlink()
     arguments = [*TINY, f"--dataset_dir={phantom}", "--batch_size", "0", "--network::0", "x"]
-    assert cli.cli.main(["check", TRAIN, *arguments]) == 1
+    assert cli.main(["check", TRAIN, *arguments]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     lines = printed.err.strip().splitlines()
@@ -78,12 +78,12 @@ def test_problems_go_to_standard_error_one_a_line(phantom: Path, capsys: pytest.
 
 
 def test_a_missing_config_is_status_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.cli.main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert cli.main(["check", str(tmp_path / "none.yaml")]) == 1
     assert capsys.readouterr().err == f"{tmp_path / 'none.yaml'}: no such file\n"
 
 
 def test_a_word_that_is_no_option_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.cli.main(["check", TRAIN, "--seed", "1", "stray"]) == 1
+    assert cli.main(["check", TRAIN, "--seed", "1", "stray"]) == 1
     assert capsys.readouterr().err == "stray: write overrides as --id value\n"
 
 
@@ -178,7 +178,7 @@ def test_phantom_writes_a_dataset_that_can_be_read(
 
 def test_phantom_does_not_write_over_anything(phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(path.name for path in phantom.rglob("*"))
-    assert cli.cli.main(["phantom", str(phantom), "--cases", "10"]) == 1
+    assert cli.main(["phantom", str(phantom), "--cases", "10"]) == 1
     assert str(phantom) in capsys.readouterr().err
     assert sorted(path.name for path in phantom.rglob("*")) == before
 
@@ -198,7 +198,7 @@ def test_phantom_does_not_write_over_anything(phantom: Path, capsys: pytest.Capt
 def test_phantom_says_what_it_cannot_draw(
     options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.cli.main(["phantom", str(tmp_path / "scans"), *options]) == 1
+    assert cli.main(["phantom", str(tmp_path / "scans"), *options]) == 1
     assert capsys.readouterr().err.strip()
     assert list(tmp_path.iterdir()) == []
 
