@@ -261,6 +261,8 @@ Made by `{COMMAND}` on {datetime.date.today().isoformat()}: {_machine()}.
 - Exports: yes where the network was exported, loaded again and run on a random image, and its logits differ by no more
   than a thousandth of the largest in the mean. OpenVINO reads the ONNX file. SegNet's pooling indices make single
   pixels differ more where two values of a window are equal up to rounding.
+- `torch.compile` takes each as one graph but MONAI's BasicUNet (`unet`, `unet_classic`), which breaks into several: it
+  runs compiled, but its compiled training step fails on the CPU with torch 2.13.
 """
 
 
