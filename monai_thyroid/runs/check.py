@@ -20,7 +20,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.runs.caller import calling_workflow, on_command_line
 from monai_thyroid.runs.config import check_constants
 from monai_thyroid.runs.handlers import reseed
-from monai_thyroid.runs.weights import find_weights
+from monai_thyroid.runs.weights import find_weights, match_weights
 
 __all__ = ["check_config", "check_file", "output_size", "problems_of"]
 
@@ -148,15 +148,11 @@ def problems_of(parser: ConfigParser) -> list[str]:
         problems.append("resume and overwrite are both true: go on with a run, or replace it")
     if "output_dir" in values and (problem := _not_writable(Path(values["output_dir"]))):
         problems.append(f"output_dir {problem}")
-    if values.get("init_from"):
-        try:
-            find_weights(values["init_from"])
-        except UserError as error_:
-            problems += [f"init_from {problem}" for problem in error_.problems]
     set_determinism(seed=values.get("seed", 0))
     reseed(values.get("seed", 0), 0)
     if "networks" in parser:
-        problems += _network_problems(parser, values, found)
+        wrong = _network_problems(parser, values, found)
+        problems += wrong + _start_problems(parser, values, match=not (wrong or found))
     if "data" in parser:
         data, errors = _evaluate(parser, "data")
         problems += errors
@@ -190,6 +186,19 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
             f"network {name}: gives {logits[1]} channels, but {values['activation']} over the classes "
             f"{', '.join(values['classes'])} needs {expected}"
         ]
+    return []
+
+
+def _start_problems(parser: ConfigParser, values: Mapping[str, Any], *, match: bool) -> list[str]:
+    """Why training cannot start from ``init_from``: not there or, where the network could be built, not of it."""
+    if not values.get("init_from"):
+        return []
+    try:
+        path = find_weights(values["init_from"])
+        if match:
+            match_weights(parser.get_parsed_content("network_def"), path)
+    except UserError as error:
+        return [f"init_from {problem}" for problem in error.problems]
     return []
 
 

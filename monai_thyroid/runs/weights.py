@@ -10,7 +10,7 @@ import torch
 
 from monai_thyroid.errors import UserError
 
-__all__ = ["find_weights", "fit_weights", "load_weights"]
+__all__ = ["find_weights", "fit_weights", "load_weights", "match_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,21 @@ def fit_weights(network: torch.nn.Module, path: Path) -> dict[str, Any]:
         UserError: anything else is missing, unknown or of another shape; names the first dozen, and leaves the network
             unchanged.
     """
+    given, replaced = match_weights(network, path)
+    own = network.state_dict()
+    network.load_state_dict({**own, **{name: tensor for name, tensor in given.items() if name not in replaced}})
+    logger.info("Started from %s: %d of %d tensors", path, len(own) - len(replaced), len(own))
+    if replaced:
+        logger.warning("Other classes: the head starts anew (%s)", ", ".join(replaced))
+    return {"loaded": len(own) - len(replaced), "replaced": replaced}
+
+
+def match_weights(network: torch.nn.Module, path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """What `fit_weights` would load and which names of the head it would leave; the network is not touched.
+
+    Raises:
+        UserError: as `fit_weights`.
+    """
     given, own = load_weights(path), network.state_dict()
     head = _head(network)
     replaced = [name for name in own if name in head and name in given and given[name].shape != own[name].shape]
@@ -86,11 +101,7 @@ def fit_weights(network: torch.nn.Module, path: Path) -> dict[str, Any]:
     if problems:
         shown = problems[:12] + ([f"and {len(problems) - 12} more"] if len(problems) > 12 else [])
         raise UserError([f"{path}: these weights are not of this network (choose the right --network):", *shown])
-    network.load_state_dict({**own, **{name: tensor for name, tensor in given.items() if name not in replaced}})
-    logger.info("Started from %s: %d of %d tensors", path, len(own) - len(replaced), len(own))
-    if replaced:
-        logger.warning("Other classes: the head starts anew (%s)", ", ".join(replaced))
-    return {"loaded": len(own) - len(replaced), "replaced": replaced}
+    return given, replaced
 
 
 def _head(network: torch.nn.Module) -> set[str]:

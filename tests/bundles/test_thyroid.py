@@ -305,6 +305,7 @@ def test_starting_from_a_model_reports_its_score_and_records_its_hash(
     with pytest.raises(RuntimeError) as refused:
         train(dataset_dir=str(scans), output_dir=str(tmp_path / "wide"), init_from=str(trained / "model.pt"), **wide)
     assert "not of this network" in str(_mistake(refused.value))
+    assert not (tmp_path / "wide").exists(), "a run folder was begun"
 
 
 def test_a_loss_that_is_no_number_fails_the_run_and_says_where(
