@@ -17,7 +17,7 @@ from monai_thyroid.data.reading import (
     read_raster,
     to_channels,
 )
-from monai_thyroid.data.writing import SaveMaskd, SaveOverlayd, overlay, stem
+from monai_thyroid.data.writing import SaveMaskd, SaveOverlayd, overlay, save_label, stem
 
 __all__ = [
     "LAYOUTS",
@@ -42,6 +42,7 @@ __all__ = [
     "read_mask",
     "read_masks",
     "read_raster",
+    "save_label",
     "stem",
     "to_channels",
     "write_phantom",

@@ -8,13 +8,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Resized
 from PIL import Image
 from skimage.segmentation import find_boundaries
 from test_reading import AFFINE, SAVERS, marker, save_dicom, save_nifti
 
-from monai_thyroid.data import LoadScand, SaveMaskd, SaveOverlayd, overlay, read_mask, stem
+from monai_thyroid.data import LoadScand, SaveMaskd, SaveOverlayd, overlay, read_labels, read_mask, save_label, stem
 
 OBLIQUE = np.array([[0.3, 0.1, 0, 5], [-0.1, 0.3, 0, -7], [0, 0, 1.5, 2], [0, 0, 0, 1.0]])
 FLIPPED = np.diag([-0.4, 0.7, 1.0, 1.0])
@@ -94,6 +95,31 @@ def test_empty_and_full_masks_are_written(tmp_path: Path) -> None:
         SaveMaskd("image", output_dir=str(tmp_path / "out"))(item)
         with Image.open(tmp_path / "out" / f"{name}_mask.png") as saved:
             assert np.asarray(saved).tolist() == np.full((37, 53), value).tolist()
+
+
+def test_several_classes_are_written_as_numbers_with_a_colour_each(tmp_path: Path) -> None:
+    labels = np.zeros((37, 53), np.uint8)
+    labels[5:20, 8:30] = 1
+    labels[22:30, 3:50] = 2
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    scan = LoadScand("image")({"image": str(tmp_path / "a.png")})["image"]
+    item = {"pred": MetaTensor(torch.from_numpy(labels.T.copy())[None], meta=scan.meta)}
+    SaveMaskd("pred", output_dir=str(tmp_path / "out"), classes=["nerve", "vessel"])(item)
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a_mask.png", classes=2), labels)
+    with Image.open(tmp_path / "out" / "a_mask.png") as saved:
+        shown = np.asarray(saved.convert("RGB")).astype(int)
+    assert len({tuple(shown[labels == number][0]) for number in range(3)}) == 3
+    SaveOverlayd("pred", output_dir=str(tmp_path / "out"), classes=2)(item)
+    drawn = np.asarray(Image.open(tmp_path / "out" / "a_overlay.png"))
+    for number, colour in ((1, (86, 180, 233)), (2, (230, 159, 0))):
+        line = (drawn == colour).all(axis=2)
+        np.testing.assert_array_equal(line, find_boundaries(labels == number, mode="inner"))
+
+
+def test_more_classes_than_colours_keep_their_numbers(tmp_path: Path) -> None:
+    labels = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    save_label(labels, tmp_path / "a.png", classes=19)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", classes=19), labels)
 
 
 NAMES = ["scan.v1.2.png", "two words.png", "Größe 知.png", "a_mask.png", "UPPER.PNG", "x.nii.png"]
