@@ -1,4 +1,4 @@
-"""Scores from masks, with a stated policy for empty masks and misses. Needs numpy and scipy only."""
+"""Scores from masks, with a stated policy for empty masks and misses. Needs numpy and scipy; clinical measures scikit-image too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from monai_thyroid.metrics.calibration import (
     reliability,
 )
 from monai_thyroid.metrics.cases import SCORE_COLUMNS, confusion_matrix, score_case
+from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
 from monai_thyroid.metrics.policy import METRICS, ScoringPolicy
 from monai_thyroid.metrics.summary import summarise
 
@@ -18,11 +19,14 @@ __all__ = [
     "CALIBRATION_COLUMNS",
     "METRICS",
     "SCORE_COLUMNS",
+    "HeadCircumference",
     "ScoringPolicy",
+    "agreement",
     "brier_score",
     "calibration_case",
     "calibration_columns",
     "confusion_matrix",
+    "ellipse_circumference",
     "expected_calibration_error",
     "reliability",
     "score_case",

@@ -1,0 +1,119 @@
+"""Clinical measures taken from masks, and how well those of predictions agree with the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, special
+
+from monai_thyroid.metrics.checks import as_mask, check_spacing
+
+__all__ = ["HeadCircumference", "agreement", "ellipse_axes", "ellipse_circumference"]
+
+
+def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[float, float]:
+    """Semi-axes of the ellipse fitted to the border of the largest component of a mask, by least squares.
+
+    Args:
+        mask: (H, W), bool or 0 and 1.
+        spacing: (y, x) in mm per pixel.
+
+    Returns:
+        The longer and the shorter semi-axis in mm; NaN where there is no foreground or no ellipse fits.
+
+    Raises:
+        ValueError: as `score_case`.
+
+    Sources:
+        Halir and Flusser 1998, Numerically stable direct least squares fitting of ellipses (scikit-image's
+        `EllipseModel`).
+    """
+    from skimage.measure import EllipseModel, find_contours
+
+    array = as_mask(mask, "mask")
+    known = check_spacing(spacing)
+    if known is None:
+        raise ValueError("spacing must be given: a circumference is in mm.")
+    labels, count = ndimage.label(array)
+    if count == 0:
+        return math.nan, math.nan
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    # Half-way between the pixels, and closed where the mask touches the edge of the image.
+    border = max(find_contours(np.pad(largest, 1).astype(float), 0.5), key=len) * np.asarray(known)
+    if hasattr(EllipseModel, "from_estimate"):
+        model = EllipseModel.from_estimate(border)
+        fits = bool(model)
+    else:  # scikit-image before 0.26
+        model = EllipseModel()
+        fits = model.estimate(border)
+    if not fits:
+        return math.nan, math.nan
+    a, b = model.params[2:4] if not hasattr(model, "axis_lengths") else model.axis_lengths
+    return (float(max(a, b)), float(min(a, b))) if math.isfinite(a) and math.isfinite(b) else (math.nan, math.nan)
+
+
+def ellipse_circumference(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> float:
+    """Circumference in mm of the ellipse of `ellipse_axes`; NaN where none fits."""
+    longer, shorter = ellipse_axes(mask, spacing=spacing)
+    return float(4 * longer * special.ellipe(1 - (shorter / longer) ** 2)) if longer > 0 else math.nan
+
+
+class HeadCircumference:
+    """Fetal head circumference in mm, by an ellipse fitted to the mask's border.
+
+    As the HC18 challenge measures it: van den Heuvel et al. 2018, doi 10.1371/journal.pone.0200412.
+
+    Args:
+        reference: key of an item under which its dataset gives the circumference in mm; where it does not, the
+            reference mask is measured.
+        class_index: which class is the head, from 0.
+    """
+
+    name = "head_circumference"
+    unit = "mm"
+
+    def __init__(self, *, reference: str = "circumference", class_index: int = 0) -> None:
+        self.reference = reference
+        self.class_index = class_index
+
+    def __call__(self, mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> float:
+        """The measure of a mask (H, W) with (y, x) mm per pixel; NaN where it cannot be taken."""
+        return ellipse_circumference(mask, spacing=spacing)
+
+
+def agreement(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int]:
+    """How predicted measures agree with their references.
+
+    Args:
+        rows: with ``reference`` and ``predicted``, in one unit; NaN or empty where it could not be taken.
+
+    Returns:
+        n (cases with both), n_failed (a reference but no prediction: never in a mean, so read them together),
+        mean_difference (predicted less reference), sd_difference, limit_low and limit_high (95 % limits of
+        agreement), mean_absolute_difference; NaN where there are too few cases.
+
+    Sources:
+        Bland and Altman 1986, doi 10.1016/S0140-6736(86)90837-8.
+    """
+    pairs = [(_number(row["reference"]), _number(row["predicted"])) for row in rows]
+    both = np.array([(r, p) for r, p in pairs if math.isfinite(r) and math.isfinite(p)]).reshape(-1, 2)
+    differences = both[:, 1] - both[:, 0]
+    mean = float(differences.mean()) if len(both) else math.nan
+    sd = float(differences.std(ddof=1)) if len(both) > 1 else math.nan
+    return {
+        "n": len(both),
+        "n_failed": sum(math.isfinite(r) and not math.isfinite(p) for r, p in pairs),
+        "mean_difference": mean,
+        "sd_difference": sd,
+        "limit_low": mean - 1.96 * sd,
+        "limit_high": mean + 1.96 * sd,
+        "mean_absolute_difference": float(np.abs(differences).mean()) if len(both) else math.nan,
+    }
+
+
+def _number(value: Any) -> float:
+    return math.nan if value in (None, "") else float(value)
