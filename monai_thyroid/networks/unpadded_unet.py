@@ -160,6 +160,17 @@ class UnpaddedUNet(nn.Module):
         result: Tensor = self.head(x)
         return result
 
+    def fitting_size(self, size: int) -> int:
+        """The largest valid height or width that is not above a size.
+
+        Raises:
+            UserError: there is none; names the smallest valid one.
+        """
+        fitting = nearest_unpadded_sizes(size, levels=self.levels)[0]
+        if fitting > size:
+            unpadded_output_size(size, levels=self.levels)
+        return fitting
+
     @torch.jit.unused
     def _check(self, images: Tensor) -> None:
         if torch.compiler.is_compiling():

@@ -22,7 +22,7 @@ from monai_thyroid.runs.config import check_constants
 from monai_thyroid.runs.handlers import reseed
 from monai_thyroid.runs.weights import find_weights, match_weights
 
-__all__ = ["check_config", "check_file", "output_size", "problems_of"]
+__all__ = ["check_config", "check_file", "input_size", "output_size", "problems_of"]
 
 
 def check_config() -> None:
@@ -176,6 +176,7 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
         return errors
     channels, image_size = values["channels"], values["image_size"]
     try:
+        image_size = input_size(network, image_size=image_size)
         logits = _logits_shape(network, channels=channels, image_size=image_size)
     except Exception as error:  # whatever the network raises
         shape = f"{channels} x {image_size} x {image_size}"
@@ -200,6 +201,18 @@ def _start_problems(parser: ConfigParser, values: Mapping[str, Any], *, match: b
     except UserError as error:
         return [f"init_from {problem}" for problem in error.problems]
     return []
+
+
+def input_size(network: torch.nn.Module, *, image_size: int) -> int:
+    """Height and width of a network's input: ``image_size``, or the largest size below that an unpadded network takes.
+
+    So networks that take any size and those that do not can run in one race.
+
+    Raises:
+        UserError: an unpadded network takes none as small.
+    """
+    fitting = getattr(network, "fitting_size", None)
+    return image_size if fitting is None else int(fitting(image_size))
 
 
 def output_size(network: torch.nn.Module, *, channels: int, image_size: int) -> int:
