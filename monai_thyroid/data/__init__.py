@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_thyroid.data.classes import found_classes
 from monai_thyroid.data.datalist import PARTS, PHANTOM, Datalist, Inspection, load_datalist, map_files, read_listing
 from monai_thyroid.data.dataset import SeededCacheDataset
 from monai_thyroid.data.layouts import LAYOUTS
@@ -31,6 +32,7 @@ __all__ = [
     "SaveMaskd",
     "SaveOverlayd",
     "SeededCacheDataset",
+    "found_classes",
     "is_image",
     "load_datalist",
     "map_files",
