@@ -1,0 +1,629 @@
+"""Figures of a comparison report, each as PNG and SVG. Matplotlib without a display or global state.
+
+Every function draws one figure, writes ``<folder>/<name>.png`` (200 dpi) and ``<folder>/<name>.svg`` (text stays
+text), and returns ``name``. The same content gives the same bytes. Widths are those of a printed column (3.4 in) or
+page (7.2 in), no text is smaller than 7 pt, and nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_thyroid.files import atomic_path
+
+__all__ = [
+    "Panel",
+    "case_strips",
+    "confusion_matrices",
+    "critical_difference",
+    "curves",
+    "gallery",
+    "mean_bars",
+    "paired_differences",
+    "rank_bars",
+    "reliability_diagram",
+    "shift_heatmap",
+    "significance_map",
+]
+
+COLUMN, PAGE = 3.4, 7.2  # inches
+
+# Okabe and Ito's palette without its yellow, which white paper swallows. Seven colours and four line styles have no
+# common factor: 28 networks before a pair comes again.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+_STYLES = ("-", "--", "-.", ":")
+_MARKERS = "osD^vPX*"
+_BLUE, _VERMILION = _COLOURS[:2]
+_REFERENCE, _PREDICTION = "#E69F00", "#56B4E9"
+_RC = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.4,
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.8,
+    "text.parse_math": False,  # a name with dollar signs is a name
+    "svg.fonttype": "none",
+    "svg.hashsalt": "monai_thyroid",
+}
+
+
+@contextmanager
+def _figure(folder: Path, name: str, width: float, height: float) -> Iterator[Any]:
+    """Give a figure of this size in inches to draw on, and save it when the block ends well."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _RC]):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            with atomic_path(folder / f"{name}.{suffix}") as temporary:
+                figure.savefig(temporary, dpi=200, metadata=metadata)
+
+
+def _rows(axes: Any, labels: Sequence[str]) -> None:
+    """One horizontal place per label, the first on top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _STYLES[index % len(_STYLES)]}
+
+
+def _legend(figure: Any, handles: Sequence[Any], columns: int) -> None:
+    """Below everything else, so that it covers nothing."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=3.2)
+
+
+def _legend_height(count: int, columns: int) -> float:
+    return 0.16 * -(-count // columns) + 0.1
+
+
+def _intervals(axes: Any, intervals: Sequence[tuple[float, float]]) -> None:
+    """Draw intervals as they are, also where one does not hold the value it belongs to."""
+    low, high = np.asarray(intervals, float).reshape(-1, 2).T
+    half = (high - low) / 2
+    axes.errorbar((low + high) / 2, np.arange(len(low)), xerr=half, fmt="none", color="black", capsize=2.5, lw=1)
+
+
+def mean_bars(
+    folder: Path,
+    name: str,
+    *,
+    labels: Sequence[str],
+    means: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    ylabel: str,
+) -> str:
+    """Draw means as bars from 0 with their intervals, one network a row, so that long names stay level.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        labels: one a bar, the first on top.
+        means: one a bar; NaN draws none and says so.
+        intervals: (low, high) a bar; NaN draws none.
+        ylabel: what is measured, with its unit; it names the axis of the values.
+    """
+    with _figure(folder, name, COLUMN, 0.2 * len(labels) + 0.6) as figure:
+        axes = figure.subplots()
+        axes.barh(range(len(labels)), means, height=0.7, color=_PREDICTION, edgecolor="black", linewidth=0.5)
+        _intervals(axes, intervals)
+        for place, mean in enumerate(means):
+            # At the right edge in one column: beside the bars they would meet the intervals.
+            text = f"{mean:.3g}" if np.abs(mean) >= 1 else f"{mean:.3f}"
+            axes.annotate(
+                text if np.isfinite(mean) else "no value",
+                (1.02, place),
+                xycoords=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=7,
+            )
+        _rows(axes, labels)
+        axes.set_xlabel(ylabel)
+    return name
+
+
+def case_strips(folder: Path, name: str, *, labels: Sequence[str], values: Sequence[np.ndarray], ylabel: str) -> str:
+    """Draw every case as a point over a box (quartiles, whiskers to 1.5 interquartile ranges) with median and mean.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        labels: one a row, the first on top.
+        values: of each row, (cases,); NaN is left out and counted beside the label.
+        ylabel: what is measured, with its unit; it names the axis of the values.
+    """
+    from matplotlib.cbook import boxplot_stats
+    from matplotlib.lines import Line2D
+
+    kept = [np.asarray(one, float)[np.isfinite(one)] for one in values]
+    missing = [len(one) - len(rest) for one, rest in zip(values, kept, strict=True)]
+    with _figure(folder, name, PAGE, 0.32 * len(labels) + 0.85) as figure:
+        axes = figure.subplots()
+        jitter = np.random.default_rng(0)
+        many = sum(map(len, kept)) > 5000  # as many shapes would make an SVG that no browser opens
+        for place, one in enumerate(kept):
+            if not one.size:
+                continue
+            box = boxplot_stats(one)[0]
+            axes.hlines(place, box["whislo"], box["whishi"], color="black", lw=0.8)
+            axes.barh(place, box["q3"] - box["q1"], left=box["q1"], height=0.62, fc="0.88", ec="black", lw=0.8)
+            places = place + jitter.uniform(-0.26, 0.26, len(one))
+            axes.scatter(one, places, s=4, color=_BLUE, alpha=0.55, linewidths=0, zorder=2, rasterized=many)
+            axes.vlines(box["med"], place - 0.31, place + 0.31, color="black", lw=1.8, zorder=3)
+            axes.plot(one.mean(), place, "D", color="white", mec="black", mew=0.9, ms=4.5, zorder=4)
+        _rows(axes, [f"{label} ({n} without value)" if n else label for label, n in zip(labels, missing, strict=True)])
+        axes.set_xlabel(ylabel)
+        handles = [
+            Line2D([], [], color=_BLUE, ls="none", marker="o", ms=2.5, label="one case"),
+            Line2D([], [], color="black", ls="none", marker="|", ms=8, mew=1.8, label="median"),
+            Line2D([], [], color="white", ls="none", marker="D", mec="black", mew=0.9, ms=4.5, label="mean"),
+        ]
+        _legend(figure, handles, 3)
+    return name
+
+
+def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence[Mapping[str, float | None]]]]) -> str:
+    """Draw training loss, validation loss and validation Dice: seeds thin, their mean thick, stages marked.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        histories: of each network its runs, each the rows of history.csv. A value that was not measured is ``None``
+            and bridged; NaN (a run that diverged) is a gap. The mean ends where the first run ends.
+    """
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=label, **_look(index)) for index, label in enumerate(histories)]
+    staged = any(row.get("stage") != run[0].get("stage") for runs in histories.values() for run in runs for row in run)
+    if staged:
+        handles.append(Line2D([], [], ls="none", marker="o", mfc="white", mec="black", ms=4, label="new stage begins"))
+    with _figure(folder, name, PAGE, 2.5 + _legend_height(len(handles), 4)) as figure:
+        for axes, (column, title) in zip(
+            figure.subplots(1, 3),
+            (("train_loss", "Training loss"), ("val_loss", "Validation loss"), ("val_dice", "Validation Dice")),
+            strict=True,
+        ):
+            for index, runs in enumerate(histories.values()):
+                look = _look(index)
+                table = [_column(run, column) for run in runs]
+                for run, values in zip(runs, table, strict=True):
+                    there = [epoch for epoch, value in enumerate(values) if value is not None]
+                    y = [values[epoch] for epoch in there]
+                    thin = {"lw": 0.6, "alpha": 0.55} if len(runs) > 1 else {"lw": 1.4}
+                    lone = {"marker": "o", "ms": 3} if len(there) == 1 else {}
+                    axes.plot([epoch + 1 for epoch in there], y, **look, **thin, **lone)
+                    starts = {epoch for epoch in range(1, len(run)) if run[epoch]["stage"] != run[epoch - 1]["stage"]}
+                    marks = [(epoch + 1, values[epoch]) for epoch in sorted(starts & set(there))]
+                    axes.plot(*zip(*marks, strict=True) if marks else ((), ()), "o", mfc="white", mec=look["color"], ms=3)
+                if len(runs) > 1:
+                    common = min(map(len, table))
+                    shared = [e for e in range(common) if all(values[e] is not None for values in table)]
+                    mean = [float(np.mean([values[epoch] for values in table])) for epoch in shared]
+                    axes.plot([epoch + 1 for epoch in shared], mean, lw=1.6, **look)
+            axes.set_xlabel("Epoch")
+            axes.set_ylabel(title)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid()
+            if column == "val_dice":
+                axes.set_ylim(0, 1)
+        _legend(figure, handles, 4)
+    return name
+
+
+def _column(run: Sequence[Mapping[str, float | None]], column: str) -> list[float | None]:
+    """A column of a history, the infinite as NaN."""
+    values = [row[column] for row in run]
+    return [value if value is None or np.isfinite(value) else float("nan") for value in values]
+
+
+def paired_differences(
+    folder: Path,
+    name: str,
+    *,
+    labels: Sequence[str],
+    differences: Sequence[np.ndarray],
+    intervals: Sequence[tuple[float, float]],
+    xlabel: str,
+) -> str:
+    """Draw for each pair the difference of every group, and beside it, enlarged, their mean with its interval.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        labels: one a pair, the first on top.
+        differences: of each pair, (groups,); NaN is left out.
+        intervals: (low, high) of the mean, a pair; NaN draws none.
+        xlabel: what is measured, with its unit.
+    """
+    with _figure(folder, name, PAGE, 0.19 * len(labels) + 0.85) as figure:
+        points, means = figure.subplots(1, 2, sharey=True)
+        jitter = np.random.default_rng(0)
+        kept = [np.asarray(one, float)[np.isfinite(one)] for one in differences]
+        many = sum(map(len, kept)) > 5000
+        for place, one in enumerate(kept):
+            places = place + jitter.uniform(-0.25, 0.25, len(one))
+            points.scatter(one, places, s=5, color=_BLUE, alpha=0.55, linewidths=0, rasterized=many)
+            means.plot(one.mean() if one.size else np.nan, place, "D", color=_VERMILION, mec="black", mew=0.5, ms=4)
+        _intervals(means, intervals)
+        for axes, title in ((points, "Each group"), (means, "Mean and 95 % interval (enlarged)")):
+            axes.axvline(0, color="black", lw=0.8, ls="--")
+            axes.set_title(title)
+        _rows(means, labels)
+        _rows(points, labels)
+        figure.supxlabel(xlabel, fontsize=8)
+    return name
+
+
+def confusion_matrices(folder: Path, name: str, *, matrices: Mapping[str, np.ndarray]) -> str:
+    """Draw a confusion matrix of pixels a network: the share of the reference's row, and the count.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        matrices: of each network (classes, classes), rows the reference, columns the prediction, 0 the background.
+    """
+    classes = max(len(matrix) for matrix in matrices.values())
+    names = ["background", "foreground"] if classes == 2 else ["background", *map(str, range(1, classes))]
+    columns = max(1, min(len(matrices), 9 // classes))
+    lines = -(-len(matrices) // columns)
+    width = COLUMN if columns * classes <= 4 else PAGE
+    cell = min(0.62, (width - 1.0) / columns / classes)
+    with _figure(folder, name, width, lines * (cell * classes + 0.35) + 0.8) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in grid.flat[len(matrices) :]:
+            axes.axis("off")
+        for axes, (label, matrix) in zip(grid.flat, matrices.items(), strict=False):
+            counts = np.asarray(matrix, float)
+            total = counts.sum(axis=1, keepdims=True)
+            shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+            _cells(axes, shares, [[f"{s:.3f}\n{_short(n)}" if s == s else f"–\n{_short(n)}" for s, n in
+                   zip(*both, strict=True)] for both in zip(shares, counts, strict=True)])  # fmt: skip
+            axes.set_title(label)
+            axes.set_xticks(range(classes), names)
+            axes.set_yticks(range(classes), names, rotation=90, va="center")
+        figure.supxlabel("Prediction", fontsize=8)
+        figure.supylabel("Reference", fontsize=8)
+    return name
+
+
+def _short(count: float) -> str:
+    """A count in four digits at most: 12, 3.46k, 120M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.0f}"
+
+
+def _cells(axes: Any, shades: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
+    """Draw a table of 0 to 1, dark for much, with a text in every cell; NaN is white."""
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            colour = "white" if shades[row, column] > 0.6 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    height, width = shades.shape
+    axes.hlines(np.arange(1, height) - 0.5, -0.5, width - 0.5, color="white", lw=1)
+    axes.vlines(np.arange(1, width) - 0.5, -0.5, height - 0.5, color="white", lw=1)
+
+
+def critical_difference(
+    folder: Path,
+    name: str,
+    *,
+    average_ranks: Mapping[str, float],
+    cliques: Sequence[Sequence[str]],
+    critical_difference: float | None,
+) -> str:
+    """Draw average ranks on a line, best on the left, and bars over the networks that are not told apart.
+
+    After J. Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006). A bar can run
+    over a network that is not in its clique; dots mark those that are.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        average_ranks: of each network, 1 is best.
+        cliques: networks that do not differ from each other; those of one network are not drawn.
+        critical_difference: in ranks, drawn above the line; ``None`` draws none.
+    """
+    from matplotlib.lines import Line2D
+
+    ranked = sorted(average_ranks, key=lambda label: (average_ranks[label], label))
+    last = max(2, len(ranked))
+    bars = sorted(sorted(average_ranks[label] for label in clique) for clique in cliques if len(clique) > 1)
+    levels: list[float] = []  # where each level's last bar ends
+    half = -(-len(ranked) // 2)
+    with _figure(folder, name, PAGE, 0) as figure:
+        axes = figure.subplots()
+        axes.hlines(0, 1, last, color="black", lw=1)
+        for tick in range(1, last + 1):
+            axes.vlines(tick, -0.25, 0, color="black", lw=1)
+            axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=7)
+        for bar in bars:
+            level = next((n for n, end in enumerate(levels) if end < bar[0]), len(levels))
+            levels[level : level + 1] = [bar[-1]]
+            axes.plot(bar, [0.5 + 0.45 * level] * len(bar), "-o", color=_VERMILION, lw=2.5, ms=4.5, zorder=3)
+        top = 0.5 + 0.45 * len(levels) + 0.4
+        for place, label in enumerate(ranked):
+            rank, left = average_ranks[label], place < half
+            y = top + 0.85 * (place if left else len(ranked) - 1 - place)
+            edge = 1 - 0.02 * last if left else last + 0.02 * last
+            axes.plot([rank, rank, edge], [0, y, y], color="black", lw=0.8)
+            axes.plot(rank, 0, "o", color="black", ms=3.5)
+            text = f"{label} ({rank:.2f})" if left else f"({rank:.2f}) {label}"
+            axes.annotate(
+                text, (edge, y), (-3 if left else 3, 0), textcoords="offset points", ha="right" if left else "left",
+                va="center",
+            )  # fmt: skip
+        bottom, above = top + 0.85 * (half - 1) + 0.5, -1.2
+        if critical_difference is not None:
+            above = -2.6
+            axes.errorbar(1 + critical_difference / 2, -1.5, xerr=critical_difference / 2, color="black", capsize=3)
+            axes.text(1, -1.85, f"critical difference (Nemenyi) {critical_difference:.2f}", va="bottom", fontsize=7)
+        axes.set_ylim(bottom, above)
+        axes.axis("off")
+        bar_handle = Line2D([], [], color=_VERMILION, marker="o", lw=2.5, ms=4.5)
+        bar_handle.set_label("not told apart by the adjusted pairwise tests (dots: the networks meant)")
+        if bars:
+            _legend(figure, [bar_handle], 1)
+        figure.set_size_inches(PAGE, 0.19 * (bottom - above) + 0.35)
+    return name
+
+
+_LEVELS = ((0.001, "p < 0.001", "< .001", 0.95), (0.01, "p < 0.01", "< .01", 0.65), (0.05, "p < 0.05", "< .05", 0.3))
+
+
+def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjusted: np.ndarray) -> str:
+    """Draw the level of every pair's adjusted p, in shade and in words.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        labels: one a network.
+        p_adjusted: (networks, networks); NaN on the diagonal, and where no test is possible.
+    """
+    size = len(labels)
+    width = COLUMN if size <= 4 else PAGE
+    shades, texts = np.zeros((size, size)), [[""] * size for _ in labels]
+    for row, column in np.ndindex(size, size):
+        p = p_adjusted[row, column]
+        hit = next(((text, shade) for limit, _, text, shade in _LEVELS if p < limit), ("n.s.", 0.06))
+        if row == column:
+            hit = ("", np.nan)
+        elif np.isnan(p):
+            hit = ("no test", np.nan)
+        texts[row][column], shades[row, column] = hit
+    with _figure(folder, name, width, 0.26 * size + 1.5) as figure:
+        axes = figure.subplots()
+        _cells(axes, shades, texts)
+        axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), labels)
+        axes.set_xlabel("Adjusted p; n.s.: not significant, p ≥ .05")
+    return name
+
+
+def reliability_diagram(
+    folder: Path, name: str, *, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> str:
+    """Draw observed frequency over predicted probability, and beside it how many pixels each bin holds.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        curves: of each network (mean probability, share of foreground, number of pixels), each (bins,); bins without
+            pixels are left out.
+    """
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color="0.5", lw=1, label="perfect calibration")]
+    with _figure(folder, name, PAGE, 3.1 + _legend_height(len(curves) + 1, 4)) as figure:
+        reliability, amount = figure.subplots(1, 2)
+        reliability.plot([0, 1], [0, 1], color="0.5", lw=1)
+        for index, (label, (confidence, frequency, count)) in enumerate(curves.items()):
+            there = np.asarray(count) > 0
+            x = np.asarray(confidence)[there]
+            look = {**_look(index), "marker": _MARKERS[index % len(_MARKERS)], "ms": 3.5, "lw": 1}
+            reliability.plot(x, np.asarray(frequency)[there], **look)
+            share = np.asarray(count, float)[there]
+            amount.plot(x, share / max(share.sum(), 1), **look)
+            handles.append(Line2D([], [], label=label, **look))
+        reliability.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="Observed share of foreground")
+        amount.set(xlim=(0, 1), yscale="log", ylabel="Share of pixels (log scale)", box_aspect=1)
+        for axes in (reliability, amount):
+            axes.set_xlabel("Predicted probability")
+            axes.grid()
+        _legend(figure, handles, 4)
+    return name
+
+
+def rank_bars(folder: Path, name: str, *, shares: Mapping[str, Sequence[float]]) -> str:
+    """Draw how often each network came to each rank over resamplings, as one bar a network.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        shares: of each network the shares (0 to 1) of rank 1, 2, ...; segments of 4 % or more bear their rank.
+    """
+    import matplotlib
+    from matplotlib.patches import Patch
+
+    ranks = max(len(one) for one in shares.values())
+    # Dark for the first, light for the last: the order holds in grey too.
+    colours = [matplotlib.colormaps["cividis"](0.95 * rank / max(1, ranks - 1)) for rank in range(ranks)]
+    with _figure(folder, name, PAGE, 0.22 * len(shares) + 0.85) as figure:
+        axes = figure.subplots()
+        for place, one in enumerate(shares.values()):
+            left = 0.0
+            for rank, share in enumerate(one):
+                axes.barh(place, share, left=left, height=0.75, color=colours[rank], edgecolor="white", linewidth=0.8)
+                if share >= 0.04:
+                    ink = "white" if rank < 0.5 * ranks else "black"
+                    axes.text(left + share / 2, place, str(rank + 1), ha="center", va="center", color=ink, fontsize=7)
+                left += share
+        _rows(axes, list(shares))
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("Share of resamplings")
+        handles = [Patch(color=colour, label=f"{rank + 1}") for rank, colour in enumerate(colours)]
+        figure.legend(
+            handles=handles, title="Rank", title_fontsize=7, loc="outside lower center", ncols=ranks, handlelength=1.2
+        )
+    return name
+
+
+def shift_heatmap(
+    folder: Path,
+    name: str,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: np.ndarray,
+    in_domain: np.ndarray,
+) -> str:
+    """Draw the Dice of each model on each dataset; a frame marks the dataset that a model was trained on.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        rows: models.
+        columns: datasets.
+        values: (rows, columns), 0 to 1; NaN where nothing was evaluated.
+        in_domain: bool, (rows, columns).
+    """
+    from matplotlib.patches import Patch, Rectangle
+
+    table = np.asarray(values, float)
+    with _figure(folder, name, COLUMN if len(columns) <= 3 else PAGE, 0.24 * len(rows) + 1.3) as figure:
+        axes = figure.subplots()
+        _cells(axes, table, [["–" if np.isnan(value) else f"{value:.3f}" for value in line] for line in table])
+        for row, column in np.argwhere(in_domain):
+            axes.add_patch(
+                Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, fill=False, ec=_VERMILION, lw=1.8, zorder=3)
+            )
+        axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+        handles = [Patch(fill=False, ec=_VERMILION, lw=1.8, label="tested on the dataset of its training")]
+        _legend(figure, handles, 1)
+    return name
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a gallery.
+
+    Attributes:
+        image: (height, width) or (height, width, 3), 0 to 1.
+        reference: bool, (height, width).
+        prediction: bool, (height, width).
+        title: drawn above, broken where it is too long.
+    """
+
+    image: np.ndarray
+    reference: np.ndarray
+    prediction: np.ndarray
+    title: str
+
+
+_ABREAST = 5  # more would be too small to judge
+
+
+def gallery(folder: Path, name: str, *, rows: Sequence[Sequence[Panel]]) -> str:
+    """Draw cases: the reference's outline solid, the prediction's dashed, misses and false alarms hatched.
+
+    What lies in both is free of hatching, so that true positive, miss and false alarm differ without colour.
+
+    Args:
+        folder: must exist.
+        name: of the files, without suffix.
+        rows: of panels; a row of more than five goes on in the next line.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    lines = [row[start : start + _ABREAST] for row in rows for start in range(0, len(row), _ABREAST)]
+    columns = max(map(len, lines))
+    width = PAGE / columns
+    titles = [[_broken(panel.title, int(width / 0.066)) for panel in line] for line in lines]
+    heights = [
+        width * min(1.5, max(panel.image.shape[0] / panel.image.shape[1] for panel in line))
+        + 0.12 * max(title.count("\n") + 1 for title in heads)
+        + 0.1
+        for line, heads in zip(lines, titles, strict=True)
+    ]
+    with _figure(folder, name, PAGE, sum(heights) + 0.35) as figure:
+        grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+        for axes in grid.flat:
+            axes.axis("off")
+        for line, heads, places in zip(lines, titles, grid, strict=True):
+            for panel, title, axes in zip(line, heads, places, strict=False):
+                axes.imshow(panel.image, cmap="gray", vmin=0, vmax=1)
+                _region(axes, panel.reference & ~panel.prediction, "////", _REFERENCE)
+                _region(axes, panel.prediction & ~panel.reference, "....", _PREDICTION)
+                _outline(axes, panel.reference, _REFERENCE, "solid")
+                _outline(axes, panel.prediction, _PREDICTION, "dashed")
+                axes.set_title(title, fontsize=7, pad=2)
+        _legend(
+            figure,
+            [
+                Line2D([], [], color=_REFERENCE, label="reference"),
+                Line2D([], [], color=_PREDICTION, ls="dashed", label="prediction"),
+                Patch(fc="0.25", ec=_REFERENCE, hatch="////", lw=0, label="miss (reference only)"),
+                Patch(fc="0.25", ec=_PREDICTION, hatch="....", lw=0, label="false alarm (prediction only)"),
+            ],
+            4,
+        )
+    return name
+
+
+def _broken(title: str, width: int) -> str:
+    return "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, width) or [""])
+
+
+def _border(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arguments of a contour between the mask's pixels, also along the edge of the image."""
+    height, width = mask.shape
+    return np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1).astype(float)
+
+
+def _outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    if mask.any():
+        lines = axes.contour(*_border(mask), levels=[0.5], colors=colour, linestyles=style, linewidths=1.1)
+        # Dark around bright: seen on every ground.
+        lines.set_path_effects([withStroke(linewidth=2.0, foreground="black")])
+        _fit(axes, mask)
+
+
+def _region(axes: Any, mask: np.ndarray, hatch: str, colour: str) -> None:
+    if mask.any():
+        area = axes.contourf(*_border(mask), levels=[0.5, 2], colors="none", hatches=[hatch])
+        area.set_edgecolor(colour)
+        area.set_linewidth(0)
+        _fit(axes, mask)
+
+
+def _fit(axes: Any, mask: np.ndarray) -> None:
+    height, width = mask.shape
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
