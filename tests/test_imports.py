@@ -18,7 +18,7 @@ MAY_KNOW = {
     "transforms": set(),
     "metrics": set(),
     "data": {"transforms"},
-    "runs": {"data", "metrics"},
+    "runs": {"data", "metrics", "transforms"},
     "compare": set(),
     "deploy": set(),
     "cli": {"networks", "transforms", "metrics", "data", "runs", "compare", "deploy"},

@@ -84,6 +84,7 @@ class Datalist:
         how: one sentence on how the parts came about.
         classes: how many classes a label has, background not counted.
         fold: which fold of how many, None without cross-validation.
+        sites: those that were asked for; empty where all there are were taken.
         notes: what the layout or the split left out or guessed.
         expected_hashes: SHA-256 of each case's image where a split file states them.
     """
@@ -95,6 +96,7 @@ class Datalist:
     how: str
     classes: int = 1
     fold: tuple[int, int] | None = None
+    sites: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     expected_hashes: dict[str, str] = field(default_factory=dict, repr=False)
     _facts: dict[str, dict[str, Any]] | None = field(default=None, repr=False)
@@ -206,6 +208,8 @@ def load_datalist(
         test_sites=_names(test_sites),
     )
     problems = options.problems()
+    if stratify not in (True, False):
+        problems.append(f"stratify {stratify!r}: give true or false")
     if split not in ("groups", "frames"):
         problems.append(f"split {split!r}: choose groups or frames")
     if problems:
@@ -243,6 +247,7 @@ def load_datalist(
         how="",
         classes=number,
         fold=None if folds is None or fold is None else (fold, folds),
+        sites=[*_names(sites), *options.test_sites],
         notes=list(listing.notes),
     )
     _split(data, listing, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_thyroid.runs.check import check_config, check_file, output_size
+from monai_thyroid.runs.check import check_config, check_file, input_size, output_size
 from monai_thyroid.runs.config import boolean
 from monai_thyroid.runs.handlers import EarlyStop, Recorder
 from monai_thyroid.runs.precision import AutocastInferer, default_device, default_precision
@@ -23,6 +23,7 @@ __all__ = [
     "default_device",
     "default_precision",
     "input_items",
+    "input_size",
     "output_size",
     "training_session",
 ]

@@ -78,14 +78,29 @@ def _text(value: Any) -> str:
     return value
 
 
-def _optional_text(value: Any) -> str | None:
-    return None if value in (None, "None", "null", "") else _text(value)
-
-
 def _names(value: Any) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UserError(f"{value!r}: give a list of class names without the background")
     return value
+
+
+def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value in (None, "None", "null", "") else read(value)
+
+
+def _optional_names(value: Any) -> list[str] | None:
+    if value in (None, "None", "null", "", []):
+        return None
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise UserError(f"{value!r}: give a name, or several with commas")
+    return [name.strip() for name in names]
+
+
+def _split(value: Any) -> str:
+    if value not in ("groups", "frames"):
+        raise UserError(f"{value!r}: choose groups or frames (leaky)")
+    return str(value)
 
 
 def _channels(value: Any) -> int:
@@ -114,10 +129,20 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "val_interval": _whole(1),
     "batch_size": _whole(1),
     "learning_rate": _between(0, math.inf),
+    "first_stage_epochs": _whole(1),
+    "first_stage_learning_rate": _between(0, math.inf),
     "patience": _whole(1),
     "seed": _whole(0),
     "split_seed": _whole(0),
     "validation_fraction": _between(0, 1),
+    "test_fraction": _between(0, 1),
+    "stratify": boolean,
+    "split": _split,
+    "split_file": _optional(_text),
+    "folds": _optional(_whole(2)),
+    "fold": _optional(_whole(0)),
+    "sites": _optional_names,
+    "test_sites": _optional_names,
     "phantom_cases": _whole(10),
     "phantom_seed": _whole(0),
     "device": _device,
@@ -126,12 +151,13 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "resume": boolean,
     "overwrite": boolean,
     "mlflow": boolean,
-    "init_from": _optional_text,
+    "init_from": _optional(_text),
 }
 """The top-level constants of a bundle and how each is read; a bundle may lack some, but none means another thing."""
 
 # What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
 _PLUMBING = {"dataset_dir", "output_dir", "bundle_root", "device", "num_workers", "resume", "overwrite", "mlflow"}
+_PLUMBING |= {"split_file"}  # its content is in the data's hash
 _PLUMBING |= {"networks", "trackers", "session", "imports", "initialize", "run", "finalize", "_meta_"}
 # What may differ between two runs of one race besides: which network, which seed, which of the data.
 _ENTRANT = {"network", "seed", "fold", "split_seed", "validation_fraction", "phantom_cases", "phantom_seed"}

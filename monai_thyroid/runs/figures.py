@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_thyroid.data import read_mask, read_raster
+from monai_thyroid.data import read_masks, read_raster
 from monai_thyroid.files import atomic_path
 
-__all__ = ["PREDICTION_COLOUR", "REFERENCE_COLOUR", "draw_cases", "draw_curves", "outline"]
+__all__ = ["PREDICTION_COLOUR", "REFERENCE_COLOUR", "draw_agreement", "draw_cases", "draw_curves", "outline"]
 
 # Okabe and Ito's palette: told apart by every kind of colour vision; the line style tells them apart in grey.
 REFERENCE_COLOUR = "#E69F00"
@@ -20,7 +21,7 @@ _BLUE, _VERMILION = "#0072B2", "#D55E00"
 
 
 def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> Path:
-    """Draw losses and validation metrics over epochs as ``curves.png``.
+    """Draw losses and validation metrics over epochs as ``curves.png``; a dotted line parts two stages.
 
     Args:
         history: rows of history.csv.
@@ -39,6 +40,9 @@ def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> 
             points = [(index + 1, row[column]) for index, row in enumerate(history) if row[column] is not None]
             x, y = zip(*points, strict=True) if points else ((), ())
             axes.plot(x, y, style, color=colour, label=label, marker=".", markersize=4)
+        for before, (one, next_one) in enumerate(itertools.pairwise(history), 1):
+            if one["stage"] != next_one["stage"]:
+                axes.axvline(before + 0.5, color="0.5", linestyle=":", linewidth=1)
         axes.set_xlabel("Epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
@@ -53,12 +57,15 @@ def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> 
     return path
 
 
-def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]], path: Path) -> None:
+def draw_cases(
+    groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]], path: Path, *, classes: int = 1
+) -> None:
     """Draw images with both outlines: the reference solid, the prediction dashed.
 
     Args:
-        groups: for each column's title, some (item, path of the predicted mask, Dice).
+        groups: for each column's title, some (item, path of the predicted label, Dice).
         path: the PNG to write.
+        classes: of a label, all of them drawn alike.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -75,8 +82,12 @@ def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]
             image = read_raster(item["image"]).normalised()
             tallest = max(tallest, image.shape[0] / image.shape[1])
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            outline(axes, read_mask(item["label"]), REFERENCE_COLOUR, "solid")
-            outline(axes, read_mask(predicted), PREDICTION_COLOUR, "dashed")
+            for source, colour, style in (
+                (item["label"], REFERENCE_COLOUR, "solid"),
+                (predicted, PREDICTION_COLOUR, "dashed"),
+            ):
+                for mask in read_masks(source, classes=classes):
+                    outline(axes, mask, colour, style)
             heading = f"{title}: " if row == 0 else ""
             axes.set_title(f"{heading}{item['case']}, Dice {dice:.2f}", fontsize=8, parse_math=False)
     figure.legend(
@@ -92,6 +103,46 @@ def draw_cases(groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]
     # Each row as high as its pictures need, within what a page bears.
     figure.set_size_inches(7.2, rows * (7.2 / max(1, len(groups)) * min(tallest, 1.5) + 0.3) + 0.3)
     figure.savefig(path)
+
+
+def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float], path: Path) -> None:
+    """Draw a Bland-Altman plot: differences of a measure over the means of both, with the limits of agreement.
+
+    Args:
+        rows: of measures.csv, one measure; those with a number for both.
+        summary: from `agreement`.
+        path: the PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 3.4), dpi=200, layout="constrained")
+    axes = figure.subplots()
+    reference = np.array([row["reference"] for row in rows], dtype=float)
+    predicted = np.array([row["predicted"] for row in rows], dtype=float)
+    axes.plot((reference + predicted) / 2, predicted - reference, ".", color=_BLUE, markersize=4, alpha=0.7)
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    for key, label, style in (
+        ("limit_high", "+1.96 sd", "--"),
+        ("mean_difference", "mean", "-"),
+        ("limit_low", "-1.96 sd", "--"),
+    ):
+        value = summary[key]
+        if np.isfinite(value):
+            axes.axhline(value, color=_VERMILION, linestyle=style, linewidth=1.2)
+            axes.annotate(
+                f"{label} {value:+.1f}",
+                (1.01, value),
+                xycoords=("axes fraction", "data"),
+                fontsize=8,
+                va="center",
+                annotation_clip=False,
+            )
+    name, unit = rows[0]["measure"].replace("_", " "), rows[0]["unit"]
+    axes.set_xlabel(f"Mean of predicted and reference {name} ({unit})")
+    axes.set_ylabel(f"Predicted less reference ({unit})")
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
 
 
 def outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:

@@ -125,8 +125,10 @@ os.register_at_fork(after_in_child=_leave_locks)
 
 def clear(path: Path) -> None:
     """Remove what a run left in its folder, the folder aside."""
-    for name in (*RUN_FILES, "evaluations", "figures", "tensorboard"):
-        target = path / name
+    for target in (
+        *(path / name for name in (*RUN_FILES, "evaluations", "figures", "tensorboard")),
+        *path.glob("stage-*.pt"),
+    ):
         if target.is_dir():
             shutil.rmtree(target)
         else:

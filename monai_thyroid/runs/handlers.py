@@ -95,7 +95,8 @@ class Recorder:
         validator: its metrics ``val_loss``, ``val_dice`` and ``val_iou`` go into the history; the best ``val_dice``
             (network grid) decides on model.pt.
         dataset: told which epoch begins.
-        stage: number of the training stage, from 1.
+        stage: number of the training stage, from 1. One that is not the first goes on from the best weights of the
+            stage before, and its own are the best only where they are better than those.
 
     Raises:
         FloatingPointError: the training loss is not a finite number any more (when training).
@@ -123,9 +124,10 @@ class Recorder:
         self.stage = stage
         self.best_metric = -math.inf
         self.best_epoch = 0
+        self.best_stage = stage
         self.seconds = 0.0
         self.images = 0
-        session.recorder = self
+        session.recorders[stage] = self
 
     def attach(self, engine: Engine) -> None:
         """Listen to the trainer."""
@@ -135,8 +137,10 @@ class Recorder:
 
     def epoch_started(self, engine: Engine) -> None:
         """Reseed and start the clock."""
-        reseed(self.session.seed, engine.state.epoch)
-        self.dataset.set_epoch(engine.state.epoch)
+        # A later stage must not repeat what the first one drew.
+        epoch = engine.state.epoch + (self.stage - 1) * 1_000_000
+        reseed(self.session.seed, epoch)
+        self.dataset.set_epoch(epoch)
         self._loss_sum, self._count = 0.0, 0
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self._started = time.perf_counter()
@@ -169,7 +173,7 @@ class Recorder:
         dice = metrics["val_dice"]
         best = dice is not None and dice > self.best_metric
         if best and dice is not None:
-            self.best_metric, self.best_epoch = dice, engine.state.epoch
+            self.best_metric, self.best_epoch, self.best_stage = dice, engine.state.epoch, self.stage
         self.session.write_epoch(
             self,
             {
@@ -183,12 +187,18 @@ class Recorder:
             best=best,
         )
 
+    def follow(self, earlier: Recorder) -> None:
+        """Begin after another stage, whose best is what this one has to beat."""
+        self.best_metric, self.best_epoch = earlier.best_metric, earlier.best_epoch
+        self.best_stage = earlier.best_stage
+
     def state_dict(self) -> dict[str, Any]:
         """What last.pt holds beside the epoch and the weights; plain types and tensors only."""
         return {
             **{name: thing.state_dict() for name, thing in self.stateful.items()},
             "best_metric": self.best_metric,
             "best_epoch": self.best_epoch,
+            "best_stage": self.best_stage,
             "seconds": self.seconds,
             "images": self.images,
         }
@@ -198,4 +208,5 @@ class Recorder:
         for name, thing in self.stateful.items():
             thing.load_state_dict(state[name])
         self.best_metric, self.best_epoch = float(state["best_metric"]), int(state["best_epoch"])
+        self.best_stage = int(state["best_stage"])
         self.seconds, self.images = float(state["seconds"]), int(state["images"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from monai_thyroid.files import atomic_path, remove_partial, sha256_file, write_
 from monai_thyroid.runs.baseline import threshold_baseline
 from monai_thyroid.runs.caller import calling_workflow, on_command_line
 from monai_thyroid.runs.config import executed_config, protocol_hash, run_hash
+from monai_thyroid.runs.cost import inference_cost
 from monai_thyroid.runs.figures import draw_curves
 from monai_thyroid.runs.folder import (
     append_history,
@@ -50,7 +52,7 @@ class TrainingSession:
 
     Attributes:
         path: the run folder.
-        recorder: set by the `Recorder` of the config's trainer.
+        recorders: by stage; the `Recorder` of each of the config's trainers enters itself.
     """
 
     def __init__(self, config: dict[str, Any], data: Datalist) -> None:
@@ -68,7 +70,7 @@ class TrainingSession:
             / f"{config['network']}-{self.protocol_hash[:8]}"
             / (f"seed-{self.seed}" + (f"-fold-{data.fold[0]}" if data.fold else ""))
         )
-        self.recorder: Recorder | None = None
+        self.recorders: dict[int, Recorder] = {}
         self.record: dict[str, Any] = {}
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.writes = not distributed or torch.distributed.get_rank() == 0
@@ -81,8 +83,7 @@ class TrainingSession:
 
     def execute(
         self,
-        trainer: Trainer,
-        *,
+        *trainers: Trainer,
         test: Evaluator,
         scores: CaseScores,
         trackers: Sequence[Callable[[], Any] | None] = (),
@@ -90,22 +91,26 @@ class TrainingSession:
         """Train, score the best checkpoint once on the test part, and leave a finished run folder.
 
         Args:
-            trainer: its handlers hold the `Recorder` of this session.
-            test: evaluates the test part; shares its network with the trainer.
+            trainers: one a stage, in order, of one network; the handlers of each hold the `Recorder` of its stage. A
+                stage starts from the best checkpoint of the one before.
+            test: evaluates the test part; shares its network with the trainers.
             scores: the handler of ``test`` that scores its cases.
-            trackers: makers of further handlers of the trainer (TensorBoard, MLflow), called once the run folder
-                is there; None is left out.
+            trackers: makers of further handlers of a trainer (TensorBoard, MLflow), called for each stage once the run
+                folder is there; None is left out.
 
         Raises:
             UserError: the run folder is finished, interrupted or in use, and the options do not say what to do.
         """
-        if self.recorder is None:
-            raise ValueError("the trainer has no Recorder of this session among its handlers")
+        if sorted(self.recorders) != [*range(1, len(trainers) + 1)] or not trainers:
+            raise ValueError("each trainer needs the Recorder of its stage, 1 to the last, among its handlers")
+        stages = dict(enumerate(trainers, 1))
         with _mistakes_as_messages():
             if not self.writes:
-                start = self._share(None)
-                if start is not None:
-                    self._train(trainer, start, [])
+                for stage, trainer in stages.items():
+                    start = self._share(None)
+                    if start is None:
+                        return
+                    self._train(stage, trainer, start, [])
                 return
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path), _stop_signals():
@@ -115,10 +120,12 @@ class TrainingSession:
                     self._share(None)
                     return
                 try:
-                    start = state or self._start(test, scores)
-                    self._share(start)
-                    self._train(trainer, start, trackers)
-                    self._finish(test, scores)
+                    for stage, trainer in stages.items():
+                        start = self._share(self._start(stage, state, test, scores))
+                        assert start is not None
+                        self._train(stage, trainer, start, trackers)
+                        self._end_stage(stage)
+                    self._finish(len(stages), test, scores)
                 except BaseException as error:
                     self._fail(error)
                     raise
@@ -167,10 +174,14 @@ class TrainingSession:
             "dataset_dir": str(self.data.root) if self.data.root else None,
             "synthetic": self.data.root is None,
             "grouping": self.data.grouping,
+            "split": self.data.how,
+            "warnings": self.data.inspect().warnings,
             "network": self.config["network"],
             "seed": self.seed,
             "fold": self.data.fold[0] if self.data.fold else None,
+            "folds": self.data.fold[1] if self.data.fold else None,
             "stage": 1,
+            "stages": [],
             "classes": self.classes,
             "activation": self.activation,
             "threshold": self.threshold,
@@ -185,6 +196,8 @@ class TrainingSession:
             "device": str(self.config["device"]),
             "precision": self.config["precision"],
             "parameters": None,
+            "multiply_adds": None,
+            "latency_ms": None,
             "images_per_second": None,
             "seconds": None,
             "epochs": 0,
@@ -198,10 +211,19 @@ class TrainingSession:
         self.record.update(changes)
         write_json(self.path / "run.json", self.record)
 
-    def _start(self, test: Evaluator, scores: CaseScores) -> dict[str, Any]:
-        """What a training begins with: fresh weights, or someone's model, which is scored first."""
-        assert self.recorder is not None
-        network = self.recorder.network
+    def _start(self, stage: int, state: dict[str, Any] | None, test: Evaluator, scores: CaseScores) -> dict[str, Any]:
+        """What a stage begins with: where it was interrupted, the best of the stage before, or new weights."""
+        network = self.recorders[stage].network
+        if state is not None and stage <= state["stage"]:
+            return state
+        if stage > 1:
+            earlier = self._stage_file(stage - 1)
+            # Written before anything of this stage, which may be interrupted in its first epoch.
+            if not earlier.is_file():
+                with atomic_path(earlier) as temporary:
+                    shutil.copyfile(self.path / "model.pt", temporary)
+            weights = torch.load(earlier, map_location="cpu", weights_only=True)
+            return {"stage": stage, "epoch": 0, "network": weights, "recorder": None}
         if self.record["init_from"]:
             report = fit_weights(network, Path(self.record["init_from"]["path"]))
             scores.keep = False
@@ -210,27 +232,54 @@ class TrainingSession:
             before = scores.summary["dice_mean"]
             self._write_record(init_from={**self.record["init_from"], **report, "test_dice_before": before})
             logger.info("Before training: %s", scores.sentence())
-        return {"epoch": 0, "network": _on_cpu(network.state_dict()), "recorder": None}
+        return {"stage": 1, "epoch": 0, "network": _on_cpu(network.state_dict()), "recorder": None}
 
-    def _train(self, trainer: Trainer, start: dict[str, Any], trackers: Sequence[Callable[[], Any] | None]) -> None:
-        recorder = self.recorder
-        assert recorder is not None
+    def _stage_file(self, stage: int) -> Path:
+        """The best checkpoint of a stage that is not the last, from which the next one started."""
+        return self.path / f"stage-{stage}.pt"
+
+    def _train(
+        self, stage: int, trainer: Trainer, start: dict[str, Any], trackers: Sequence[Callable[..., Any] | None]
+    ) -> None:
+        if start["stage"] > stage:
+            return
+        recorder = self.recorders[stage]
         recorder.network.load_state_dict(start["network"])
+        if stage > 1:
+            recorder.follow(self.recorders[stage - 1])
         if start["recorder"] is not None:
             recorder.load_state_dict(start["recorder"])
             trainer.state.epoch = start["epoch"]
             trainer.state.iteration = start["epoch"] * trainer.state.epoch_length
-            logger.info("Resuming after epoch %d: %s", start["epoch"], self.path)
+            logger.info("Resuming after epoch %d of stage %d: %s", start["epoch"], stage, self.path)
         if self.writes:
             self.record["parameters"] = sum(parameter.numel() for parameter in recorder.network.parameters())
-            trim_history(self.path / "history.csv", stage=recorder.stage, epoch=start["epoch"])
+            trim_history(self.path / "history.csv", stage=stage, epoch=start["epoch"])
         # Ignite would start again from epoch 0 where nothing is left to do.
         if trainer.state.epoch >= trainer.state.max_epochs or recorder.early_stop.exhausted:
             return
+        done = sum(entry["epochs"] for entry in self.record.get("stages", []))
         for tracker in trackers:
             if tracker is not None:
-                tracker().attach(trainer)
+                (tracker(global_epoch_transform=lambda epoch: epoch + done) if done else tracker()).attach(trainer)
         trainer.run()
+
+    def _end_stage(self, stage: int) -> None:
+        """Enter a finished stage into run.json."""
+        recorder = self.recorders[stage]
+        if len(self.record["stages"]) >= stage:  # resumed after it
+            return
+        rows = [row for row in read_history(self.path / "history.csv") if row["stage"] == stage]
+        parent = self._stage_file(stage - 1)
+        entry = {
+            "stage": stage,
+            "epochs": len(rows),
+            "best_val_dice": max((row["val_dice"] for row in rows if row["val_dice"] is not None), default=None),
+            "images": recorder.images,
+            "training_seconds": round(recorder.seconds, 3),
+            "parent_sha256": sha256_file(parent) if stage > 1 else self.record["parent_sha256"],
+        }
+        self._write_record(stages=[*self.record["stages"], entry])
 
     def write_epoch(self, recorder: Recorder, row: dict[str, Any], *, best: bool) -> None:
         """Write one epoch into the run folder; called by the `Recorder`.
@@ -243,7 +292,8 @@ class TrainingSession:
         if not self.writes:
             return
         logger.info(
-            "epoch %d  lr %.1e  train loss %.4f  val loss %s  val Dice %s  %.1f s%s",
+            "%sepoch %d  lr %.1e  train loss %.4f  val loss %s  val Dice %s  %.1f s%s",
+            f"stage {row['stage']}  " if len(self.recorders) > 1 else "",
             row["epoch"],
             row["lr"],
             row["train_loss"],
@@ -257,28 +307,35 @@ class TrainingSession:
             with atomic_path(self.path / "model.pt") as temporary:
                 torch.save(weights, temporary)
         with atomic_path(self.path / "last.pt") as temporary:
-            torch.save({"epoch": row["epoch"], "network": weights, "recorder": recorder.state_dict()}, temporary)
+            state = {"stage": recorder.stage, "epoch": row["epoch"], "network": weights}
+            torch.save({**state, "recorder": recorder.state_dict()}, temporary)
 
-    def _finish(self, test: Evaluator, scores: CaseScores) -> None:
-        recorder = self.recorder
-        assert recorder is not None
+    def _finish(self, last_stage: int, test: Evaluator, scores: CaseScores) -> None:
+        recorder = self.recorders[last_stage]
         best = self.path / "model.pt"
         recorder.network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
         history = read_history(self.path / "history.csv")
+        images, seconds = (sum(entry[key] for entry in self.record["stages"]) for key in ("images", "training_seconds"))
         self._write_record(
             checkpoint_sha256=sha256_file(best),
+            stage=recorder.best_stage,
             best_epoch=recorder.best_epoch,
             epochs=len(history),
             seconds=round(sum(row["seconds"] or 0.0 for row in history), 3),
-            images_per_second=round(recorder.images / recorder.seconds, 3) if recorder.seconds else None,
+            images_per_second=round(images / seconds, 3) if seconds else None,
         )
         test.run()
+        if scores.input_shape:
+            self._write_record(**inference_cost(recorder.network, test.inferer, shape=scores.input_shape))
         draw_curves(history, self.path / "figures")
         baseline = None
         if len(self.classes) == 1:
             baseline = threshold_baseline(self.data.part("train"), self.data.part("test"))
         self._write_record(
-            test={key: scores.summary[key] for key in ("dice_mean", "iou_foreground_mean", "n_cases")},
+            test={
+                **{key: scores.summary[key] for key in ("dice_mean", "iou_foreground_mean", "n_cases")},
+                "classes": {name: summary["dice_mean"] for name, summary in scores.by_class.items()},
+            },
             threshold_baseline=baseline,
             status="done",
         )

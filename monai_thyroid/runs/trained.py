@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class TrainedRun:
         record: content of run.json.
         config: content of config.yaml.
         classes: names of the classes without background.
+        activation: ``"sigmoid"`` or ``"softmax"``.
         threshold: probability above which a pixel is foreground.
 
     Raises:
@@ -53,6 +55,7 @@ class TrainedRun:
             logger.warning("%s is not finished (%s): using its best weights so far", self.path, self.record["status"])
         self.config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         self.classes: list[str] = self.record["classes"]
+        self.activation: str = self.record["activation"]
         self.threshold: float = self.record["threshold"]
         self._parser = ConfigParser(_without_pretraining(self.config))
         recorded = self.record.get("checkpoint_sha256")
@@ -83,14 +86,21 @@ class TrainedRun:
         network.load_state_dict(load_weights(self.path / "model.pt"))
         return network.eval()
 
-    def datalist(self, dataset_dir: str | None = None) -> Datalist:
+    def datalist(self, dataset_dir: str | None = None, *, sites: str | Sequence[str] | None = None) -> Datalist:
         """The run's dataset, or another folder read and split as the run's config says.
 
         Args:
             dataset_dir: another folder; None for the run's own.
+            sites: these sites only, each split by itself, whichever the run was trained and tested on.
         """
         own = self.dataset_dir if dataset_dir is None else str(dataset_dir)
         self._parser["dataset_dir"] = own
+        if sites:
+            self._parser["data::sites"], self._parser["data::test_sites"] = sites, None
+        if self.config.get("split_file"):
+            # The file it was given may be gone; the run folder keeps its content. It is of no other dataset.
+            same = Path(own).name == self.record["dataset"] and not sites
+            self._parser["split_file"] = str(self.path / "split.json") if same else None
         data: Datalist = self._parser.get_parsed_content("data")
         if data.inspect().data_hash != self.record["data_hash"]:
             if data.name == self.record["dataset"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from monai.config import KeysCollection
@@ -15,7 +15,7 @@ __all__ = ["ClassNumbersd", "class_numbers"]
 
 
 def class_numbers(
-    probabilities: torch.Tensor, *, threshold: float, activation: Literal["sigmoid", "softmax"]
+    probabilities: torch.Tensor, *, threshold: float, activation: str
 ) -> torch.Tensor:
     """Decide for one class a pixel: no pixel belongs to two.
 
@@ -24,7 +24,7 @@ def class_numbers(
             softmax.
         threshold: sigmoid: the likeliest class is taken where its probability is above this, else background. Softmax
             takes the likeliest channel, whatever the threshold.
-        activation: what made the probabilities.
+        activation: what made the probabilities, ``"sigmoid"`` or ``"softmax"``.
 
     Returns:
         uint8 of the shape without channels: 0 is background, 1 the first class.
@@ -55,12 +55,12 @@ class ClassNumbersd(MapTransform):
         keys: KeysCollection,
         *,
         threshold: float,
-        activation: Literal["sigmoid", "softmax"],
+        activation: str,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.threshold = threshold
-        self.activation: Literal["sigmoid", "softmax"] = activation
+        self.activation = activation
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Decide for every key of one item; metadata are kept."""

@@ -27,6 +27,7 @@ SHAPES = {"a": (37, 53), "b": (40, 31), "c": (24, 24)}  # (height, width): each 
 class Run:
     path: Path
     classes: list[str] = field(default_factory=lambda: ["nodule"])
+    activation: str = "sigmoid"
     threshold: float = 0.5
     checkpoint_sha256: str | None = "abc"
 

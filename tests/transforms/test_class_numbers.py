@@ -37,4 +37,4 @@ def test_items_keep_their_metadata() -> None:
 
 def test_another_activation_is_refused() -> None:
     with pytest.raises(UserError, match="sigmoid or softmax"):
-        class_numbers(torch.rand(1, 2, 2), threshold=0.5, activation="tanh")  # type: ignore[arg-type]
+        class_numbers(torch.rand(1, 2, 2), threshold=0.5, activation="tanh")
