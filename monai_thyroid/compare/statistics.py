@@ -205,19 +205,20 @@ def compare_architectures(
 ) -> Comparison:
     """Compare the recipes: would they come out the same on other patients after training anew?
 
-    Two-way random effects, groups by seeds. With ``y[a, s, g]`` the mean of group g under seed s of network a, the
+    Two-way random effects, groups by seeds, of the means ``y[a, s, g]`` of group g under seed s of network a. The
     difference of two networks has the variance ::
 
-        s2(groups of the seed-averaged difference) / G + [s2(seeds of the first) + s2(seeds of the second)] / S
+        s2(groups) / G + max(s2(seeds) / S - ms(residual) / (S G), 0)
 
-    where the last two are variances of a seed's mean over all groups. The chance variation of one group under one
-    seed is counted in both parts, which is at most its mean square / (S G) too much and keeps the variance positive.
-    t test and 95 % interval with Satterthwaite's degrees of freedom (Biometrics 1946), two-sided, Holm over all
-    pairs. Seed 0 of one network and seed 0 of another share the split and nothing else: they are not paired.
-    Each network has a seed variance of its own, because one that often collapses must not lend it to the others.
+    with ``s2(groups)`` the variance over groups of the seed-averaged difference, ``s2(seeds)`` the variances over
+    seeds of the mean over groups, added for the two networks, and ``ms(residual)`` their mean squares of what
+    groups and seeds do not explain, which the first two both contain. ``s2(seeds)`` is the pair's own or that of
+    all networks together, whichever is larger: that of a few trainings is too small too often, and that of all is
+    too small for a network that often collapses. t test and 95 % interval with Satterthwaite's degrees of freedom
+    (Biometrics 1946), in which ``s2(seeds)`` has the 2 (S - 1) of the pair; two-sided, Holm over all pairs. Seed 0
+    of one network and seed 0 of another share the split and nothing else: they are not paired.
 
-    Effect: the difference over the spread from group to group and from training to training,
-    ``sqrt(s2(groups) + s2(seeds of the first) + s2(seeds of the second))``.
+    Effect: the difference over the spread of one group in one training each, from the same variances.
 
     A t test has no smallest p. ``smallest_adjusted_p`` is that of the narrower question about the weights, which a
     claim about architectures includes.
@@ -240,40 +241,46 @@ def compare_architectures(
     order = np.argsort(-scores.mean(axis=(1, 2)), kind="stable")
     scores, names = scores[order], [names[i] for i in order]
     n_groups = scores.shape[2]
-    by_group = scores.mean(axis=1)
-    seed_variance = scores.mean(axis=2).var(axis=1, ddof=1)
+    by_group, by_seed = scores.mean(axis=1), scores.mean(axis=2)
+    seed_variance = by_seed.var(axis=1, ddof=1)
+    residual = scores - by_group[:, None] - by_seed[..., None] + by_seed.mean(axis=1)[:, None, None]
+    shared = (residual**2).sum(axis=(1, 2)) / (max(n_groups - 1, 1) * (n_seeds - 1)) / n_groups
 
     chosen = list(combinations(range(len(names)), 2))
+    # Pairs first, then each network by itself.
+    parts = np.array([np.isin(range(len(names)), pair) for pair in [*chosen, *((i,) for i in range(len(names)))]])
+    differences = np.stack([*(by_group[i] - by_group[j] for i, j in chosen), *by_group]).round(_DECIMALS)
+    p, low, high, effects = _t_tests(
+        differences,
+        seed_variance=np.maximum(parts @ seed_variance, parts.sum(axis=1) * seed_variance.mean()) / n_seeds,
+        shared=parts @ shared / n_seeds,
+        n_seeds=n_seeds,
+        freedom=parts.sum(axis=1) * (n_seeds - 1),
+    )
     smallest, refusals = _attainable(len(names), n_groups)
-    differences = [(by_group[i] - by_group[j]).round(_DECIMALS) for i, j in chosen]
-    tests = [
-        _t_test(difference, seed_variance[[i, j]], n_seeds)
-        for (i, j), difference in zip(chosen, differences, strict=True)
-    ]
-    adjusted = _holm([p for p, _, _ in tests])
+    adjusted = _holm(p[: len(chosen)])
     pairs = [
         _pair(
             names[i],
             names[j],
-            difference,
-            limits=tests[at][1],
+            differences[at],
+            limits=(low[at], high[at]),
             sign=sign,
-            p=tests[at][0],
+            p=float(p[at]),
             p_adjusted=adjusted[at],
-            effect=tests[at][2],
+            effect=float(effects[at]),
             effect_name="standardised difference",
             allowed=not refusals,
         )
-        for at, ((i, j), difference) in enumerate(zip(chosen, differences, strict=True))
+        for at, (i, j) in enumerate(chosen)
     ]
-    alone = [_t_test(by_group[i], seed_variance[[i]], n_seeds)[1] for i in range(len(names))]
     return Comparison(
         question="architectures",
         method="t test of two-way random effects, groups by seeds, with Satterthwaite's degrees of freedom, two-sided, "
         "Holm's correction over all pairs; 95 % intervals by the same t.",
         networks=names,
         means={name: float(sign * score.mean()) for name, score in zip(names, by_group, strict=True)},
-        intervals={name: _interval(low, high, sign) for name, (low, high) in zip(names, alone, strict=True)},
+        intervals={name: _interval(low[at], high[at], sign) for at, name in enumerate(names, len(chosen))},
         pairs=pairs,
         n_cases=array.shape[-1],
         n_groups=n_groups,
@@ -415,33 +422,46 @@ def _signed_rank_distribution(doubled: tuple[int, ...]) -> np.ndarray:
     return chances.cumsum()
 
 
-def _t_test(
-    difference: np.ndarray, seed_variances: np.ndarray, n_seeds: int
-) -> tuple[float, tuple[float, float], float]:
-    """p, 95 % limits and standardised effect of a mean over groups, see `compare_architectures`."""
-    n, mean = difference.size, float(difference.mean())
+def _t_tests(
+    differences: np.ndarray, *, seed_variance: np.ndarray, shared: np.ndarray, n_seeds: int, freedom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """p, 95 % limits and standardised effects of means over groups, see `compare_architectures`.
+
+    Args:
+        differences: (tests, groups).
+        seed_variance: (tests,), of the mean, from the seeds.
+        shared: (tests,), of the mean, what the groups' variance has of it already.
+        n_seeds: seeds.
+        freedom: (tests,), degrees of freedom of ``seed_variance``.
+    """
+    n, mean = differences.shape[1], differences.mean(axis=1)
     if n < 2:
-        return np.nan, (np.nan, np.nan), np.nan
-    spread = np.array([difference.var(ddof=1), *seed_variances])
-    parts = spread / [n, *[n_seeds] * len(seed_variances)]
-    variance = float(parts.sum())
-    if variance < 10.0 ** (-2 * _DECIMALS):  # constant: equal, or nothing to test with
-        return (1.0, (mean, mean), 0.0) if abs(mean) < 10.0**-_DECIMALS else (np.nan, (mean, mean), np.nan)
-    freedom = variance**2 / float((parts**2 / [n - 1, *[n_seeds - 1] * len(seed_variances)]).sum())
-    error = variance**0.5
-    half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
-    return p, (mean - half, mean + half), mean / float(spread.sum()) ** 0.5
+        nothing = np.full(len(mean), np.nan)
+        return nothing, nothing, nothing, nothing
+    from_groups, from_seeds = differences.var(axis=1, ddof=1) / n, np.maximum(seed_variance - shared, 0)
+    variance = from_groups + from_seeds
+    constant = variance < 10.0 ** (-2 * _DECIMALS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        degrees = variance**2 / (from_groups**2 / (n - 1) + seed_variance**2 / freedom)
+        p = 2 * stats.t.sf(np.abs(mean) / variance**0.5, degrees)
+        effect = mean / (n * from_groups + n_seeds * from_seeds) ** 0.5
+    half = np.where(constant, 0, stats.t.ppf(1 - ALPHA / 2, degrees) * variance**0.5)
+    # Without any spread: equal, or different with nothing to test it by.
+    equal = np.abs(mean) < 10.0**-_DECIMALS
+    p = np.where(constant, np.where(equal, 1, np.nan), p)
+    effect = np.where(constant, np.where(equal, 0, np.nan), effect)
+    return p, mean - half, mean + half, effect
 
 
-def _holm(p: list[float]) -> list[float]:
+def _holm(p: ArrayLike) -> list[float]:
     """Adjusted p of all pairs; one that could not be tested still counts as a pair, and stays nan."""
-    if not p:
+    array = np.asarray(p, dtype=np.float64)
+    if not array.size:
         return []
     from statsmodels.stats.multitest import multipletests
 
-    adjusted = multipletests(np.nan_to_num(p, nan=1.0), alpha=ALPHA, method="holm")[1]
-    return [float(value) for value in np.where(np.isnan(p), np.nan, adjusted)]
+    adjusted = multipletests(np.nan_to_num(array, nan=1.0), alpha=ALPHA, method="holm")[1]
+    return [float(value) for value in np.where(np.isnan(array), np.nan, adjusted)]
 
 
 def _attainable(n_networks: int, n_groups: int) -> tuple[float, list[str]]:
