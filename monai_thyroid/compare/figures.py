@@ -172,7 +172,7 @@ def case_strips(folder: Path, name: str, *, labels: Sequence[str], values: Seque
             axes.vlines(box["med"], place - 0.31, place + 0.31, color="black", lw=1.8, zorder=3)
             axes.plot(one.mean(), place, "D", color="white", mec="black", mew=0.9, ms=4.5, zorder=4)
         _rows(axes, [f"{label} ({n} without value)" if n else label for label, n in zip(labels, missing, strict=True)])
-        axes.set_xlabel(ylabel)
+        axes.set_xlabel(f"{ylabel} (axis does not begin at 0)" if axes.get_xlim()[0] > 0 else ylabel)
         handles = [
             Line2D([], [], color=_BLUE, ls="none", marker="o", ms=2.5, label="one case"),
             Line2D([], [], color="black", ls="none", marker="|", ms=8, mew=1.8, label="median"),
@@ -182,7 +182,7 @@ def case_strips(folder: Path, name: str, *, labels: Sequence[str], values: Seque
     return name
 
 
-def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence[Mapping[str, float | None]]]]) -> str:
+def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
     """Draw training loss, validation loss and validation Dice: seeds thin, their mean thick, stages marked.
 
     Args:
@@ -194,10 +194,10 @@ def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=label, **_look(index)) for index, label in enumerate(histories)]
-    staged = any(row.get("stage") != run[0].get("stage") for runs in histories.values() for run in runs for row in run)
-    if staged:
-        handles.append(Line2D([], [], ls="none", marker="o", mfc="white", mec="black", ms=4, label="new stage begins"))
-    with _figure(folder, name, PAGE, 2.5 + _legend_height(len(handles), 4)) as figure:
+    starts = sorted({epoch for runs in histories.values() for run in runs for epoch in _stage_starts(run)})
+    if starts:
+        handles.append(Line2D([], [], ls="none", marker="v", color="0.5", ms=4, label="a stage begins"))
+    with _figure(folder, name, PAGE, 2.8 + _legend_height(len(handles), 4)) as figure:
         for axes, (column, title) in zip(
             figure.subplots(1, 3),
             (("train_loss", "Training loss"), ("val_loss", "Validation loss"), ("val_dice", "Validation Dice")),
@@ -206,22 +206,20 @@ def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence
             for index, runs in enumerate(histories.values()):
                 look = _look(index)
                 table = [_column(run, column) for run in runs]
-                for run, values in zip(runs, table, strict=True):
-                    there = [epoch for epoch, value in enumerate(values) if value is not None]
-                    y = [values[epoch] for epoch in there]
-                    thin = {"lw": 0.6, "alpha": 0.55} if len(runs) > 1 else {"lw": 1.4}
-                    lone = {"marker": "o", "ms": 3} if len(there) == 1 else {}
-                    axes.plot([epoch + 1 for epoch in there], y, **look, **thin, **lone)
-                    starts = {epoch for epoch in range(1, len(run)) if run[epoch]["stage"] != run[epoch - 1]["stage"]}
-                    marks = [(epoch + 1, values[epoch]) for epoch in sorted(starts & set(there))]
-                    axes.plot(*zip(*marks, strict=True) if marks else ((), ()), "o", mfc="white", mec=look["color"], ms=3)
-                if len(runs) > 1:
-                    common = min(map(len, table))
-                    shared = [e for e in range(common) if all(values[e] is not None for values in table)]
-                    mean = [float(np.mean([values[epoch] for values in table])) for epoch in shared]
-                    axes.plot([epoch + 1 for epoch in shared], mean, lw=1.6, **look)
+                for values in table:
+                    thin = {"lw": 0.5, "alpha": 0.5} if len(table) > 1 else {"lw": 1.3}
+                    axes.plot(*_measured(values), **look, **thin, marker="o" if len(values) == 1 else None, ms=3)
+                if len(table) > 1:
+                    together = zip(*table, strict=False)  # up to the end of the shortest
+                    mean = [None if None in values else float(np.mean(values)) for values in together]
+                    axes.plot(*_measured(mean), lw=1.3, **look)
+            for epoch in starts:
+                axes.plot(epoch, 1.02, "v", color="0.5", ms=3.5, transform=axes.get_xaxis_transform(), clip_on=False)
+            if not any(_measured(_column(run, column))[0] for runs in histories.values() for run in runs):
+                axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
             axes.set_xlabel("Epoch")
             axes.set_ylabel(title)
+            axes.set_xlim(0, 1 + max((len(run) for runs in histories.values() for run in runs), default=1))
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid()
             if column == "val_dice":
@@ -230,10 +228,22 @@ def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence
     return name
 
 
-def _column(run: Sequence[Mapping[str, float | None]], column: str) -> list[float | None]:
+def _stage_starts(run: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Epochs, counted from 1 through all stages, that begin a stage after the first."""
+    stages = [row["stage"] for row in run]
+    return [epoch + 1 for epoch in range(1, len(run)) if stages[epoch] != stages[epoch - 1]]
+
+
+def _column(run: Sequence[Mapping[str, Any]], column: str) -> list[float | None]:
     """A column of a history, the infinite as NaN."""
     values = [row[column] for row in run]
     return [value if value is None or np.isfinite(value) else float("nan") for value in values]
+
+
+def _measured(values: Sequence[float | None]) -> tuple[list[int], list[float]]:
+    """Epochs from 1 with a value, and their values."""
+    pairs = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+    return [epoch for epoch, _ in pairs], [value for _, value in pairs]
 
 
 def paired_differences(
@@ -290,14 +300,19 @@ def confusion_matrices(folder: Path, name: str, *, matrices: Mapping[str, np.nda
     cell = min(0.62, (width - 1.0) / columns / classes)
     with _figure(folder, name, width, lines * (cell * classes + 0.35) + 0.8) as figure:
         grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        for axes in grid.flat[len(matrices) :]:
-            axes.axis("off")
+        for place, axes in enumerate(grid.flat):
+            # The lowest of each column bears its labels, also where the last line is not full.
+            axes.tick_params(labelbottom=place + columns >= len(matrices))
+            axes.axis("on" if place < len(matrices) else "off")
         for axes, (label, matrix) in zip(grid.flat, matrices.items(), strict=False):
             counts = np.asarray(matrix, float)
             total = counts.sum(axis=1, keepdims=True)
             shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-            _cells(axes, shares, [[f"{s:.3f}\n{_short(n)}" if s == s else f"–\n{_short(n)}" for s, n in
-                   zip(*both, strict=True)] for both in zip(shares, counts, strict=True)])  # fmt: skip
+            texts = np.empty(counts.shape, dtype=object)
+            for cell_of, count in np.ndenumerate(counts):
+                share = shares[cell_of]
+                texts[cell_of] = f"{'–' if np.isnan(share) else f'{share:.3f}'}\n{_short(count)}"
+            _cells(axes, shares, texts)
             axes.set_title(label)
             axes.set_xticks(range(classes), names)
             axes.set_yticks(range(classes), names, rotation=90, va="center")
@@ -314,13 +329,12 @@ def _short(count: float) -> str:
     return f"{count:.0f}"
 
 
-def _cells(axes: Any, shades: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
+def _cells(axes: Any, shades: np.ndarray, texts: np.ndarray) -> None:
     """Draw a table of 0 to 1, dark for much, with a text in every cell; NaN is white."""
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, line in enumerate(texts):
-        for column, text in enumerate(line):
-            colour = "white" if shades[row, column] > 0.6 else "black"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    for (row, column), text in np.ndenumerate(texts):
+        colour = "white" if shades[row, column] > 0.72 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     height, width = shades.shape
@@ -364,8 +378,8 @@ def critical_difference(
         for bar in bars:
             level = next((n for n, end in enumerate(levels) if end < bar[0]), len(levels))
             levels[level : level + 1] = [bar[-1]]
-            axes.plot(bar, [0.5 + 0.45 * level] * len(bar), "-o", color=_VERMILION, lw=2.5, ms=4.5, zorder=3)
-        top = 0.5 + 0.45 * len(levels) + 0.4
+            axes.plot(bar, [0.5 + 0.55 * level] * len(bar), "-o", color=_VERMILION, lw=2.5, ms=4.5, zorder=3)
+        top = 0.5 + 0.55 * len(levels) + 0.4
         for place, label in enumerate(ranked):
             rank, left = average_ranks[label], place < half
             y = top + 0.85 * (place if left else len(ranked) - 1 - place)
@@ -392,7 +406,7 @@ def critical_difference(
     return name
 
 
-_LEVELS = ((0.001, "p < 0.001", "< .001", 0.95), (0.01, "p < 0.01", "< .01", 0.65), (0.05, "p < 0.05", "< .05", 0.3))
+_LEVELS = ((0.001, "< 0.001", 0.95), (0.01, "< 0.01", 0.6), (0.05, "< 0.05", 0.3), (np.inf, "n.s.", 0.06))
 
 
 def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjusted: np.ndarray) -> str:
@@ -406,21 +420,18 @@ def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjust
     """
     size = len(labels)
     width = COLUMN if size <= 4 else PAGE
-    shades, texts = np.zeros((size, size)), [[""] * size for _ in labels]
-    for row, column in np.ndindex(size, size):
+    shades = np.full((size, size), np.nan)
+    texts = np.full((size, size), "", dtype=object)
+    for row, column in np.argwhere(~np.eye(size, dtype=bool)):
         p = p_adjusted[row, column]
-        hit = next(((text, shade) for limit, _, text, shade in _LEVELS if p < limit), ("n.s.", 0.06))
-        if row == column:
-            hit = ("", np.nan)
-        elif np.isnan(p):
-            hit = ("no test", np.nan)
-        texts[row][column], shades[row, column] = hit
+        hit = ("no test", np.nan) if np.isnan(p) else next(level[1:] for level in _LEVELS if p < level[0])
+        texts[row, column], shades[row, column] = hit
     with _figure(folder, name, width, 0.26 * size + 1.5) as figure:
         axes = figure.subplots()
         _cells(axes, shades, texts)
         axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(size), labels)
-        axes.set_xlabel("Adjusted p; n.s.: not significant, p ≥ .05")
+        axes.set_xlabel("Adjusted p; n.s.: not significant, p ≥ 0.05")
     return name
 
 
@@ -451,6 +462,7 @@ def reliability_diagram(
             handles.append(Line2D([], [], label=label, **look))
         reliability.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="Observed share of foreground")
         amount.set(xlim=(0, 1), yscale="log", ylabel="Share of pixels (log scale)", box_aspect=1)
+        amount.yaxis.set_major_formatter("{x:g}")
         for axes in (reliability, amount):
             axes.set_xlabel("Predicted probability")
             axes.grid()
@@ -516,13 +528,15 @@ def shift_heatmap(
     table = np.asarray(values, float)
     with _figure(folder, name, COLUMN if len(columns) <= 3 else PAGE, 0.24 * len(rows) + 1.3) as figure:
         axes = figure.subplots()
-        _cells(axes, table, [["–" if np.isnan(value) else f"{value:.3f}" for value in line] for line in table])
+        texts = np.array([["–" if np.isnan(value) else f"{value:.3f}" for value in line] for line in table])
+        _cells(axes, table, texts)
         for row, column in np.argwhere(in_domain):
             axes.add_patch(
                 Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, fill=False, ec=_VERMILION, lw=1.8, zorder=3)
             )
         axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), rows)
+        axes.set_xlabel("Dice on the dataset")
         handles = [Patch(fill=False, ec=_VERMILION, lw=1.8, label="tested on the dataset of its training")]
         _legend(figure, handles, 1)
     return name
@@ -545,6 +559,7 @@ class Panel:
     title: str
 
 
+_MISS, _FALSE_ALARM = "////", "ooo"
 _ABREAST = 5  # more would be too small to judge
 
 
@@ -563,23 +578,25 @@ def gallery(folder: Path, name: str, *, rows: Sequence[Sequence[Panel]]) -> str:
 
     lines = [row[start : start + _ABREAST] for row in rows for start in range(0, len(row), _ABREAST)]
     columns = max(map(len, lines))
-    width = PAGE / columns
-    titles = [[_broken(panel.title, int(width / 0.066)) for panel in line] for line in lines]
+    page = COLUMN if columns == 1 else PAGE
+    width = page / columns - 0.08
+    titles = [[_broken(panel.title, int(width / 0.06)) for panel in line] for line in lines]
     heights = [
         width * min(1.5, max(panel.image.shape[0] / panel.image.shape[1] for panel in line))
         + 0.12 * max(title.count("\n") + 1 for title in heads)
-        + 0.1
+        + 0.08
         for line, heads in zip(lines, titles, strict=True)
     ]
-    with _figure(folder, name, PAGE, sum(heights) + 0.35) as figure:
+    with _figure(folder, name, page, sum(heights) + (0.35 if columns > 1 else 0.5)) as figure:
         grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
         for axes in grid.flat:
             axes.axis("off")
+            axes.set_anchor("N")
         for line, heads, places in zip(lines, titles, grid, strict=True):
             for panel, title, axes in zip(line, heads, places, strict=False):
                 axes.imshow(panel.image, cmap="gray", vmin=0, vmax=1)
-                _region(axes, panel.reference & ~panel.prediction, "////", _REFERENCE)
-                _region(axes, panel.prediction & ~panel.reference, "....", _PREDICTION)
+                _region(axes, panel.reference & ~panel.prediction, _MISS, _REFERENCE)
+                _region(axes, panel.prediction & ~panel.reference, _FALSE_ALARM, _PREDICTION)
                 _outline(axes, panel.reference, _REFERENCE, "solid")
                 _outline(axes, panel.prediction, _PREDICTION, "dashed")
                 axes.set_title(title, fontsize=7, pad=2)
@@ -588,16 +605,18 @@ def gallery(folder: Path, name: str, *, rows: Sequence[Sequence[Panel]]) -> str:
             [
                 Line2D([], [], color=_REFERENCE, label="reference"),
                 Line2D([], [], color=_PREDICTION, ls="dashed", label="prediction"),
-                Patch(fc="0.25", ec=_REFERENCE, hatch="////", lw=0, label="miss (reference only)"),
-                Patch(fc="0.25", ec=_PREDICTION, hatch="....", lw=0, label="false alarm (prediction only)"),
+                Patch(fc="0.25", ec=_REFERENCE, hatch=_MISS, lw=0, label="miss (reference only)"),
+                Patch(fc="0.25", ec=_PREDICTION, hatch=_FALSE_ALARM, lw=0, label="false alarm (prediction only)"),
             ],
-            4,
+            2 if columns == 1 else 4,
         )
     return name
 
 
 def _broken(title: str, width: int) -> str:
-    return "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, width) or [""])
+    """Break between words, and a word only where it alone is too long."""
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, width, break_long_words=False)]
+    return "\n".join(line[start : start + width] for line in lines for start in range(0, len(line), width))
 
 
 def _border(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -618,7 +637,8 @@ def _outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
 
 def _region(axes: Any, mask: np.ndarray, hatch: str, colour: str) -> None:
     if mask.any():
-        area = axes.contourf(*_border(mask), levels=[0.5, 2], colors="none", hatches=[hatch])
+        # A darker ground, on which the hatching is seen also in a bright image.
+        area = axes.contourf(*_border(mask), levels=[0.5, 2], colors=[(0, 0, 0, 0.4)], hatches=[hatch])
         area.set_edgecolor(colour)
         area.set_linewidth(0)
         _fit(axes, mask)
