@@ -64,6 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     phantom.set_defaults(function=_phantom)
 
+    new = commands.add_parser("new", help="write a bundle for your own images and masks", allow_abbrev=False)
+    new.add_argument("name", metavar="NAME", help="of the bundle, and of the folder it is written to")
+    new.add_argument("--images", metavar="DIR", required=True)
+    new.add_argument("--masks", metavar="DIR", required=True, help="files of the same names, or with _mask at the end")
+    new.add_argument(
+        "--groups-from", metavar="REGEX", help=r"finds the patient in an image's name, as '^(\d+)_' in 17_3.png"
+    )
+    new.add_argument("--classes", metavar="A,B", help="names of the mask's numbers 1, 2, ... (default: found out)")
+    new.add_argument("--output", metavar="DIR", default="bundles", help="default %(default)s")
+    new.set_defaults(function=_new)
+
     networks = commands.add_parser(
         "networks", help="measure the networks of the menu: size, work, memory, exports", allow_abbrev=False
     )
@@ -80,6 +91,32 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--split_file", metavar="FILE", help="a split.json to look for leakage in")
     audit.add_argument("--output", metavar="FILE", help="write a page with pictures (HTML) as well")
     audit.set_defaults(function=_audit)
+
+    compare = commands.add_parser(
+        "compare",
+        help="train networks with several seeds and write the report of which is better",
+        usage="monai-thyroid compare CONFIG --networks NAME,... --output DIR [OPTION ...] [--ID VALUE ...]",
+        description="Whatever else is given as --ID VALUE is an option of every run. The same command goes on where it "
+        "was stopped. --overwrite true trains anew what was trained with other settings.",
+        allow_abbrev=False,
+    )
+    compare.add_argument("config", metavar="CONFIG", help="a bundle's train.yaml")
+    compare.add_argument("--networks", required=True, metavar="NAME,...", help="names in the bundle's menu")
+    compare.add_argument("--seeds", default="0,1,2", metavar="N,...", help="default %(default)s")
+    compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
+    compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
+    compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
+    compare.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine (default %(default)s)")
+    compare.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
+    )
+    compare.add_argument(
+        "--address",
+        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
+    )
+    compare.add_argument("--cpus", type=float, default=1, help="of each run on Ray (default %(default)g)")
+    compare.add_argument("--gpus", type=float, help="of each run on Ray (default 1 where the device is CUDA, else 0)")
+    compare.set_defaults(function=_compare, takes_overrides=True)
     return parser
 
 
@@ -110,6 +147,23 @@ def _phantom(options: argparse.Namespace) -> int:
     return 0
 
 
+def _new(options: argparse.Namespace) -> int:
+    from monai_thyroid.bundles import new_bundle
+
+    bundle = new_bundle(
+        options.name,
+        images=options.images,
+        masks=options.masks,
+        group_pattern=options.groups_from,
+        classes=None if options.classes is None else [name.strip() for name in options.classes.split(",")],
+        output=options.output,
+    )
+    print(f"{bundle.path}: written", *(f"  {fact}" for fact in bundle.found), sep="\n")
+    print(*(f"Warning: {warning}" for warning in bundle.warnings), sep="\n", file=sys.stderr)
+    print("Next:", *(f"  {command}" for command in bundle.commands), sep="\n")
+    return 0
+
+
 def _networks(options: argparse.Namespace) -> int:
     from monai_thyroid.files import atomic_path
     from monai_thyroid.networks.table import network_table, render_page, render_text
@@ -134,6 +188,44 @@ def _audit(options: argparse.Namespace) -> int:
     )
     print(audit.text)
     return 1 if audit.falsifies else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from monai_thyroid.runs.matrix import Ray, plan
+
+    if options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: give at least 1")
+    ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
+    matrix = plan(
+        options.config,
+        networks=_listed(options.networks),
+        seeds=_numbers("--seeds", options.seeds),
+        folds=options.folds,
+        output=options.output,
+        overrides=_overrides(options.rest),
+        elsewhere=ray is not None,
+    )
+    print(matrix.table(at_once=options.jobs), flush=True)
+    if options.plan:
+        return 0
+    try:
+        failures = matrix.execute(at_once=options.jobs, ray=ray)
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on") from None
+    for name, lines in failures.items():
+        print(f"\n{name} failed:\n{lines}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in _listed(text)]
+    except ValueError:
+        raise UserError(f"{option} {text}: give whole numbers, such as 0,1,2") from None
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
