@@ -85,7 +85,12 @@ def _rows(axes: Any, labels: Sequence[str]) -> None:
 
 
 def _look(index: int) -> dict[str, Any]:
-    return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _STYLES[index % len(_STYLES)]}
+    return {
+        "color": _COLOURS[index % len(_COLOURS)],
+        "linestyle": _STYLES[index % len(_STYLES)],
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "markersize": 3.5,
+    }
 
 
 def _legend(figure: Any, handles: Sequence[Any], columns: int) -> None:
@@ -206,13 +211,14 @@ def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence
             for index, runs in enumerate(histories.values()):
                 look = _look(index)
                 table = [_column(run, column) for run in runs]
-                for values in table:
-                    thin = {"lw": 0.5, "alpha": 0.5} if len(table) > 1 else {"lw": 1.3}
-                    axes.plot(*_measured(values), **look, **thin, marker="o" if len(values) == 1 else None, ms=3)
                 if len(table) > 1:
-                    together = zip(*table, strict=False)  # up to the end of the shortest
-                    mean = [None if None in values else float(np.mean(values)) for values in together]
-                    axes.plot(*_measured(mean), lw=1.3, **look)
+                    for values in table:
+                        axes.plot(*_measured(values), **{**look, "marker": None}, lw=0.5, alpha=0.5)
+                together = zip(*table, strict=False)  # up to the end of the shortest
+                x, y = _measured([None if None in values else float(np.mean(values)) for values in together])
+                # A marker now and then tells the networks apart in grey.
+                step = max(1, len(x) // 6)
+                axes.plot(x, y, lw=1.2, markevery=(index % step, step), **look)
             for epoch in starts:
                 axes.plot(epoch, 1.02, "v", color="0.5", ms=3.5, transform=axes.get_xaxis_transform(), clip_on=False)
             if not any(_measured(_column(run, column))[0] for runs in histories.values() for run in runs):
@@ -455,7 +461,7 @@ def reliability_diagram(
         for index, (label, (confidence, frequency, count)) in enumerate(curves.items()):
             there = np.asarray(count) > 0
             x = np.asarray(confidence)[there]
-            look = {**_look(index), "marker": _MARKERS[index % len(_MARKERS)], "ms": 3.5, "lw": 1}
+            look = {**_look(index), "lw": 1}
             reliability.plot(x, np.asarray(frequency)[there], **look)
             share = np.asarray(count, float)[there]
             amount.plot(x, share / max(share.sum(), 1), **look)
@@ -524,20 +530,21 @@ def shift_heatmap(
         in_domain: bool, (rows, columns).
     """
     from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patheffects import withStroke
 
     table = np.asarray(values, float)
     with _figure(folder, name, COLUMN if len(columns) <= 3 else PAGE, 0.24 * len(rows) + 1.3) as figure:
         axes = figure.subplots()
         texts = np.array([["–" if np.isnan(value) else f"{value:.3f}" for value in line] for line in table])
         _cells(axes, table, texts)
+        # Black within white is seen on every shade.
+        frame: dict[str, Any] = {"fill": False, "path_effects": [withStroke(linewidth=3.2, foreground="white")]}
         for row, column in np.argwhere(in_domain):
-            axes.add_patch(
-                Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, fill=False, ec=_VERMILION, lw=1.8, zorder=3)
-            )
+            axes.add_patch(Rectangle((column - 0.46, row - 0.4), 0.92, 0.8, lw=1.2, ec="black", zorder=3, **frame))
         axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), rows)
         axes.set_xlabel("Dice on the dataset")
-        handles = [Patch(fill=False, ec=_VERMILION, lw=1.8, label="tested on the dataset of its training")]
+        handles = [Patch(fill=False, ec="black", lw=1.2, label="tested on the dataset of its training")]
         _legend(figure, handles, 1)
     return name
 
