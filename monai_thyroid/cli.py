@@ -159,7 +159,8 @@ def _new(options: argparse.Namespace) -> int:
         output=options.output,
     )
     print(f"{bundle.path}: written", *(f"  {fact}" for fact in bundle.found), sep="\n")
-    print(*(f"Warning: {warning}" for warning in bundle.warnings), sep="\n", file=sys.stderr)
+    for warning in bundle.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
     print("Next:", *(f"  {command}" for command in bundle.commands), sep="\n")
     return 0
 

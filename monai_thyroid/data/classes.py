@@ -85,7 +85,7 @@ def found_classes(
     limit = max(MOST_CLASSES, len(names or ()))
     labels = list(dict.fromkeys(item["label"] for item in listing.items))
     found = map_files(functools.partial(_levels, limit=limit), labels, "Looking for classes")
-    return _named(_number(found, limit, numbered=names is not None, root=root), names, str(root))
+    return _named(_number(found, limit, most=None if names is None else len(names), root=root), names, str(root))
 
 
 def _named(number: int, names: Sequence[str] | None, where: str) -> list[str]:
@@ -127,8 +127,8 @@ def _numbers(values: Sequence[float] | np.ndarray | frozenset[float], limit: int
     return all(0 <= value <= limit and value == int(value) for value in values)
 
 
-def _number(found: Sequence[_Levels], limit: int, *, numbered: bool, root: Path) -> int:
-    """How many classes; an error where the masks do not tell."""
+def _number(found: Sequence[_Levels], limit: int, *, most: int | None, root: Path) -> int:
+    """How many classes, ``most`` if that is known; an error where the masks do not tell."""
     hint = "say which classes there are (classes), or make the masks alike"
     read = [one for one in found if not one.unreadable]
     if not read:
@@ -158,7 +158,7 @@ def _number(found: Sequence[_Levels], limit: int, *, numbered: bool, root: Path)
             )
         number = int(max(numbers))
         lacking = set(range(1, number + 1)) - numbers
-        if lacking and not numbered:
+        if lacking and most is None:
             raise UserError(
                 f"dataset_dir {root}: its masks hold {', '.join(f'{value:g}' for value in sorted(numbers))} but not "
                 f"{', '.join(map(str, sorted(lacking)))}; {hint}"
@@ -171,6 +171,6 @@ def _number(found: Sequence[_Levels], limit: int, *, numbered: bool, root: Path)
             f"dataset_dir {root}: its masks have neither two levels nor class numbers 0, 1, 2, ... up to "
             f"{limit}; {other[0].path}: {other[0].problem}"
         )
-    if numbers == {0.0}:
+    if numbers == {0.0} and most != 1:
         raise UserError(f"dataset_dir {root}: every mask is empty, so they do not tell the classes; {hint}")
     return 1

@@ -139,6 +139,10 @@ def test_what_cannot_be_told_is_asked(tmp_path: Path, masks: list[np.ndarray | I
         found_classes(dataset(tmp_path, masks, suffix))
 
 
+def test_one_class_is_told_without_a_look(tmp_path: Path) -> None:
+    assert found_classes(dataset(tmp_path, [disc([0, 0])]), names=["lesion"]) == ["lesion"]
+
+
 def test_a_thin_rim_without_a_palette_is_a_class(tmp_path: Path) -> None:
     assert found_classes(dataset(tmp_path, [thin()])) == ["class_1", "class_2"]
 
