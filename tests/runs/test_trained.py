@@ -74,6 +74,7 @@ def run(tmp_path: Path, scans: Path) -> Path:
         "dataset_dir": str(scans),
         "data_hash": datalist.inspect().data_hash,
         "classes": ["nodule"],
+        "activation": "sigmoid",
         "threshold": 0.4,
         "checkpoint_sha256": sha256_file(folder / "model.pt"),
     }
