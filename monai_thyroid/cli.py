@@ -92,6 +92,23 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--output", metavar="FILE", help="write a page with pictures (HTML) as well")
     audit.set_defaults(function=_audit)
 
+    report = commands.add_parser(
+        "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a folder above run folders")
+    report.add_argument("--output", metavar="DIR", required=True, help="a new folder, or an older report's")
+    report.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        help="how much worse than the best a network may be and still be recommended (default %(default)s)",
+    )
+    report.add_argument("--metric", default="dice", help="dice, iou, nsd, hd95 or asd (default %(default)s)")
+    report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
+    report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
+    report.add_argument("--no-images", action="store_true", help="leave every patient image out")
+    report.set_defaults(function=_report)
+
     compare = commands.add_parser(
         "compare",
         help="train networks with several seeds and write the report of which is better",
@@ -227,6 +244,22 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(word) for word in _listed(text)]
     except ValueError:
         raise UserError(f"{option} {text}: give whole numbers, such as 0,1,2") from None
+
+
+def _report(options: argparse.Namespace) -> int:
+    from monai_thyroid.compare import make_report
+
+    page = make_report(
+        options.runs,
+        output=options.output,
+        margin=options.margin,
+        metric=options.metric,
+        part=options.part,
+        force=options.force,
+        images=not options.no_images,
+    )
+    print(f"Report: {page}")
+    return 0
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:

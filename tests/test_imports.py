@@ -20,7 +20,7 @@ MAY_KNOW = {
     "data": {"transforms"},
     "runs": {"data", "metrics", "transforms"},
     "bundles": {"data"},
-    "compare": set(),
+    "compare": {"metrics"},
     "deploy": set(),
     "cli": {"networks", "transforms", "metrics", "data", "bundles", "runs", "compare", "deploy"},
     "__main__": {"cli"},
@@ -122,6 +122,13 @@ def test_the_package_itself_pulls_in_nothing_heavy() -> None:
     assert "monai_thyroid" in before
     assert "monai_thyroid.cli" in more
     assert not (before | more) & heavy
+
+
+def test_the_comparison_pulls_in_no_torch() -> None:
+    """Reports are made where nothing is trained; the metrics it knows stand on numpy and scipy."""
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.compare, monai_thyroid.compare.report")
+    assert "monai_thyroid.metrics.summary" in more
+    assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", "jinja2", *OPTIONAL}
 
 
 def test_networks_data_and_runs_pull_in_no_optional_package() -> None:

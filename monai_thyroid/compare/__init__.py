@@ -1,1 +1,29 @@
 """Comparison of finished runs: statistics, figures and one report, from run folders alone, without torch."""
+
+from __future__ import annotations
+
+from monai_thyroid.compare.reading import Run, Unusable, find_runs
+from monai_thyroid.compare.report import REPORT_METRICS, build, make_report
+from monai_thyroid.compare.statistics import (
+    Comparison,
+    Pair,
+    bootstrap_mean,
+    compare_architectures,
+    compare_weights,
+    rank_stability,
+)
+
+__all__ = [
+    "REPORT_METRICS",
+    "Comparison",
+    "Pair",
+    "Run",
+    "Unusable",
+    "bootstrap_mean",
+    "build",
+    "compare_architectures",
+    "compare_weights",
+    "find_runs",
+    "make_report",
+    "rank_stability",
+]

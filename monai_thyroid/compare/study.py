@@ -1,0 +1,327 @@
+"""What is compared with what: the cases, groups and seeds of one dataset, part and class, and the two comparisons."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from monai_thyroid.compare.judge import Verdict, copies, verdict
+from monai_thyroid.compare.reading import Evaluation, Run
+from monai_thyroid.compare.statistics import Comparison, compare_architectures, compare_weights, rank_stability
+from monai_thyroid.errors import UserError
+
+__all__ = ["Analysis", "Entry", "Study", "analyse", "make_study"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network trained with one seed: one run, or one a fold.
+
+    Attributes:
+        network: its name in the report.
+        seed: of the training.
+        runs: by fold.
+        evaluations: of each run, on the part that is compared.
+        rows: of cases.csv, of the class and cases of the study, of all runs.
+    """
+
+    network: str
+    seed: int
+    runs: list[Run] = field(repr=False)
+    evaluations: list[Evaluation] = field(repr=False)
+    rows: list[dict[str, Any]] = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """Such as ``unet seed 0``."""
+        return f"{self.network} seed {self.seed}"
+
+    @property
+    def best_validation(self) -> float | None:
+        """Best validation Dice of an epoch, mean over the folds; None where a run has none."""
+        found = [value for run in self.runs if (value := run.best_validation) is not None]
+        return float(np.mean(found)) if len(found) == len(self.runs) else None
+
+    def values(self, metric: str, cases: Sequence[str]) -> np.ndarray:
+        """One score a case, (cases,); the mean over the folds that scored it."""
+        scores = defaultdict(list)
+        for row in self.rows:
+            scores[row["case"]].append(float(row[metric]))
+        return np.array([np.mean(scores[case]) for case in cases])
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs of one dataset, scored on one part of it, in one class.
+
+    Attributes:
+        dataset: that the runs were trained on.
+        name: of the class.
+        part: that was scored.
+        entries: by network and seed, in this order.
+        cases: scored by every entry.
+        groups: of each case.
+        folds: how the cases of several folds relate; ``"none"`` without folds.
+        notes: sentences on what was left out.
+    """
+
+    dataset: str
+    name: str
+    part: str
+    entries: dict[tuple[str, int], Entry]
+    cases: list[str]
+    groups: list[str]
+    folds: Literal["none", "disjoint", "shared"]
+    notes: list[str]
+
+    @property
+    def networks(self) -> list[str]:
+        """By name."""
+        return sorted({network for network, _ in self.entries})
+
+    def of(self, network: str) -> list[Entry]:
+        """The entries of a network, by seed."""
+        return [entry for (name, _), entry in self.entries.items() if name == network]
+
+
+def make_study(runs: Sequence[Run], *, name: str, part: str, labels: Mapping[Path, str]) -> Study:
+    """Bring the runs of one dataset to the same cases.
+
+    Args:
+        runs: that `comparability` lets pass, or that are compared by force.
+        name: of the class.
+        part: that was scored; every run must have an evaluation of it.
+        labels: of each run folder, the network's name in the report.
+
+    Raises:
+        UserError: no case is common to all runs, folds overlap in part, or no network has all folds.
+    """
+    where = f"dataset {runs[0].dataset}, part {part}"
+    scored = {run.path: run.evaluations[f"{run.dataset}-{part}"] for run in runs}
+    rows = {run.path: {row["case"]: row for row in scored[run.path].of_class(name)} for run in runs}
+    failed = {case for of_run in rows.values() for case, row in of_run.items() if row["error"]}
+    notes = []
+    if failed:
+        notes.append(
+            f"{len(failed)} cases could not be scored in every run and are left out of every figure: "
+            f"{', '.join(sorted(failed)[:10])}{' ...' if len(failed) > 10 else ''}."
+        )
+
+    folds = sorted({run.fold for run in runs}, key=lambda fold: -1 if fold is None else fold)
+    by_fold: dict[int | None, list[str]] = {}
+    for fold in folds:
+        of_fold = [rows[run.path] for run in runs if run.fold == fold]
+        shared = set.intersection(*map(set, of_fold)) - failed
+        by_fold[fold] = sorted(shared)
+        if other := len(set.union(*map(set, of_fold)) - failed - shared):
+            notes.append(f"{other} cases were not scored by every run and are left out of every figure.")
+    everything = [case for cases in by_fold.values() for case in cases]
+    kind: Literal["none", "disjoint", "shared"] = "none"
+    if len(folds) > 1:
+        if len(set(everything)) == len(everything):
+            kind = "disjoint"
+        elif all(cases == by_fold[folds[0]] for cases in by_fold.values()):
+            kind = "shared"
+        else:
+            raise UserError(f"{where}: the folds share some of their cases and not others; give runs of one plan")
+    if not everything:
+        raise UserError(f"{where}: no case was scored by every run, so nothing can be compared, not even by --force")
+
+    members: dict[tuple[str, int], list[Run]] = defaultdict(list)
+    for run in runs:
+        members[labels[run.path], run.seed].append(run)
+    entries = {}
+    for (network, seed), own in sorted(members.items()):
+        lacking = [str(fold) for fold in folds if fold not in {run.fold for run in own}]
+        if lacking:
+            notes.append(f"{network} seed {seed} lacks fold {', '.join(lacking)} and is left out.")
+            continue
+        own = sorted(own, key=lambda run: -1 if run.fold is None else run.fold)
+        kept = [rows[run.path][case] for run in own for case in by_fold[run.fold]]
+        entries[network, seed] = Entry(network, seed, own, [scored[run.path] for run in own], kept)
+    if not entries:
+        raise UserError(f"{where}: no network has runs of all folds; give the missing ones, or one fold only")
+    group_of = {row["case"]: str(row["group"]) for entry in reversed(entries.values()) for row in entry.rows}
+    cases = sorted(set(everything))
+    return Study(runs[0].dataset, name, part, entries, cases, [group_of[case] for case in cases], kind, notes)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A study, judged and compared.
+
+    Attributes:
+        study: what was compared.
+        metric: by which score.
+        larger_is_better: False for distances.
+        verdicts: of entries that have collapsed or are copies.
+        compared: networks that are ranked.
+        apart: networks that are set apart, and why.
+        chosen: of every network the seed with the best validation Dice.
+        chosen_by: what the choice went by.
+        weights: the chosen weights of the compared networks; None for fewer than two.
+        ranks: shares of resamplings with each rank, of these weights.
+        architectures: None where there are not two networks of two common seeds.
+        architecture_seeds: that are compared.
+        architecture_notes: which networks and seeds were left out, or why the question is not asked.
+    """
+
+    study: Study
+    metric: str
+    larger_is_better: bool
+    verdicts: dict[tuple[str, int], Verdict]
+    compared: list[str]
+    apart: dict[str, str]
+    chosen: dict[str, int]
+    chosen_by: str
+    weights: Comparison | None
+    ranks: dict[str, list[float]]
+    architectures: Comparison | None
+    architecture_seeds: list[int]
+    architecture_notes: list[str]
+
+    @property
+    def order(self) -> list[str]:
+        """The compared networks, best mean of the chosen weights first, then those set apart."""
+        return [*(self.weights.networks if self.weights else self.compared), *self.apart]
+
+    def entry(self, network: str) -> Entry:
+        """The chosen weights of a network."""
+        return self.study.entries[network, self.chosen[network]]
+
+
+def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis | None = None) -> Analysis:
+    """Find what has collapsed, choose weights by validation, and ask both questions.
+
+    Args:
+        study: what is compared.
+        metric: a column of cases.csv.
+        larger_is_better: False for distances.
+        like: an analysis of another part whose verdicts and choices hold here too.
+    """
+    if like:
+        verdicts, compared, apart, chosen, by = like.verdicts, like.compared, like.apart, like.chosen, like.chosen_by
+    else:
+        verdicts = _verdicts(study)
+        compared, apart = [], {}
+        for network in study.networks:
+            bad = [verdicts.get((network, entry.seed)) for entry in study.of(network)]
+            if all(bad):
+                apart[network] = "; ".join(
+                    f"seed {entry.seed}: {one.sentence}"
+                    for entry, one in zip(study.of(network), bad, strict=True)
+                    if one
+                )
+            else:
+                compared.append(network)
+        chosen, by = _choose(study, verdicts)
+
+    def matrix(networks: Sequence[str], seeds: Sequence[int] | None = None) -> np.ndarray:
+        return np.array(
+            [
+                [study.entries[network, seed].values(metric, study.cases) for seed in (seeds or [chosen[network]])]
+                for network in networks
+            ]
+        )
+
+    weights, ranks, architectures = None, {}, None
+    if len(compared) > 1:
+        values = matrix(compared)[:, 0]
+        options: dict[str, Any] = {"groups": study.groups, "larger_is_better": larger_is_better}
+        weights = compare_weights(values, networks=compared, **options)
+        ranks = rank_stability(values, networks=compared, **options)
+    networks, seeds, notes = _balanced(study, compared, verdicts)
+    if seeds:
+        architectures = compare_architectures(
+            matrix(networks, seeds), networks=networks, groups=study.groups, larger_is_better=larger_is_better
+        )
+    return Analysis(
+        study,
+        metric,
+        larger_is_better,
+        verdicts,
+        compared,
+        apart,
+        chosen,
+        by,
+        weights,
+        ranks,
+        architectures,
+        seeds,
+        notes,
+    )
+
+
+def _verdicts(study: Study) -> dict[tuple[str, int], Verdict]:
+    found: dict[tuple[str, int], Verdict] = {}
+    for key, entry in study.entries.items():
+        for run, evaluation in zip(entry.runs, entry.evaluations, strict=True):
+            of_run = [row for row in evaluation.of_class(study.name) if not row["error"]]
+            if one := verdict(of_run):
+                fold = "" if run.fold is None else f"Fold {run.fold}: "
+                found.setdefault(key, Verdict(one.kind, fold + one.sentence))
+    # Collapsed models are all alike and are told apart by their own verdict.
+    others = [entry for key, entry in study.entries.items() if key not in found]
+    for copy, of in copies([entry.rows for entry in others]).items():
+        same = others[of]
+        found[others[copy].network, others[copy].seed] = Verdict(
+            "copy",
+            f"Its pixel counts equal those of {same.title} in all of {len(study.cases)} cases: the same model twice.",
+        )
+    return found
+
+
+def _choose(study: Study, verdicts: Mapping[tuple[str, int], Verdict]) -> tuple[dict[str, int], str]:
+    """The seed of each network by validation alone: a choice by test scores would flatter."""
+    own = {
+        network: [e for e in study.of(network) if not _is_copy(verdicts, e)] or study.of(network)
+        for network in study.networks
+    }
+    if any(entry.best_validation is None for entries in own.values() for entry in entries):
+        return {network: entries[0].seed for network, entries in own.items()}, (
+            "the lowest seed of each network, as not every run has a validation Dice"
+        )
+    chosen = {
+        network: max(entries, key=lambda entry: (entry.best_validation or 0.0, -entry.seed)).seed
+        for network, entries in own.items()
+    }
+    return chosen, "of each network the seed with the best validation Dice of an epoch"
+
+
+def _is_copy(verdicts: Mapping[tuple[str, int], Verdict], entry: Entry) -> bool:
+    one = verdicts.get((entry.network, entry.seed))
+    return one is not None and one.kind == "copy"
+
+
+def _balanced(
+    study: Study, compared: Sequence[str], verdicts: Mapping[tuple[str, int], Verdict]
+) -> tuple[list[str], list[int], list[str]]:
+    """Networks and seeds of which every combination was trained; no seeds where the question cannot be asked."""
+    notes = []
+    seeds = {
+        network: [entry.seed for entry in study.of(network) if not _is_copy(verdicts, entry)] for network in compared
+    }
+    several = [network for network in compared if len(seeds[network]) > 1]
+    if len(compared) < 2:
+        return [], [], ["There are not two networks to compare."]
+    if len(several) < 2:
+        single = ", ".join(f"{network} {len(seeds[network])}" for network in compared)
+        return [], [], [
+            "Not asked: it takes two networks trained with two seeds or more, as the spread from one training to the "
+            f"next is otherwise unknown. Seeds of each network: {single}. Nothing is claimed beyond these weights."
+        ]  # fmt: skip
+    if single_seed := [network for network in compared if network not in several]:
+        notes.append(f"Left out, as trained with one seed only: {', '.join(single_seed)}.")
+    common = sorted(set.intersection(*(set(seeds[network]) for network in several)))
+    if len(common) < 2:
+        told = "; ".join(f"{network} {', '.join(map(str, seeds[network]))}" for network in several)
+        return [], [], [*notes, f"Not asked: the networks have fewer than two seeds in common. Seeds: {told}."]
+    for network in several:
+        if more := [str(seed) for seed in seeds[network] if seed not in common]:
+            notes.append(f"Left out, as not all networks have it: {network} seed {', '.join(more)}.")
+    return several, common, notes
