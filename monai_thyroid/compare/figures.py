@@ -468,7 +468,9 @@ def reliability_diagram(
             handles.append(Line2D([], [], label=label, **look))
         reliability.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="Observed share of foreground")
         amount.set(xlim=(0, 1), yscale="log", ylabel="Share of pixels (log scale)", box_aspect=1)
+        amount.set_ylim(min(0.09, amount.get_ylim()[0]), 1.5)  # always two ticks, as only powers of ten are named
         amount.yaxis.set_major_formatter("{x:g}")
+        amount.yaxis.set_minor_formatter("")
         for axes in (reliability, amount):
             axes.set_xlabel("Predicted probability")
             axes.grid()
