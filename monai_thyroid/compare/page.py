@@ -6,7 +6,7 @@ import base64
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["FOLDS", "METRIC_NAMES", "axis_name", "blocks", "html", "markdown"]
 
@@ -103,7 +103,7 @@ def blocks(content: dict[str, Any]) -> list[Block]:
             _heading(2, "Runs that could not be used"),
             _table(
                 f"{len(content['unusable'])} runs are in no figure of this report.",
-                [("Run folder", None), ("Network", None), ("Seed", None), ("Fold", None), ("Reason", None)],
+                [("Run folder", "long"), ("Network", "text"), ("Seed", "text"), ("Fold", "tight"), ("Reason", "long")],
                 [[one[key] for key in ("path", "network", "seed", "fold", "reason")] for one in content["unusable"]],
             ),
         ]
@@ -146,21 +146,21 @@ def _list(items: Sequence[str]) -> Block:
     return {"kind": "list", "items": list(items)}
 
 
-def _table(
-    caption: str, columns: Sequence[tuple[str, Callable[[Any], str] | None]], rows: Sequence[Sequence[Any]]
-) -> Block:
-    """A column without a form holds text; of the others the value itself is kept to sort by."""
+# How a column is shown: by a form that makes text of its numbers; or it is text that wraps, text that must not, or
+# text so long that it may break anywhere.
+Kind = Callable[[Any], str] | Literal["text", "tight", "long"]
+
+
+def _table(caption: str, columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[Any]]) -> Block:
+    """Of numbers the value itself is kept to sort by."""
     return {
         "kind": "table",
         "caption": caption,
-        "columns": [{"title": title, "number": form is not None} for title, form in columns],
+        "columns": [{"title": title, "kind": "number" if callable(kind) else kind} for title, kind in columns],
         "rows": [
             [
-                {
-                    "text": form(value) if form else ("" if value is None else str(value)),
-                    "value": value if form else None,
-                }
-                for value, (_, form) in zip(row, columns, strict=True)
+                {"text": kind(value), "value": value} if callable(kind) else {"text": str(value), "value": None}
+                for value, (_, kind) in zip(row, columns, strict=True)
             ]
             for row in rows
         ],
@@ -229,7 +229,7 @@ def _claims(comparison: dict[str, Any], section: dict[str, Any]) -> str:
         f", {comparison['n_seeds']} seeds" if comparison["question"] == "architectures" else ""
     )
     if not claims:
-        return f"no network is shown to be better than another ({n}). That does not show that they are equal."
+        return f"No network is shown to be better than another ({n}). That does not show that they are equal."
     told = "; ".join(
         f"{pair['first']} is better than {pair['second']} by {_fine(abs(pair['difference']))} "
         f"(95 % interval {_better(pair['interval'])}, adjusted p {_p(pair['p_adjusted'])})"
@@ -282,7 +282,7 @@ def _recommendation(section: dict[str, Any], *, short: bool = False) -> list[Blo
     found.append(
         _table(
             f"Deficit of each network to the best mean, {axis_name(section)}, on {on}.",
-            [("Network", None), ("Deficit", _fine), ("95 % interval", None), ("Eligible", None)],
+            [("Network", "text"), ("Deficit", _fine), ("95 % interval", "tight"), ("Eligible", "tight")],
             [
                 [row["network"], row["deficit"], _deficit(row, choice), "yes" if row["eligible"] else "no"]
                 for row in choice["deficits"]
@@ -308,8 +308,7 @@ def _section(section: dict[str, Any], *, several: bool) -> list[Block]:
     page += [_heading(sub, "Degenerate models"), *_degenerate(section)]
     page += [_heading(sub, "Calibration"), *_calibration(section)]
     page += [_heading(sub, "Cost"), *_cost(section)]
-    if "gallery" in section["figures"] or "disagreement" in section["figures"]:
-        page += [_heading(sub, "Cases"), *_gallery(section)]
+    page += [_heading(sub, "Cases"), *_gallery(section)]
     page += [_heading(sub, "Every run"), *_runs(section)]
     return page
 
@@ -346,10 +345,10 @@ def _scores(section: dict[str, Any]) -> list[Block]:
         _table(
             f"Overlap with the reference, {size}; best {METRIC_NAMES[section['metric']]} first.",
             [
-                ("Network", None),
+                ("Network", "text"),
                 ("Seed", _count),
                 (f"{axis[0].upper()}{axis[1:]}, mean over groups", _score),
-                ("95 % interval", None),
+                ("95 % interval", "tight"),
                 ("Dice, mean per image", _score),
                 ("Dice, median per image", _score),
                 ("Dice, pooled", _score),
@@ -363,7 +362,7 @@ def _scores(section: dict[str, Any]) -> list[Block]:
             f"Misses (objects of which not a pixel is found), false alarms (something marked where nothing is) and "
             f"distances, {size}. Distances are in {unit}; where one mask alone is empty, it is the image's diagonal.",
             [
-                ("Network", None),
+                ("Network", "text"),
                 ("Misses", _count),
                 ("False alarms", _count),
                 ("Images without an object", _count),
@@ -382,7 +381,7 @@ def _scores(section: dict[str, Any]) -> list[Block]:
         _table(
             f"Lesions (connected components), {size}.",
             [
-                ("Network", None),
+                ("Network", "text"),
                 ("Lesions in the references", _count),
                 ("Lesions found", _count),
                 ("Lesion sensitivity", _score),
@@ -413,9 +412,17 @@ def _question(section: dict[str, Any], question: str, level: int) -> list[Block]
     n = f"{comparison['n_cases']} cases, {comparison['n_groups']} groups" + (
         f", {comparison['n_seeds']} seeds a network" if question == "architectures" else ""
     )
-    notes = [_sentence(_claims(comparison, section))]
+    notes = [_claims(comparison, section)]
     if question == "architectures":
         notes += section["architecture_notes"]
+        if collapsed := [
+            row["network"] for row in section["networks"] if row["collapsed_seeds"] and not row["set_apart"]
+        ]:
+            notes.append(
+                f"A collapsed seed of {', '.join(collapsed)} is in this comparison, as collapsing is part of how it "
+                "trains. It widens the interval of every pair: to compare the others more sharply, make a report "
+                "without its runs, and say so."
+            )
     notes.append(
         f"The smallest adjusted p that {comparison['n_groups']} groups and {len(comparison['networks'])} networks can "
         f"give is {comparison['smallest_adjusted_p']:.2g}."
@@ -434,15 +441,15 @@ def _question(section: dict[str, Any], question: str, level: int) -> list[Block]
             f"All pairs, the better mean first; difference of {axis}; {n}. Claim: adjusted p below 0.05, the interval "
             "leaves 0 out, and nothing above forbids it.",
             [
-                ("First", None),
-                ("Second", None),
+                ("First", "text"),
+                ("Second", "text"),
                 ("Difference", _signed),
-                ("95 % interval", None),
+                ("95 % interval", "tight"),
                 ("p", _p),
                 ("Adjusted p (Holm)", _p),
                 (f"Effect ({comparison['pairs'][0]['effect_name']})", _score),
-                ("Groups won / tied / lost", None),
-                ("Claim", None),
+                ("Groups won / tied / lost", "tight"),
+                ("Claim", "text"),
             ],
             [
                 [
@@ -507,8 +514,8 @@ def _stability(section: dict[str, Any]) -> list[Block]:
         _table(
             f"Stability, {size}; a dash where there is one seed, or too few validated epochs.",
             [
-                ("Network", None),
-                ("Seeds", None),
+                ("Network", "text"),
+                ("Seeds", "tight"),
                 ("Volatility of the validation Dice", _fine),
                 ("Dice, mean over seeds", _score),
                 ("Dice, standard deviation over seeds", _fine),
@@ -571,7 +578,7 @@ def _calibration(section: dict[str, Any]) -> list[Block]:
         ),
         _table(
             f"Calibration, {size}.",
-            [("Network", None), ("Expected calibration error", _fine), ("Brier score", _fine)],
+            [("Network", "text"), ("Expected calibration error", _fine), ("Brier score", _fine)],
             rows,
         ),
         *_figures(section, "reliability", f"Reliability of the probabilities over all pixels, {size}."),
@@ -590,8 +597,8 @@ def _cost(section: dict[str, Any]) -> list[Block]:
                 ],
             }
         )
-    columns = [
-        ("Network", None),
+    columns: list[tuple[str, Kind]] = [
+        ("Network", "text"),
         ("Parameters", _count),
         ("Multiply-adds of one image", _count),
         ("Latency of one image [ms]", _amount),
@@ -611,7 +618,14 @@ def _cost(section: dict[str, Any]) -> list[Block]:
 
 
 def _gallery(section: dict[str, Any]) -> list[Block]:
+    if section["without_images"] is None:
+        return [_text("Patient images were left out on request.")]
+    page: list[Block] = []
+    if section["without_images"]:
+        told = ", ".join(section["without_images"])
+        page.append(_text(f"No images, references and predictions were kept of: {told}."))
     return [
+        *page,
         *_figures(
             section,
             "gallery",
@@ -639,18 +653,18 @@ def _runs(section: dict[str, Any]) -> list[Block]:
         ]
         for row in section["runs"]
     ]
-    columns: list[tuple[str, Callable[[Any], str] | None]] = [
-        ("Network", None),
+    columns: list[tuple[str, Kind]] = [
+        ("Network", "text"),
         ("Seed", _count),
-        ("Fold", None),
-        ("Weights", None),
-        ("Degenerate", None),
+        ("Fold", "tight"),
+        ("Weights", "tight"),
+        ("Degenerate", "text"),
         ("Validation Dice, best epoch (network grid)", _score),
         (f"Dice on {section['part']}, mean per image", _score),
         ("Misses", _count),
         ("False alarms", _count),
         ("Epochs", _count),
-        ("Run folder", None),
+        ("Run folder", "long"),
     ]
     empty = [index for index in (2, 4) if not any(row[index] for row in rows)]
     columns = [column for index, column in enumerate(columns) if index not in empty]
@@ -686,10 +700,16 @@ def _shift(tables: Sequence[dict[str, Any]]) -> list[Block]:
                     ],
                 }
             )
-        columns = [("Network", None), ("Trained on", None), ("Seed", _count), *([("Fold", None)] if folds else [])]
+        columns: list[tuple[str, Kind]] = [
+            ("Network", "text"),
+            ("Trained on", "text"),
+            ("Seed", _count),
+            *([("Fold", "tight")] if folds else []),
+        ]
         rows = []
         for row in table["rows"]:
-            head = [row["network"], row["trained_on"], row["seed"], *([row["fold"]] if folds else [])]
+            fold = "" if row["fold"] is None else row["fold"]
+            head = [row["network"], row["trained_on"], row["seed"], *([fold] if folds else [])]
             rows.append([*head, *row["cells"]])
         page.append(
             _table(
@@ -698,14 +718,8 @@ def _shift(tables: Sequence[dict[str, Any]]) -> list[Block]:
                 rows,
             )
         )
-        page.append(
-            {
-                "kind": "figure",
-                "name": table["figure"],
-                "caption": "The same for the chosen weights of each network; framed: tested on the dataset of its "
-                "training.",
-            }
-        )
+        caption = "The same for the chosen weights of each network; framed: tested on the dataset of its training."
+        page += [{"kind": "figure", "name": name, "caption": caption} for name in table["figures"]]
     return page
 
 

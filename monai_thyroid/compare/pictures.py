@@ -15,7 +15,7 @@ from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
 
-__all__ = ["calibration_rows", "draw", "draw_shift"]
+__all__ = ["calibration_rows", "draw", "draw_shift", "without_images"]
 
 _ROWS = 4  # networks in one gallery, so that it fits a page
 _GALLERIES = 5
@@ -70,7 +70,11 @@ def draw(folder: Path, analysis: Analysis, *, section: dict[str, Any], slug: str
                 cliques=analysis.weights.cliques,
                 critical_difference=analysis.weights.critical_difference,
             )
-        add("weights-ranks", figures.rank_bars, shares={name: analysis.ranks[name] for name in analysis.compared})
+        add(
+            "weights-ranks",
+            figures.rank_bars,
+            shares={name: analysis.ranks[name] for name in analysis.weights.networks},
+        )
     if analysis.architectures:
         comparison = analysis.architectures
         add(
@@ -197,6 +201,11 @@ def _galleries(add: Any, analysis: Analysis) -> None:
     if most:
         rows = [[_panel(study, case, *found[case], name) for name, found in pictured.items()] for case in most]
         add("disagreement", figures.gallery, rows=rows)
+
+
+def without_images(analysis: Analysis) -> list[str]:
+    """Networks whose chosen weights kept no picture of any case."""
+    return [network for network in analysis.order if not _pictured(analysis.entry(network))]
 
 
 def _pictured(entry: Entry) -> dict[str, tuple[Evaluation, dict[str, Any]]]:

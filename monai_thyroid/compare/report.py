@@ -152,7 +152,10 @@ def build(
             study = make_study(own, name=name, part=part, labels=labels)
             analysis = analyse(study, metric=metric, larger_is_better=REPORT_METRICS[metric])
             analyses.append(analysis)
-            sections.append(_section(analysis, margin=margin, root=root, forced=forced[dataset]))
+            section = _section(analysis, margin=margin, root=root, forced=forced[dataset])
+            section["without_images"] = pictures.without_images(analysis) if images else None
+            section["figures"] = {}
+            sections.append(section)
     for section in sections:
         section["slug"] = _slug(section, sections)
     content = {
@@ -178,7 +181,7 @@ def _write(folder: Path, built: Built) -> None:
             figures, analysis, section=section, slug=section["slug"], images=content["options"]["images"]
         )
     for table in content["shift"]:
-        table["figure"] = pictures.draw_shift(figures, table)
+        table["figures"] = [pictures.draw_shift(figures, table)]
     write_json(folder / "report.json", content)
     blocks = page.blocks(content)
     for name, text in (("report.md", page.markdown(blocks)), ("report.html", page.html(blocks, figures=figures))):
@@ -208,7 +211,7 @@ def _check_output(output: Path) -> None:
 
 def _root(paths: Sequence[Path]) -> Path:
     """The folder above all runs; a run's path in the report is told from there."""
-    return Path(os.path.commonpath([path.parent for path in paths]))
+    return Path(os.path.commonpath([path.parent.parent for path in paths]))
 
 
 def _relative(path: str | Path, root: Path) -> str:
@@ -448,6 +451,8 @@ def _recommendation(analysis: Analysis, section: dict[str, Any], *, margin: floa
             f"{len(winner['collapsed_seeds'])} of {len(winner['seeds'])} seeds of {winner['network']} collapsed: a new "
             "training may collapse as well."
         )
+    if missing := [row["network"] for row in section["networks"] if row["network"] not in comparison.networks]:
+        limits.append(f"Not considered, as degenerate or trained with one seed only: {', '.join(missing)}.")
     if study.folds != "none":
         limits.append("There is a set of weights for each fold; retrain on all data, or average their predictions.")
     return {
@@ -595,6 +600,7 @@ def _shift(runs: Sequence[Run], analyses: Sequence[Analysis]) -> list[dict[str, 
             tables.append({"class": name, "columns": columns, "rows": rows, "unlike": unlike})
     for index, table in enumerate(tables):
         table["slug"] = "" if len(tables) == 1 else f"{index + 1}-"
+        table["figures"] = []
     return tables
 
 
