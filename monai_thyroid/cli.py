@@ -133,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--cpus", type=float, default=1, help="of each run on Ray (default %(default)g)")
     compare.add_argument("--gpus", type=float, help="of each run on Ray (default 1 where the device is CUDA, else 0)")
+    compare.add_argument(
+        "--margin", type=float, default=0.01, help="of the report's recommendation (default %(default)s)"
+    )
+    compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
     return parser
 
@@ -209,6 +213,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from monai_thyroid.compare import Unusable, make_report
     from monai_thyroid.runs.matrix import Ray, plan
 
     if options.jobs < 1:
@@ -232,6 +237,26 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError("stopped; the same command goes on") from None
     for name, lines in failures.items():
         print(f"\n{name} failed:\n{lines}", file=sys.stderr)
+    folders = [str(job.path) for job in matrix.jobs if (job.path / "run.json").is_file()]
+    absent = [
+        Unusable(
+            path=str(job.path),
+            network=job.network,
+            seed=str(job.seed),
+            fold="" if job.fold is None else str(job.fold),
+            reason=failures.get(job.name, "not trained"),
+        )
+        for job in matrix.jobs
+        if str(job.path) not in folders
+    ]
+    page = make_report(
+        folders,
+        output=matrix.output / "report",
+        margin=options.margin,
+        images=not options.no_images,
+        failed=absent,
+    )
+    print(f"Report: {page}")
     return 1 if failures else 0
 
 

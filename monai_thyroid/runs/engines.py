@@ -60,6 +60,7 @@ class Job:
         log: what its processes say.
         train: arguments of Python that train or resume it.
         evaluate: arguments of Python that score it; ``--part PART`` is added.
+        cwd: folder in which they are executed, which relative paths among them start from.
     """
 
     network: str
@@ -72,6 +73,7 @@ class Job:
     log: Path
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
+    cwd: Path
 
     @property
     def name(self) -> str:
@@ -130,6 +132,7 @@ def execute(job: Job, stop: threading.Event | None = None) -> str | None:
             start = log.tell()
             process = subprocess.Popen(
                 [sys.executable, "-c", _TIED, str(os.getpid()), *command],
+                cwd=job.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -232,20 +235,23 @@ def run_ray(jobs: Sequence[Job], *, address: str | None, cpus: float, gpus: floa
     Raises:
         UserError: Ray is not installed, or the cluster cannot be reached.
     """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith(("local", "127.")):
+        # Ray takes this machine's public address even where it is told the loopback one, unless it thinks that the
+        # system cannot have clusters. Read when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray = optional("ray", extra="ray")
-    address = address or os.environ.get("RAY_ADDRESS")
     try:
-        # What Ray starts itself listens on this machine only.
-        own: dict[str, Any] = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(address=address or "local", log_to_driver=False, **own)
+        ray.init(address=address, log_to_driver=False, **({"include_dashboard": False} if address == "local" else {}))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"--address {address}: no Ray cluster can be reached there ({error})") from error
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        logger.warning("No node of the cluster has %g CPUs and %g GPUs now: the runs wait for one", cpus, gpus)
-    task = ray.remote(execute).options(num_cpus=cpus, num_gpus=gpus, max_retries=3)
-    pending = {task.options(name=job.name).remote(job): job for job in jobs}
+    pending = {}
     try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            logger.warning("No node of the cluster has %g CPUs and %g GPUs now: the runs wait for one", cpus, gpus)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(execute)
+        pending = {task.options(name=job.name).remote(job): job for job in jobs}
         with _sigterm_interrupts():
             while pending:
                 done, _ = ray.wait(list(pending), timeout=1)

@@ -153,8 +153,7 @@ class Plan:
         other = [job.path for job in self.jobs if job.state == "other settings"]
         if other and not self.overwrite:
             raise UserError(
-                f"{path}: holds a run with other settings; --overwrite true trains it anew, or choose another --output"
-                for path in other
+                f"{path}: holds a run of other settings or data; --overwrite true trains it anew" for path in other
             )
         self.output.mkdir(parents=True, exist_ok=True)
         with locked(self.output):
@@ -373,6 +372,7 @@ def _job(
         log=output / "logs" / f"{network}-{path.name}.log",
         train=_command(config, options),
         evaluate=_command(scoring_file, {**scoring, "run_dir": str(path)}),
+        cwd=Path.cwd(),
     )
 
 
