@@ -438,8 +438,8 @@ def _question(section: dict[str, Any], question: str, level: int) -> list[Block]
     page += _figures(section, f"{question}-means", f"{_sentence(axis)} with its 95 % interval, {kind}; {n}.")
     page.append(
         _table(
-            f"All pairs, the better mean first; difference of {axis}; {n}. Claim: adjusted p below 0.05, the interval "
-            "leaves 0 out, and nothing above forbids it.",
+            f"All pairs, the better mean first; difference of {axis}; {n}. Claim that the first is better: adjusted p "
+            "below 0.05, the interval leaves 0 out, and nothing above forbids it.",
             [
                 ("First", "text"),
                 ("Second", "text"),
@@ -461,7 +461,7 @@ def _question(section: dict[str, Any], question: str, level: int) -> list[Block]
                     pair["p_adjusted"],
                     pair["effect"],
                     f"{pair['wins']} / {pair['ties']} / {pair['losses']}",
-                    "first is better" if pair["claim"] else "none",
+                    "yes" if pair["claim"] else "no",
                 ]
                 for pair in comparison["pairs"]
             ],
@@ -700,12 +700,9 @@ def _shift(tables: Sequence[dict[str, Any]]) -> list[Block]:
                     ],
                 }
             )
-        columns: list[tuple[str, Kind]] = [
-            ("Network", "text"),
-            ("Trained on", "text"),
-            ("Seed", _count),
-            *([("Fold", "tight")] if folds else []),
-        ]
+        columns: list[tuple[str, Kind]] = [("Network", "text"), ("Trained on", "text"), ("Seed", _count)]
+        if folds:
+            columns.append(("Fold", "tight"))
         rows = []
         for row in table["rows"]:
             fold = "" if row["fold"] is None else row["fold"]

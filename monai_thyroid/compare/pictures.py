@@ -43,6 +43,7 @@ def draw(folder: Path, analysis: Analysis, *, section: dict[str, Any], slug: str
         Names of files without suffix, by what they show.
     """
     study, order = analysis.study, analysis.order
+    labels = [f"{name} (set apart)" if name in analysis.apart else name for name in order]
     axis = axis_name(section)
     drawn: dict[str, list[str]] = {}
 
@@ -55,7 +56,7 @@ def draw(folder: Path, analysis: Analysis, *, section: dict[str, Any], slug: str
     add(
         "weights-means",
         figures.mean_bars,
-        labels=order,
+        labels=labels,
         means=[one["mean"] for one in means],
         intervals=[_limits(one["low"], one["high"]) for one in means],
         ylabel=f"{axis}, mean over groups",
@@ -89,19 +90,22 @@ def draw(folder: Path, analysis: Analysis, *, section: dict[str, Any], slug: str
     add(
         "cases",
         figures.case_strips,
-        labels=order,
+        labels=labels,
         values=[analysis.entry(network).values(analysis.metric, study.cases) for network in order],
         ylabel=axis,
     )
     add(
         "confusion",
         figures.confusion_matrices,
-        matrices={network: _confusion(analysis.entry(network)) for network in order},
+        matrices={label: _confusion(analysis.entry(name)) for label, name in zip(labels, order, strict=True)},
     )
     add(
         "curves",
         figures.curves,
-        histories={network: [run.history for one in study.of(network) for run in one.runs] for network in order},
+        histories={
+            label: [run.history for one in study.of(name) for run in one.runs]
+            for label, name in zip(labels, order, strict=True)
+        },
     )
     curves = {name: rows for name in order if (rows := calibration_rows(study, analysis.entry(name)))}
     if curves:

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from monai_thyroid.compare.reading import comparability, find_runs
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import read_csv, read_json, write_csv, write_json
+
+MakeRun = Callable[..., Path]
+
+
+def only_reason(path: Path) -> str:
+    runs, unusable = find_runs([path])
+    assert not runs
+    assert len(unusable) == 1
+    return unusable[0].reason
+
+
+def test_a_run_is_read_from_the_keys_of_the_contract_alone(make_run: MakeRun) -> None:
+    path = make_run("unet", 3, images=True)
+    (run,), unusable = find_runs([path])
+    assert not unusable
+    assert (run.path, run.network, run.seed, run.fold, run.dataset) == (path.resolve(), "unet", 3, None, "neck")
+    assert run.title == "unet seed 3"
+    assert run.best_validation == 0.63
+    assert run.grouping == "unknown"  # nothing says that groups are known
+    assert not run.synthetic
+    assert len(run.scored.of_class("nodule")) == 24
+    row = run.scored.rows[0]
+    raw = read_csv(path / "evaluations" / "neck-test" / "cases.csv")[0]
+    assert row["tp"] == int(raw["tp"])
+    assert row["dice"] == float(raw["dice"])
+    assert row["pred_empty"] is False
+
+
+def test_runs_are_found_below_a_folder_once_and_sorted(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet", 1)
+    make_run("unet", 0)
+    first = make_run("segnet", 10)
+    runs, _ = find_runs([tmp_path / "runs", first])
+    assert [run.title for run in runs] == ["segnet seed 10", "unet seed 0", "unet seed 1"]
+
+
+def test_missing_paths_and_folders_without_a_run_are_named_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as caught:
+        find_runs([tmp_path / "empty", tmp_path / "absent"])
+    assert len(caught.value.problems) == 2
+    assert "no run.json" in caught.value.problems[0]
+    assert "no such folder" in caught.value.problems[1]
+
+
+def test_a_failed_run_says_its_error(make_run: MakeRun) -> None:
+    assert only_reason(make_run("unet", status="failed", error="out of memory")) == "the run failed: out of memory"
+
+
+def test_a_run_that_is_not_complete_is_left_out(make_run: MakeRun) -> None:
+    assert "status running" in only_reason(make_run("unet", status="running"))
+
+
+@pytest.mark.parametrize(("losses", "value"), [((0.5, float("nan")), "nan"), ((0.5, float("inf")), "inf")])
+def test_a_run_whose_loss_diverged_is_left_out(make_run: MakeRun, losses: tuple[float, ...], value: str) -> None:
+    assert (
+        only_reason(make_run("unet", losses=losses)) == f"its train_loss is {value} in epoch 2: the training diverged"
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("history.csv", "history.csv is missing"),
+        ("evaluations/neck-test/cases.csv", "cases.csv is missing"),
+        ("evaluations/neck-test", "no evaluation neck-test (there is none); run the bundle's evaluate.yaml"),
+    ],
+)
+def test_a_missing_file_is_named(make_run: MakeRun, missing: str, told: str) -> None:
+    path = make_run("unet")
+    target = path / missing
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+    assert told in only_reason(path)
+
+
+def test_another_part_is_asked_for(make_run: MakeRun) -> None:
+    runs, unusable = find_runs([make_run("unet")], part="validation")
+    assert not runs
+    assert "no evaluation neck-validation (there is neck-test)" in unusable[0].reason
+    runs, _ = find_runs([make_run("segnet", parts=["test", "validation"])], part="validation")
+    assert runs[0].scored.part == "validation"
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '{"network": "unet"}'])
+def test_a_record_that_cannot_be_read_is_no_crash(make_run: MakeRun, text: str) -> None:
+    path = make_run("unet")
+    (path / "run.json").write_text(text)
+    assert "run.json" in only_reason(path)
+
+
+def change_cases(path: Path, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
+    file = path / "evaluations" / "neck-test" / "cases.csv"
+    rows = read_csv(file)
+    write_csv(file, list(rows[0]), change(rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda rows: [{**rows[0], "dice": "x"}, *rows[1:]], "dice of case case-00 must be a number, got 'x'"),
+        (lambda rows: [{**rows[0], "dice": ""}, *rows[1:]], "dice of case case-00"),
+        (lambda rows: [rows[0], *rows], "the case case-00 more than once"),
+        (lambda rows: [], "cases.csv has no case"),
+        (lambda rows: [{**row, "class": "gland"} for row in rows], "no scores of the class nodule"),
+        (lambda rows: [{**row, "error": "unreadable"} for row in rows], "no case of the class nodule could be scored"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_named(make_run: MakeRun, change: Callable, told: str) -> None:
+    path = make_run("unet")
+    change_cases(path, change)
+    assert told in only_reason(path)
+
+
+def test_a_missing_column_is_named(make_run: MakeRun) -> None:
+    path = make_run("unet")
+    file = path / "evaluations" / "neck-test" / "cases.csv"
+    rows = [{key: value for key, value in row.items() if key != "hd95"} for row in read_csv(file)]
+    write_csv(file, list(rows[0]), rows)
+    assert "lacks the columns hd95" in only_reason(path)
+
+
+def test_scores_of_other_weights_are_not_taken_for_the_runs(make_run: MakeRun) -> None:
+    path = make_run("unet")
+    file = path / "evaluations" / "neck-test" / "evaluation.json"
+    write_json(file, {**read_json(file), "checkpoint_sha256": "0" * 64})
+    assert "of other weights" in only_reason(path)
+
+
+def test_runs_of_one_race_are_comparable(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    make_run("segnet", 1)
+    assert comparability(find_runs([tmp_path])[0]) == ([], [])
+
+
+def test_another_protocol_is_refused_with_the_settings_that_differ(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    make_run("segnet", protocol="other", settings={"image_size": 128, "loss": {"a": 1}}, seed=4)
+    fatal, forcible = comparability(find_runs([tmp_path])[0])
+    assert not fatal
+    (problem,) = forcible
+    assert "different protocols" in problem
+    assert "image_size (128 / 96)" in problem
+    assert "loss (a section of the config)" in problem
+    assert "batch_size" not in problem
+    assert "network (" not in problem
+    assert "seed (" not in problem
+    for name in ("unet seed 0", "segnet seed 4"):
+        assert name in problem
+
+
+def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    make_run("segnet", data="other", settings={"dataset_dir": "/data/neck-2"})
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "different data or splits" in problem
+    assert "dataset_dir (/data/neck-2 / /data/neck)" in problem
+
+
+def test_folds_have_data_hashes_of_their_own(make_run: MakeRun, tmp_path: Path) -> None:
+    for network in ("unet", "segnet"):
+        for fold in (0, 1):
+            make_run(network, fold=fold, cases=range(12 * fold, 12 * fold + 12))
+    assert comparability(find_runs([tmp_path])[0]) == ([], [])
+    make_run("resunet", fold=1, data="other", cases=range(12, 24))
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "different data" in problem
+    assert "fold 0" not in problem
+
+
+def test_other_test_cases_are_refused_with_the_difference(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("segnet")
+    make_run("unet", cases=range(2, 26))
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "2 only in segnet seed 0 (case-00, case-01)" in problem
+    assert "2 only in unet seed 0 (case-24, case-25)" in problem
+
+
+def test_other_references_under_the_same_names_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("segnet")
+    change_cases(make_run("unet"), lambda rows: [{**rows[0], "fn": str(int(rows[0]["fn"]) + 1)}, *rows[1:]])
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "different references or groups in 1 of 24 cases of the same name (case-00)" in problem
+
+
+def test_another_scoring_policy_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("segnet")
+    file = make_run("unet") / "evaluations" / "neck-test" / "evaluation.json"
+    record = read_json(file)
+    write_json(file, {**record, "policy": {**record["policy"], "nsd_tolerance": 5.0}})
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "different policies" in problem
+
+
+def test_what_no_force_can_mend(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    make_run("unet", root="again")
+    make_run("segnet", classes=["gland"])
+    make_run("resunet", fold=1)
+    fatal, _ = comparability(find_runs([tmp_path])[0])
+    assert "different classes" in fatal[0]
+    assert "some are not" in fatal[1]
+    assert "unet seed 0 is there more than once" in fatal[2]
+    assert str(tmp_path / "runs") in fatal[2]
+    assert str(tmp_path / "again") in fatal[2]
