@@ -28,7 +28,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def row(epoch: int, **values: float | None) -> dict[str, float | None]:
-    return {"stage": 1, "epoch": epoch, "train_loss": 1 / epoch, "val_loss": None, "val_dice": None, "val_iou": None, **values}
+    return {
+        "stage": 1,
+        "epoch": epoch,
+        "train_loss": 1 / epoch,
+        "val_loss": None,
+        "val_dice": None,
+        "val_iou": None,
+        **values,
+    }
 
 
 def curves(figure: Figure) -> dict[str, list[tuple[float, float]]]:

@@ -34,9 +34,7 @@ def _history(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("bundle", "workers", "moments"), [("thyroid", 0, 20), ("thyroid", 2, 4), ("polyp", 0, 14)]
-)
+@pytest.mark.parametrize(("bundle", "workers", "moments"), [("thyroid", 0, 20), ("thyroid", 2, 4), ("polyp", 0, 14)])
 def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, root: Path, bundle: str, workers: int, moments: int
 ) -> None:

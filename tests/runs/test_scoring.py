@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from PIL import Image
 from scipy.spatial.distance import directed_hausdorff
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, jaccard_score, precision_score, recall_score
 
-from monai_thyroid.data import Datalist, LoadScand, load_datalist
+from monai_thyroid.data import Datalist, LoadScand, load_datalist, read_labels
 from monai_thyroid.files import read_csv, read_json, sha256_file
-from monai_thyroid.metrics import CALIBRATION_COLUMNS, ScoringPolicy
+from monai_thyroid.metrics import CALIBRATION_COLUMNS, HeadCircumference, ScoringPolicy, ellipse_circumference
 from monai_thyroid.runs.scoring import CASE_COLUMNS, CaseScores
 
 SHAPES = {"a": (37, 53), "b": (40, 31), "c": (24, 24)}  # (height, width): each its own
@@ -312,3 +312,119 @@ def test_the_policy_decides_what_is_scored(tmp_path: Path, data: Datalist, monke
 def test_an_evaluation_does_not_touch_the_dataset(scored: CaseScores, data: Datalist) -> None:
     for item in data.part("test"):
         assert sha256_file(item["image"]) == data.inspect().image_hashes[item["case"]]
+
+
+# --- several classes, clinical measures, sites ---
+
+
+def write_labels(root: Path) -> dict[str, np.ndarray]:
+    """Images with class numbers 0 to 2, all for test but two; returns the labels of the test images."""
+    found = {}
+    for number, name in enumerate(("t", "v", "a", "b")):
+        labels = np.zeros((30, 41), np.uint8)
+        labels[3 : 12 + number, 5:20] = 1
+        if name != "b":
+            labels[15:25, 10 + number : 35] = 2
+        image = np.random.RandomState(number).randint(0, 256, (30, 41, 3)).astype(np.uint8)
+        for kind, pixels in (("image", image), ("mask", labels)):
+            folder = root / f"{'trainval' if name in 'tv' else 'test'}-{kind}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+        found[name] = labels
+    (root / "cases.csv").write_text("file,case\n" + "".join(f"{name}.png,{name}\n" for name in found))
+    return {name: found[name] for name in "ab"}
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_every_class_is_scored_by_itself(tmp_path: Path, activation: str) -> None:
+    labels = write_labels(tmp_path / "scans")
+    data = load_datalist(str(tmp_path / "scans"), layout="tn3k", classes=2, validation_fraction=0.5)
+    generator = np.random.RandomState(3)
+    logits = {name: generator.normal(size=(3, *one.shape)).astype(np.float32) for name, one in labels.items()}
+    for name, one in labels.items():  # right more often than not
+        for number in range(3):
+            logits[name][number][one == number] += 1.5
+    if activation == "softmax":
+        maps = {name: np.exp(one) / np.exp(one).sum(0) for name, one in logits.items()}
+        decided = {name: one.argmax(0) for name, one in logits.items()}
+    else:
+        maps = {name: 1 / (1 + np.exp(-one[1:])) for name, one in logits.items()}
+        decided = {name: np.where(one.max(0) > 0.5, one.argmax(0) + 1, 0) for name, one in maps.items()}
+    run = Run(tmp_path / "run", classes=["nerve", "vessel"], activation=activation)
+    scores = CaseScores(run=run, data=data, part="test")
+    load = LoadScand("image", channels=3)
+
+    def step(engine: Engine, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        engine.state.batch = [load(item) for item in batch]
+        return [{"pred": torch.from_numpy(np.swapaxes(maps[item["case"]], 1, 2).copy())} for item in batch]
+
+    engine = Engine(step)
+    scores.attach(engine)
+    engine.run([data.part("test")], max_epochs=1)
+
+    rows = read_csv(scores.folder / "cases.csv")
+    assert [(row["case"], row["class"]) for row in rows] == [(c, k) for c in "ab" for k in ("nerve", "vessel")]
+    for row in rows:
+        number = ["nerve", "vessel"].index(row["class"]) + 1
+        truth, found = labels[row["case"]] == number, decided[row["case"]] == number
+        if truth.any():
+            assert float(row["dice"]) == pytest.approx(f1_score(truth.ravel(), found.ravel()))
+        else:
+            assert (row["ref_empty"], float(row["dice"])) == ("True", 0.0)
+    dice = {name: np.mean([float(row["dice"]) for row in rows if row["class"] == name]) for name in run.classes}
+    classes = read_json(scores.folder / "evaluation.json")["classes"]
+    assert {name: classes[name]["dice_mean"] for name in run.classes} == pytest.approx(dice)
+    assert scores.summary["dice_mean"] == pytest.approx(np.mean(list(dice.values())))
+    assert "  vessel: Dice" in scores.sentence()
+    for row in read_csv(scores.folder / "calibration.csv"):
+        number = run.classes.index(row["class"])
+        probability = maps[row["case"]][-2:][number]
+        expected = brier_score_loss((labels[row["case"]] == number + 1).ravel(), probability.ravel())
+        assert float(row["brier"]) == pytest.approx(expected, abs=1e-6)
+    for name, one in labels.items():
+        np.testing.assert_array_equal(
+            read_labels(scores.folder / "predictions" / f"{name}.png", classes=2), decided[name]
+        )
+        np.testing.assert_array_equal(read_labels(scores.folder / "references" / f"{name}.png", classes=2), one)
+        with Image.open(scores.folder / "images" / f"{name}.jpg") as picture:
+            assert (picture.size, picture.mode) == ((41, 30), "RGB")
+
+
+def test_a_clinical_measure_is_compared_with_the_datasets_own_or_with_the_masks(tmp_path: Path, data: Datalist) -> None:
+    scores = CaseScores(run=Run(tmp_path), data=data, part="test", measures=[HeadCircumference()])
+    maps = {name: truth(name).astype(np.float32) for name in SHAPES}
+    maps["c"][:] = 0
+    given = {item["case"]: item for item in data.items}["a"]
+    given["circumference"] = "30.0"
+    try:
+        evaluate(scores, maps, spacing=(0.5, 0.5))
+    finally:
+        del given["circumference"]
+    rows = {row["case"]: row for row in read_csv(scores.folder / "measures.csv")}
+    expected = ellipse_circumference(truth("a"), spacing=(0.5, 0.5))
+    assert float(rows["a"]["reference"]) == 30.0
+    assert float(rows["a"]["predicted"]) == pytest.approx(expected)
+    assert float(rows["a"]["difference"]) == pytest.approx(expected - 30)
+    assert float(rows["a"]["absolute_difference"]) == pytest.approx(abs(expected - 30))
+    assert (rows["b"]["predicted"], rows["b"]["difference"]) == ("", "")
+    assert "no reference" in rows["b"]["error"]
+    assert float(rows["c"]["reference"]) == pytest.approx(ellipse_circumference(truth("c"), spacing=(0.5, 0.5)))
+    assert "the prediction shows nothing" in rows["c"]["error"]
+    found = read_json(scores.folder / "evaluation.json")["measures"]["head_circumference"]
+    assert (found["n"], found["n_failed"]) == (1, 1)
+    assert found["mean_difference"] == pytest.approx(expected - 30)
+    assert (tmp_path / "figures" / "scans-test-head_circumference.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_the_size_of_a_pixel_nothing_is_measured(tmp_path: Path, data: Datalist) -> None:
+    scores = CaseScores(run=Run(tmp_path), data=data, part="test", measures=[HeadCircumference()])
+    evaluate(scores, probabilities())
+    assert {row["error"] for row in read_csv(scores.folder / "measures.csv")} == {"the size of a pixel is unknown"}
+
+
+def test_chosen_sites_are_in_the_name_of_the_evaluation(tmp_path: Path, data: Datalist) -> None:
+    sites = replace(data, sites=["clinic"], items=[{**item, "site": "clinic"} for item in data.items])
+    scores = CaseScores(run=Run(tmp_path), data=sites, part="test")
+    evaluate(scores, probabilities())
+    assert scores.folder.name == "scans-test-clinic"
+    assert read_json(scores.folder / "evaluation.json")["sites"] == ["clinic"]
