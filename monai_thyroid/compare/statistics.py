@@ -408,7 +408,7 @@ def _signed_rank(difference: np.ndarray) -> tuple[float, float]:
     if up == down:
         return 1.0, 0.0
     if difference.size > _EXACT_GROUPS:
-        return float(stats.wilcoxon(difference, zero_method="pratt", method="asymptotic").pvalue), effect
+        return float(stats.wilcoxon(difference, zero_method="pratt").pvalue), effect
     below = _signed_rank_distribution(tuple(sorted(int(2 * rank) for rank in ranks[difference != 0])))
     return min(1.0, 2 * float(below[int(2 * min(up, down))])), effect
 
