@@ -325,8 +325,9 @@ def read_listing(
         except re.error as error:
             raise UserError(f"group_pattern {group_pattern!r}: not a regular expression ({error})") from error
         for item in listing.items:
-            if match := pattern.search(item["case"]):
-                item["group"] = match[1] if pattern.groups else match[0]
+            match = pattern.search(item["case"])
+            if group := match and (match[1] if pattern.groups else match[0]):
+                item["group"] = group
             else:
                 listing.problems.append(f"group_pattern {group_pattern!r}: finds nothing in {item['case']}")
         listing.grouped = True

@@ -1,4 +1,4 @@
-"""Scores from masks, with a stated policy for empty masks and misses. Needs numpy and scipy; clinical measures scikit-image too."""
+"""Scores and clinical measures from masks, with a stated policy for empty masks and misses. Knows nothing of torch."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def problems_of(parser: ConfigParser) -> list[str]:
             problems += data.inspect().problems
     if "dataset" in parser and not problems:
         problems += _evaluate(parser, "dataset")[1]
-    return problems
+    return list(dict.fromkeys(problems))  # several constants may ask for the same dataset
 
 
 def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:

@@ -75,6 +75,8 @@ def _precision(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise UserError(f"{value!r}: give a name or a path")
+    if "::" in value:
+        raise UserError(f"{value!r}: a path in a config cannot hold # or ::, which mean something to MONAI; rename it")
     return value
 
 
@@ -152,6 +154,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "overwrite": boolean,
     "mlflow": boolean,
     "init_from": _optional(_text),
+    "input": _optional(_text),
 }
 """The top-level constants of a bundle and how each is read; a bundle may lack some, but none means another thing."""
 

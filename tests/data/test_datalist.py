@@ -68,6 +68,8 @@ def test_folds_without_a_test_part_make_each_fold_the_test_part_once(folder: Pat
         ({"folds": 3, "fold": 0, "split_file": "x"}, "split_file says the parts"),
         ({"test_sites": "a"}, "test_sites a: the dataset has"),
         ({"group_pattern": "("}, "not a regular expression"),
+        ({"group_pattern": r"(zzz)?\d"}, "finds nothing in"),
+        ({"group_pattern": r"(z*)\d"}, "finds nothing in"),
     ],
 )
 def test_wrong_options_are_told(folder: Path, options: dict[str, object], message: str) -> None:
