@@ -206,7 +206,8 @@ def recommend(
 
     chosen = min(eligible, key=key)
     others = [network for network in eligible if network != chosen]
-    unit = f"{metric} {comparison.means[best]:.4f}, mean over {comparison.n_groups} groups"
+    seeds = f" and {comparison.n_seeds} seeds" if comparison.question == "architectures" else ""
+    unit = f"{metric} {comparison.means[best]:.4f}, mean over {comparison.n_groups} groups{seeds}"
     reasons = [f"{best} has the best mean ({unit})."]
     excluded = [row for row in table if not row["eligible"]]
     for row in table[1:]:

@@ -119,7 +119,8 @@ def blocks(content: dict[str, Any]) -> list[Block]:
                 else "The runs were scored by different policies."
             )
         )
-    page += [{"kind": "pre", "text": text} for text in content["policy"]]
+    for policy in content["policy"]:
+        page += _policy(policy)
     page.append(
         _text(
             f"Made by monai-thyroid {content['version']} from run folders alone. For research; not cleared for "
@@ -264,7 +265,7 @@ def _recommendation(section: dict[str, Any], *, short: bool = False) -> list[Blo
         )
     else:
         text = f"Recommended: {what}, {score}."
-    if choice["selected_on"] != "validation":
+    if choice["optimistic"]:
         text += f" Selected on {choice['selected_on']}: optimistic."
     found: list[Block] = [{"kind": "verdict", "text": text}]
     if short:
@@ -725,6 +726,18 @@ def _cell(cell: dict[str, Any] | None) -> str:
         return "–"
     mark = "†" if cell["holds_training_images"] else "*" if cell["in_domain"] else ""
     return f"{_score(cell['dice_mean'])}{mark} ({cell['n_cases']})"
+
+
+def _policy(text: str) -> list[Block]:
+    """The policy's own words; the lines of its table become a table."""
+    lines = [line for line in text.splitlines() if line]
+    head, *rows = [[cell.strip() for cell in line.split(" | ")] for line in lines if " | " in line] or [[]]
+    prose = [line for line in lines if " | " not in line]
+    notes = [line for line in prose if line.split(":")[0] in {row[0] for row in rows}]
+    found = [_text(line) for line in prose if line not in notes]
+    if rows:
+        found.append(_table("What every score is where masks are empty.", [(title, "text") for title in head], rows))
+    return [*found, _list(notes)] if notes else found
 
 
 def _environment(*, escape: bool) -> Any:

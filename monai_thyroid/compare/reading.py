@@ -118,8 +118,8 @@ class Run:
     @property
     def best_validation(self) -> float | None:
         """Best validation Dice of an epoch, on the network's grid."""
-        found = [row["val_dice"] for row in self.history if row.get("val_dice") is not None]
-        return max((value for value in found if value is not None), default=None)
+        found = (row["val_dice"] for row in self.history)
+        return max((value for value in found if value is not None and math.isfinite(value)), default=None)
 
     @property
     def grouping(self) -> str:
@@ -250,6 +250,10 @@ def _read_run(folder: Path, part: str) -> Run:
         raise _UnusableError("run.json does not hold the record of a run")
     if missing := [key for key in ("dataset", "network", "seed", "classes", "status") if record.get(key) is None]:
         raise _UnusableError(f"run.json lacks {', '.join(missing)}", record)
+    if not isinstance(record["seed"], int) or not isinstance(record.get("fold"), (int, type(None))):
+        raise _UnusableError("run.json: seed and fold must be whole numbers", record)
+    if not isinstance(record["classes"], list) or not record["classes"]:
+        raise _UnusableError("run.json: classes must be a list of names", record)
     status = record["status"]
     if status == "failed":
         raise _UnusableError(f"the run failed: {record.get('error') or 'no reason was recorded'}", record)

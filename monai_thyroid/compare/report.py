@@ -30,6 +30,8 @@ REPORT_METRICS = {"dice": True, "iou": True, "nsd": True, "hd95": False, "asd": 
 
 _FORMAT = "monai-thyroid report 1"
 _FEW_GROUPS = 10
+_TRAINED_ON = ("train", "all")
+_IN_UNITS = ("hd95", "asd", "nsd")
 _COSTS = ("parameters", "multiply_adds", "latency_ms", "seconds", "images_per_second")
 
 
@@ -150,6 +152,11 @@ def build(
         labels = _labels(own)
         for name in own[0].classes:
             study = make_study(own, name=name, part=part, labels=labels)
+            if metric in _IN_UNITS and "mixed" in {summarise(e.rows)["distance_unit"] for e in study.entries.values()}:
+                raise UserError(
+                    f"dataset {dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
+                    "some in pixels; give --metric dice or iou"
+                )
             analysis = analyse(study, metric=metric, larger_is_better=REPORT_METRICS[metric])
             analyses.append(analysis)
             section = _section(analysis, margin=margin, root=root, forced=forced[dataset])
@@ -430,6 +437,8 @@ def _recommendation(analysis: Analysis, section: dict[str, Any], *, margin: floa
     blockers = []
     if section["grouping"] == "leaky":
         blockers.append("the split is LEAKY: images of one group are in training and in test.")
+    if study.part in _TRAINED_ON:
+        blockers.append("the scores are of images that the models were trained on.")
     if section["synthetic"]:
         blockers.append("the images are synthetic and say nothing about patients.")
     if section["forced"]:
@@ -437,8 +446,10 @@ def _recommendation(analysis: Analysis, section: dict[str, Any], *, margin: floa
     if comparison.refusals or comparison.n_groups < _FEW_GROUPS:
         blockers.append(f"{comparison.n_groups} groups are too few to choose by ({_FEW_GROUPS} at least).")
     limits = []
-    if on != "validation":
+    if on == study.part:
         limits.append(f"Selected on {on}: optimistic. The cases that chose the network also give its score{why_not}.")
+    else:
+        limits.append("Validation also chose each run's epoch and weights; the score that counts is that of the test.")
     if comparison.question == "weights":
         limits.append(
             "The choice is between these weights, not between architectures: the spread from one training to the next "
@@ -458,6 +469,7 @@ def _recommendation(analysis: Analysis, section: dict[str, Any], *, margin: floa
     return {
         **choice,
         "selected_on": on,
+        "optimistic": on == study.part,
         "question": comparison.question,
         "margin": margin,
         "n_cases": comparison.n_cases,
@@ -474,7 +486,7 @@ def _on_validation(analysis: Analysis) -> tuple[Analysis | None, str]:
     study = analysis.study
     runs = [run for entry in study.entries.values() for run in entry.runs]
     if study.part == "validation":
-        return analysis, ""
+        return None, ""
     if any(f"{run.dataset}-validation" not in run.evaluations for run in runs):
         return None, "; evaluate every run with --part validation to choose there"
     if any(study.name not in run.evaluations[f"{run.dataset}-validation"].classes for run in runs):
@@ -512,6 +524,8 @@ def _warnings(sections: Sequence[dict[str, Any]]) -> list[str]:
                 "LEAKY SPLIT. Groups were not heeded: images of one patient are in training and in test, so every "
                 "score is too good.",
             )
+        if section["part"] in _TRAINED_ON:
+            warn(1, f"TRAINING IMAGES are in the part “{section['part']}”: every score is too good.")
         if section["synthetic"]:
             warn(
                 2,
@@ -543,7 +557,7 @@ def _warnings(sections: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _shift(runs: Sequence[Run], analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
-    """Every model on every dataset that it was scored on, a table a class; none without a foreign dataset."""
+    """Every model on every dataset and site that it was scored on, a table a class; none without such scores."""
     labels = {
         run.path: entry.network
         for analysis in analyses
@@ -559,7 +573,9 @@ def _shift(runs: Sequence[Run], analyses: Sequence[Analysis]) -> list[dict[str, 
     tables = []
     for classes in sorted({tuple(run.classes) for run in runs}):
         own = [run for run in runs if tuple(run.classes) == classes and run.path in labels]
-        foreign = any(one.dataset != run.dataset for run in own for one in run.evaluations.values())
+        # Beside the parts of their own dataset: other datasets, or single sites.
+        parts = ("train", "validation", "test", "all")
+        foreign = any(key not in {f"{run.dataset}-{part}" for part in parts} for run in own for key in run.evaluations)
         for name in classes if foreign else ():
             columns = sorted({key for run in own for key, one in run.evaluations.items() if name in one.classes})
             rows: list[dict[str, Any]] = []
@@ -577,7 +593,7 @@ def _shift(runs: Sequence[Run], analyses: Sequence[Analysis]) -> list[dict[str, 
                             "dice_mean": scores["dice_mean"],
                             "n_cases": scores["n_cases"],
                             "in_domain": one.dataset == run.dataset,
-                            "holds_training_images": one.dataset == run.dataset and one.part in ("train", "all"),
+                            "holds_training_images": one.dataset == run.dataset and one.part in _TRAINED_ON,
                             "data_hash": one.record.get("data_hash"),
                         }
                     )

@@ -140,6 +140,7 @@ def _evaluate(
         (folder / name).mkdir(parents=True)
     rows, calibration = [], []
     for case in cases:
+        labels = {"references": np.zeros((SIDE, SIDE), np.uint8), "predictions": np.zeros((SIDE, SIDE), np.uint8)}
         for index, name in enumerate(classes):
             truth = reference(case + 100 * index, dataset + part)
             found = predict(truth, case)
@@ -148,11 +149,16 @@ def _evaluate(
             rows.append({**key, "class": name, **score_case(truth, found), "error": ""})
             probability = np.where(found, 0.9, 0.1)
             calibration.append({**key, "class": name, **calibration_case(truth, probability)})
-            if images:
-                grey = np.linspace(40, 200, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint8)
-                Image.fromarray(grey).save(folder / "images" / f"{names(case)}.jpg")
-                Image.fromarray(truth.astype(np.uint8) * 255).save(folder / "references" / f"{names(case)}.png")
-                Image.fromarray(found.astype(np.uint8) * 255).save(folder / "predictions" / f"{names(case)}.png")
+            # One class as 0 and 255, several as numbers in a palette.
+            labels["references"][truth] = labels["predictions"][found] = 255 if len(classes) == 1 else index + 1
+        if images:
+            grey = np.linspace(40, 200, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint8)
+            Image.fromarray(grey).save(folder / "images" / f"{names(case)}.jpg")
+            for kind, label in labels.items():
+                picture = Image.fromarray(label)
+                if len(classes) > 1:
+                    picture.putpalette([0, 0, 0, 230, 159, 0, 86, 180, 233])
+                picture.save(folder / kind / f"{names(case)}.png")
     write_csv(folder / "cases.csv", (*KEYS, *SCORE_COLUMNS, "error"), rows)
     write_csv(folder / "calibration.csv", (*KEYS, *CALIBRATION_COLUMNS), calibration)
     write_json(folder / "evaluation.json", {"dataset": dataset, "part": part, "policy": ScoringPolicy().as_dict()})

@@ -150,6 +150,11 @@ def test_other_metrics_and_distances(make_run: MakeRun, tmp_path: Path) -> None:
     assert found["weights"]["pairs"][0]["difference"] < 0  # the better one is nearer
     assert found["distance_unit"] == "pixels"
     assert all(row["deficit"] >= 0 for row in found["recommendation"]["deficits"])
+    file = next((tmp_path / "runs").glob("thyroid/neck/unet-*/seed-0/evaluations/neck-test/cases.csv"))
+    rows = read_csv(file)
+    write_csv(file, list(rows[0]), [{**rows[0], "spacing_y": "0.1", "spacing_x": "0.1"}, *rows[1:]])
+    with pytest.raises(UserError, match="some in mm and some in pixels"):
+        build([tmp_path / "runs"], metric="hd95")
     with pytest.raises(UserError, match="--metric accuracy: choose one of dice, iou, nsd, hd95, asd"):
         build([tmp_path / "runs"], metric="accuracy")
 
@@ -389,6 +394,13 @@ def test_page_one_warns(make_run: MakeRun, tmp_path: Path, more: dict[str, Any],
     assert bool(report["sections"][0]["recommendation"]["blockers"]) == blocked
 
 
+def test_scores_of_training_images_are_called_so(make_run: MakeRun, tmp_path: Path) -> None:
+    make_all(make_run, seeds=(0,), parts=["train"])
+    report = content(tmp_path, part="train")
+    assert any("TRAINING IMAGES" in text for text in report["warnings"])
+    assert any("trained on" in text for text in report["sections"][0]["recommendation"]["blockers"])
+
+
 # --- the recommendation ---
 
 
@@ -413,6 +425,8 @@ def test_with_validation_scores_of_every_run_it_is_chosen_there(make_run: MakeRu
     assert choice["deficits"][1]["high"] == pytest.approx(expected.pairs[0].interval[1])
     assert choice["reported"]["part"] == "test"
     assert choice["reported"]["mean"] == pytest.approx(scores(tmp_path / "runs", choice["network"], 1).mean())
+    assert not choice["optimistic"]
+    assert section(tmp_path, part="validation")["recommendation"]["optimistic"]
     make_run("late", parts=["test"])
     assert section(tmp_path)["recommendation"]["selected_on"] == "test"
 
@@ -446,6 +460,14 @@ def test_models_on_other_datasets_stand_beside_their_own(make_run: MakeRun, tmp_
     assert [cell["in_domain"] for cell in cells["unet", "gland"]] == [True, False]
     assert cells["segnet", "neck"][0] is None
     assert cells["unet", "neck"][1]["dice_mean"] == pytest.approx(scores(tmp_path / "runs", "unet", 0).mean())
+
+
+def test_sites_stand_beside_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run("unet", parts=["test", "validation"])
+    assert content(tmp_path)["shift"] == []
+    (path / "evaluations" / "neck-validation").rename(path / "evaluations" / "neck-test-clinic")
+    (table,) = content(tmp_path)["shift"]
+    assert table["columns"] == ["neck-test", "neck-test-clinic"]
 
 
 def test_each_class_has_its_own_section(make_run: MakeRun, tmp_path: Path) -> None:
@@ -527,6 +549,37 @@ def test_the_forms_of_a_report_agree_and_are_the_same_again(runs: Path, tmp_path
     after = {path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert before == after
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
+
+
+@pytest.mark.parametrize("classes", [["nodule"], ["gland", "nodule"]])
+def test_the_gallery_shows_worst_median_and_best(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: list[str]
+) -> None:
+    predict = shrunk(0.8, "unet", 0)
+    make_run("unet", predict=predict, images=True, classes=classes)
+    make_run("segnet", classes=classes)
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "monai_thyroid.compare.figures.gallery", lambda folder, name, *, rows: drawn.update({name: rows})
+    )
+    monkeypatch.setattr("monai_thyroid.compare.page.html", lambda *_, **__: "")
+    monkeypatch.setattr("monai_thyroid.compare.page.markdown", lambda *_, **__: "")
+    make_report([tmp_path / "runs"], output=tmp_path / "report")
+    assert set(drawn) == ({"gallery"} if len(classes) == 1 else {"1-gallery", "2-gallery"})
+    for index, (_, rows) in enumerate(sorted(drawn.items())):
+        (row,) = rows  # segnet kept no images
+        (file,) = (tmp_path / "runs").glob("thyroid/neck/unet-*/seed-0/evaluations/neck-test/cases.csv")
+        ranked = sorted((float(one["dice"]), one["case"]) for one in read_csv(file) if one["class"] == classes[index])
+        for panel, word, (dice, case) in zip(
+            row, ("worst", "median", "best"), (ranked[0], ranked[12], ranked[-1]), strict=True
+        ):
+            assert panel.title == f"unet: {word}, Dice {dice:.3f}\n{case}"
+            truth = reference(int(case[-2:]) + 100 * index, "necktest")
+            if index == len(classes) - 1:  # the last class is on top
+                np.testing.assert_array_equal(panel.reference, truth)
+                np.testing.assert_array_equal(panel.prediction, predict(truth, int(case[-2:])))
+            assert panel.image.shape == (32, 32)
+            assert 0 <= panel.image.min() < panel.image.max() <= 1
 
 
 def test_no_images_leaves_every_picture_of_a_case_out(runs: Path, tmp_path: Path) -> None:

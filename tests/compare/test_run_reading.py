@@ -95,6 +95,18 @@ def test_another_part_is_asked_for(make_run: MakeRun) -> None:
     assert runs[0].scored.part == "validation"
 
 
+def test_a_validation_dice_that_is_not_a_number_is_none(make_run: MakeRun) -> None:
+    (run,), _ = find_runs([make_run("unet", val_dice=[None, 0.4, float("nan")])])
+    assert run.best_validation == 0.4
+
+
+@pytest.mark.parametrize("more", [{"seed": "first"}, {"classes": "nodule"}, {"classes": []}])
+def test_a_record_of_another_kind_is_no_crash(make_run: MakeRun, more: dict) -> None:
+    path = make_run("unet")
+    write_json(path / "run.json", {**read_json(path / "run.json"), **more})
+    assert next(iter(more)) in only_reason(path)
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"network": "unet"}'])
 def test_a_record_that_cannot_be_read_is_no_crash(make_run: MakeRun, text: str) -> None:
     path = make_run("unet")
