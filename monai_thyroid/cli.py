@@ -235,8 +235,9 @@ def _compare(options: argparse.Namespace) -> int:
         failures = matrix.execute(at_once=options.jobs, ray=ray)
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
-    for name, lines in failures.items():
-        print(f"\n{name} failed:\n{lines}", file=sys.stderr)
+    for job in matrix.jobs:
+        if job.name in failures:
+            print(f"{job.name} failed, see {job.log}:\n{failures[job.name]}", file=sys.stderr)
     folders = [str(job.path) for job in matrix.jobs if (job.path / "run.json").is_file()]
     absent = [
         Unusable(

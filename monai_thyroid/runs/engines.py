@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -118,7 +119,7 @@ def execute(job: Job, stop: threading.Event | None = None) -> str | None:
         stop: when set, the process is asked to end (SIGTERM: it writes itself down).
 
     Returns:
-        Why it failed: the last lines of its log. None if all went well, or it was stopped.
+        Why it failed, from its log. None if all went well, or it was stopped.
     """
     stop = stop or threading.Event()
     _wait_until_free(job.path, stop)
@@ -145,12 +146,19 @@ def execute(job: Job, stop: threading.Event | None = None) -> str | None:
                 _end(process)
             if process.returncode and not stop.is_set():
                 log.seek(start)
-                lines = log.read().decode("utf-8", "replace").splitlines()
-                if process.returncode < 0:
-                    lines.append(f"killed by {signal.Signals(-process.returncode).name}")
-                _note_failure(job.path, lines[-1] if lines else f"exit status {process.returncode}")
-                return "\n".join([line for line in lines if line.strip()][-6:])
+                why = _reason(log.read().decode("utf-8", "replace"), process.returncode)
+                _note_failure(job.path, why.splitlines()[-1])
+                return why
     return None
+
+
+def _reason(log: str, status: int) -> str:
+    """Why a process failed: the first exception of a traceback, in which MONAI wraps its own, or the last lines."""
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    if cause := re.search(r"^[A-Za-z_][\w.]*(Error|Exception)\b.*", log, re.MULTILINE):
+        return cause.group()
+    return "\n".join([line for line in log.splitlines() if line.strip()][-6:]) or f"exit status {status}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

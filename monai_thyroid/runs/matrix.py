@@ -144,7 +144,7 @@ class Plan:
             ray: execute on a cluster.
 
         Returns:
-            The last lines of the log of each run that failed, by name.
+            Why runs failed, by their names; their logs tell more.
 
         Raises:
             UserError: run folders hold runs with other settings, or another comparison is at work in the folder.

@@ -231,12 +231,21 @@ def test_training_then_scoring_one_log(tmp_path: Path) -> None:
     assert "trained with 1" in text
 
 
+WRAPPED = """
+try:
+    raise FloatingPointError('the cause')
+except FloatingPointError as error:
+    raise RuntimeError('Failed to evaluate') from error
+"""
+
+
 def test_a_failing_run_keeps_no_other_from_going_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [
         script(tmp_path, "bad", "import sys; print('a reason'); sys.exit('the error')"),
         script(tmp_path, "good", "print('well')"),
         script(tmp_path, "killed", "import os; os.kill(os.getpid(), 9)"),
         script(tmp_path, "absent", "", cwd=tmp_path / "nowhere"),
+        script(tmp_path, "wrapped", WRAPPED),
     ]
     write_json(jobs[2].path / "run.json", {"status": "running", "error": None})
     (jobs[0].log.parent).mkdir()
@@ -244,7 +253,8 @@ def test_a_failing_run_keeps_no_other_from_going_on(tmp_path: Path, capsys: pyte
     with Progress(jobs) as progress, closing(run_local(jobs, at_once=2)) as steps:
         for finished in steps:
             progress.update(finished)
-    assert set(progress.failures) == {"bad-seed-0", "killed-seed-0", "absent-seed-0"}
+    assert set(progress.failures) == {"bad-seed-0", "killed-seed-0", "absent-seed-0", "wrapped-seed-0"}
+    assert progress.failures["wrapped-seed-0"] == "FloatingPointError: the cause"
     assert progress.failures["bad-seed-0"] == "a reason\nthe error"
     assert progress.failures["killed-seed-0"] == "killed by SIGKILL"
     assert "nowhere" in progress.failures["absent-seed-0"]
@@ -254,8 +264,8 @@ def test_a_failing_run_keeps_no_other_from_going_on(tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("good-seed-0: started") for line in lines) == 1
     assert sum("bad-seed-0: FAILED, see" in line for line in lines) == 1
-    assert lines[-1].endswith("(4 of 4)")
-    assert len(lines) <= 8  # nothing but changes
+    assert lines[-1].endswith("(5 of 5)")
+    assert len(lines) <= 10  # nothing but changes
 
 
 def test_as_many_at_a_time_as_asked_for(tmp_path: Path) -> None:
