@@ -716,7 +716,10 @@ def _shift(tables: Sequence[dict[str, Any]]) -> list[Block]:
                 rows,
             )
         )
-        caption = "The same for the chosen weights of each network; framed: tested on the dataset of its training."
+        caption = (
+            f"Dice of each model (trained on) on every dataset, class {table['class']}; framed: tested on the dataset "
+            "of its training. Of more than 20 runs, the chosen weights of each network."
+        )
         page += [{"kind": "figure", "name": name, "caption": caption} for name in table["figures"]]
     return page
 

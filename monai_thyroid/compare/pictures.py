@@ -19,6 +19,7 @@ __all__ = ["calibration_rows", "draw", "draw_shift", "without_images"]
 
 _ROWS = 4  # networks in one gallery, so that it fits a page
 _GALLERIES = 5
+_MODELS = 20  # rows of the cross-dataset figure
 _SIDE = 360  # pixels of a picture's longest side
 
 
@@ -120,20 +121,21 @@ def draw(folder: Path, analysis: Analysis, *, section: dict[str, Any], slug: str
 
 
 def draw_shift(folder: Path, table: dict[str, Any]) -> str:
-    """Draw the Dice of the chosen weights on every dataset they were scored on."""
-    rows = [row for row in table["rows"] if row["chosen"]]
+    """Draw the Dice of every run on every dataset it was scored on; of many runs those of the chosen weights."""
+    rows = table["rows"] if len(table["rows"]) <= _MODELS else [row for row in table["rows"] if row["chosen"]]
     values = [[np.nan if cell is None else cell["dice_mean"] for cell in row["cells"]] for row in rows]
     return figures.shift_heatmap(
         folder,
         f"{table['slug']}shift",
-        rows=[
-            f"{row['network']} ({row['trained_on']})" + ("" if row["fold"] is None else f" fold {row['fold']}")
-            for row in rows
-        ],
+        rows=[f"{row['network']} seed {row['seed']}{_fold(row['fold'])} ({row['trained_on']})" for row in rows],
         columns=table["columns"],
         values=np.array(values, dtype=np.float64),
         in_domain=np.array([[cell is not None and cell["in_domain"] for cell in row["cells"]] for row in rows]),
     )
+
+
+def _fold(fold: int | None) -> str:
+    return "" if fold is None else f" fold {fold}"
 
 
 def _limits(low: float | None, high: float | None) -> tuple[float, float]:

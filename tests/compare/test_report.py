@@ -551,6 +551,21 @@ def test_the_forms_of_a_report_agree_and_are_the_same_again(runs: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
 
 
+def test_folders_with_the_least_there_may_be_give_a_whole_report(make_run: MakeRun, tmp_path: Path) -> None:
+    for network in ("unet", "segnet"):
+        path = make_run(network, val_dice=[None, None])
+        (path / "config.yaml").unlink()
+        for name in ("evaluation.json", "calibration.csv"):
+            (path / "evaluations" / "neck-test" / name).unlink()
+    make_report([tmp_path / "runs"], output=tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text("utf-8")
+    assert "The runs did not record their scoring policy." in text
+    assert "Not recorded: the evaluations hold no calibration.csv." in text
+    assert "No images, references and predictions were kept of: " in text
+    assert "the lowest seed of each network, as not every run has a validation Dice" in text
+    assert "groups are unknown" in text
+
+
 @pytest.mark.parametrize("classes", [["nodule"], ["gland", "nodule"]])
 def test_the_gallery_shows_worst_median_and_best(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: list[str]
