@@ -173,7 +173,9 @@ def _figures(section: dict[str, Any], kind: str, caption: str) -> list[Block]:
 
 
 def _title(section: dict[str, Any]) -> str:
-    return f"{section['dataset']}, {section['class']}" if section["class"] != section["dataset"] else section["dataset"]
+    return (
+        f"{section['dataset']} ({section['class']})" if section["class"] != section["dataset"] else section["dataset"]
+    )
 
 
 def _plural(count: int, word: str) -> str:
@@ -192,10 +194,8 @@ def _opening(content: dict[str, Any]) -> str:
 
 
 def _size(section: dict[str, Any]) -> str:
-    unit = {"known": "group", "leaky": "group"}.get(section["grouping"], "image taken as its own group")
-    groups = section["n_groups"]
-    told = f"{groups:,} {unit}s" if groups != 1 and unit == "group" else f"{groups:,} {unit}"
-    return f"{_plural(section['n_cases'], 'case')} ({told})"
+    unknown = ", grouping unknown" if section["grouping"] == "unknown" else ""
+    return f"{_plural(section['n_cases'], 'case')} ({_plural(section['n_groups'], 'group')}{unknown})"
 
 
 def _short(section: dict[str, Any]) -> list[Block]:
@@ -218,7 +218,7 @@ def _short(section: dict[str, Any]) -> list[Block]:
         if comparison := section[question]:
             items.append(f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}")
     if section["weights"] and not section["architectures"]:
-        items.append("These architectures: nothing is claimed. " + " ".join(section["architecture_notes"]))
+        items.append("These architectures: nothing is claimed; why stands in the warnings above.")
     return [_list(items), *_recommendation(section, short=True)]
 
 
@@ -260,9 +260,8 @@ def _recommendation(section: dict[str, Any], *, short: bool = False) -> list[Blo
         f"{_interval(reported['low'], reported['high'])}, mean over {section['n_groups']} groups)"
     )
     if choice["blockers"]:
-        text = (
-            f"Nothing is recommended for use: {' '.join(choice['blockers'])} By the rule alone {what} would be chosen."
-        )
+        why = "; ".join(choice["blockers"])
+        text = f"Nothing is recommended for use: {why}. By the rule alone {what} would be chosen."
     else:
         text = f"Recommended: {what}, {score}."
     if choice["optimistic"]:

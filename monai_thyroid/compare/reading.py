@@ -363,11 +363,11 @@ def _hash_problem(runs: Sequence[Run], key: str, sentence: str) -> list[str]:
     listed = _listed(runs, lambda run: f"{key} {str(run.record.get(key))[:8]}")
     # Of each further hash, the first run that has it beside the first run.
     others = {run.record.get(key): run for run in reversed(runs) if run.record.get(key) != hashes[0]}
-    told = [_settings(runs[0], run) for run in sorted(others.values(), key=lambda run: str(run.path))]
+    told = [_settings(runs[0], run, key) for run in sorted(others.values(), key=lambda run: str(run.path))]
     return ["\n".join([f"{sentence}, so their scores cannot be compared.", listed, *told])]
 
 
-def _settings(first: Run, second: Run) -> str:
+def _settings(first: Run, second: Run, key: str) -> str:
     """Which settings differ, from both config.yaml."""
     import yaml
 
@@ -388,7 +388,8 @@ def _settings(first: Run, second: Run) -> str:
         else:
             differing.append(f"{name} ({values[0]} / {values[1]})")
     told = ", ".join(differing) or "none in config.yaml: the files of the dataset themselves, or its version"
-    return f"  settings that differ, {first.title} / {second.title}: {told}"
+    names = " / ".join(f"{run.title} of {str(run.record.get(key))[:8]}" for run in (first, second))
+    return f"  settings that differ, {names}: {told}"
 
 
 def _case_problems(runs: Sequence[Run], where: str) -> list[str]:

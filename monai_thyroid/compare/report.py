@@ -159,7 +159,12 @@ def build(
                 )
             analysis = analyse(study, metric=metric, larger_is_better=REPORT_METRICS[metric])
             analyses.append(analysis)
-            section = _section(analysis, margin=margin, root=root, forced=forced[dataset])
+            section = _section(
+                analysis,
+                margin=margin,
+                root=root,
+                forced=[text.replace(f"{root}{os.sep}", "") for text in forced[dataset]],
+            )
             section["without_images"] = pictures.without_images(analysis) if images else None
             section["figures"] = {}
             sections.append(section)
@@ -436,15 +441,15 @@ def _recommendation(analysis: Analysis, section: dict[str, Any], *, margin: floa
     runs = [row for row in section["runs"] if row["network"] == winner["network"] and row["chosen"]]
     blockers = []
     if section["grouping"] == "leaky":
-        blockers.append("the split is LEAKY: images of one group are in training and in test.")
+        blockers.append("the split is LEAKY: images of one group are in training and in test")
     if study.part in _TRAINED_ON:
-        blockers.append("the scores are of images that the models were trained on.")
+        blockers.append("the scores are of images that the models were trained on")
     if section["synthetic"]:
-        blockers.append("the images are synthetic and say nothing about patients.")
+        blockers.append("the images are synthetic and say nothing about patients")
     if section["forced"]:
-        blockers.append("the comparison was forced: the runs differ in more than the network.")
+        blockers.append("the comparison was forced: the runs differ in more than the network")
     if comparison.refusals or comparison.n_groups < _FEW_GROUPS:
-        blockers.append(f"{comparison.n_groups} groups are too few to choose by ({_FEW_GROUPS} at least).")
+        blockers.append(f"{comparison.n_groups} groups are too few to choose by ({_FEW_GROUPS} at least)")
     limits = []
     if on == study.part:
         limits.append(f"Selected on {on}: optimistic. The cases that chose the network also give its score{why_not}.")
@@ -517,7 +522,7 @@ def _warnings(sections: Sequence[dict[str, Any]]) -> list[str]:
             found.append((order, f"{where}: {text}"))
 
         for problem in section["forced"]:
-            warn(0, f"FORCED COMPARISON. {problem}")
+            found.append((0, f"FORCED COMPARISON. {problem}"))
         if section["grouping"] == "leaky":
             warn(
                 1,

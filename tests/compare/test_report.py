@@ -266,8 +266,9 @@ def test_force_compares_with_a_warning_on_page_one(make_run: MakeRun, tmp_path: 
     make_run("unet", protocol="other", settings={"image_size": 128}, cases=range(2, 26))
     report = content(tmp_path, force=True)
     (found,) = report["sections"]
-    assert report["warnings"][0].startswith("neck: FORCED COMPARISON.")
+    assert report["warnings"][0].startswith("FORCED COMPARISON. dataset neck:")
     assert any("image_size" in text for text in report["warnings"])
+    assert not any(str(tmp_path) in text for text in report["warnings"])  # paths are told from the runs' root
     assert found["n_cases"] == 22
     # One network by two recipes: told apart by the protocol's digits.
     assert len(found["networks"]) == 2
