@@ -18,7 +18,7 @@ from monai.utils import set_determinism
 from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.runs.caller import calling_workflow, on_command_line
-from monai_thyroid.runs.config import check_constants
+from monai_thyroid.runs.config import check_constants, mistake_behind
 from monai_thyroid.runs.handlers import reseed
 from monai_thyroid.runs.weights import find_weights, match_weights
 
@@ -237,11 +237,11 @@ def _evaluate(parser: ConfigParser, name: str) -> tuple[Any, list[str]]:
     try:
         return parser.get_parsed_content(name), []
     except Exception as error:  # MONAI wraps everything in RuntimeError
+        if mistake := mistake_behind(error):
+            return None, mistake.problems
         cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, UserError):
+        while cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, UserError):
-            return None, cause.problems
         return None, [f"{name}: {type(cause).__name__}: {cause}"]
 
 

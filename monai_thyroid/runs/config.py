@@ -14,7 +14,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.files import canonical_hash
 from monai_thyroid.runs.precision import PRECISIONS
 
-__all__ = ["CONSTANTS", "boolean", "check_constants", "executed_config", "protocol_hash", "run_hash"]
+__all__ = ["CONSTANTS", "boolean", "check_constants", "executed_config", "mistake_behind", "protocol_hash", "run_hash"]
 
 
 def boolean(value: Any) -> bool:
@@ -182,8 +182,18 @@ def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
         except UserError as error:
             problems.append(f"{name} {error}")
         except Exception as error:  # an expression that fails, perhaps for another constant's sake
-            problems.append(f"{name} {parser[name]!r}: cannot be evaluated ({error.__cause__ or error})")
+            mistake = mistake_behind(error)
+            told = f"{name} {parser[name]!r}: cannot be evaluated ({error.__cause__ or error})"
+            problems += mistake.problems if mistake else [told]
     return values, problems
+
+
+def mistake_behind(error: BaseException) -> UserError | None:
+    """The user's mistake that MONAI has wrapped in errors of its own, if that is what it was."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause
 
 
 def executed_config(parser: ConfigParser) -> dict[str, Any]:

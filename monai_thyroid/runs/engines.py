@@ -258,7 +258,7 @@ def run_ray(jobs: Sequence[Job], *, address: str | None, cpus: float, gpus: floa
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             logger.warning("No node of the cluster has %g CPUs and %g GPUs now: the runs wait for one", cpus, gpus)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(execute)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_execute_task)
         pending = {task.options(name=job.name).remote(job): job for job in jobs}
         with _sigterm_interrupts():
             while pending:
@@ -270,6 +270,12 @@ def run_ray(jobs: Sequence[Job], *, address: str | None, cpus: float, gpus: floa
         if pending:
             ray.wait(list(pending), num_returns=len(pending), timeout=_PATIENCE)
         ray.shutdown()
+
+
+def _execute_task(job: Job) -> str | None:
+    # Ray cancels a task by SIGINT, which is ignored where a shell has started the cluster in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return execute(job)
 
 
 def _answer(ray: Any, reference: Any) -> str | None:

@@ -463,3 +463,9 @@ def test_the_command_ends_with_the_list_and_writes_nothing(tiny: dict[str, Any],
     assert list(folder.iterdir()) == []
     folder.rmdir()
     assert listing(tmp_path) == before
+
+
+def test_a_mistake_that_several_constants_meet_is_told_once(root: Path, tmp_path: Path) -> None:
+    problems = check_file(str(root / "bundles" / "nerve" / "train.yaml"), {"dataset_dir": str(tmp_path / "nowhere")})
+    assert len(problems) == 1
+    assert problems[0].startswith(f"dataset_dir {tmp_path / 'nowhere'}: no such folder")
