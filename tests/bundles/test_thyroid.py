@@ -398,7 +398,7 @@ def test_unpadded_network_is_scored_on_the_whole_image(train: Callable[..., Path
     for row in read_csv(folder / "evaluations" / "scans-test" / "cases.csv"):
         assert (row["height"], row["width"]) == ("48", "64")
         marked = read_mask(folder / "evaluations" / "scans-test" / "predictions" / f"{row['case']}.png")
-        # 188 of the 190 pixels are what the network takes, and of those it sees 4; nothing may be marked far from the centre.
+        # The network takes 188 of the 190 pixels and sees 4 of those; nothing may be marked far from the centre.
         assert not marked[:20].any()
         assert not marked[:, :28].any()
     with pytest.raises(RuntimeError) as refused:
