@@ -228,7 +228,7 @@ def _compare(options: argparse.Namespace) -> int:
         overrides=_overrides(options.rest),
         elsewhere=ray is not None,
     )
-    print(matrix.table(at_once=options.jobs), flush=True)
+    print(matrix.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
         return 0
     try:

@@ -347,7 +347,7 @@ class Progress:
         self._bar.set_postfix_str(", ".join(f"{job.name} {epochs[job.name]}/{job.epochs}" for job in running))
 
     def _say(self, line: str) -> None:
-        tqdm.write(f"{line} ({len(self._ended)} of {len(self.jobs)})", file=sys.stderr)
+        tqdm.write(f"{line} ({len(self._ended)} of {len(self.jobs)} ended)", file=sys.stderr)
 
 
 def _size(path: Path) -> int:

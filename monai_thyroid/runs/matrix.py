@@ -85,13 +85,14 @@ class Plan:
     validation_images: int
     parsers: dict[str, ConfigParser]
 
-    def table(self, *, at_once: int = 1) -> str:
+    def table(self, *, at_once: int = 1, ray: Ray | None = None) -> str:
         """The plan as text, with an estimate of the time, for which networks without any history are probed.
 
         Args:
-            at_once: runs at a time.
+            at_once: as for `execute`.
+            ray: as for `execute`.
         """
-        epoch_seconds, probed = self._epoch_seconds(threads_each(at_once))
+        epoch_seconds, probed = self._epoch_seconds(threads_each(at_once) if ray is None else max(1, int(ray.cpus)))
         rows = [("run", "state", "epochs", "about")]
         total = 0.0
         for job in self.jobs:
@@ -110,10 +111,12 @@ class Plan:
             if probed:
                 known = f" and {basis}" if set(epoch_seconds) - set(probed) else ""
                 basis = f"a few steps of {', '.join(probed)} on random images on this machine{known}"
-            wall = _duration(total / min(at_once, max(1, len(unfinished))))
+            time_ = f"{_duration(total)} of computing"
+            if ray is None:
+                time_ = f"{_duration(total / min(at_once, max(1, len(unfinished))))} with {at_once} at a time ({time_})"
             lines.append(
-                f"Estimate: {wall} with {at_once} at a time ({_duration(total)} of computing), from {basis}. An "
-                "upper bound of epochs: training may stop early. Start, loading and scoring come on top."
+                f"Estimate: {time_}, from {basis}. An upper bound of epochs: training may stop early. Start, loading "
+                "and scoring come on top."
             )
         return "\n".join(lines)
 

@@ -195,6 +195,7 @@ def test_what_was_never_trained_is_probed(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.train_images > found.validation_images > 0
     text = found.table()
     assert f"Estimate: {matrix._duration(expected)} with 1 at a time" in text
+    assert f"Estimate: {matrix._duration(expected)} of computing, from" in found.table(ray=matrix.Ray())
     assert "a few steps of unet on random images on this machine." in text
     assert "training may stop early" in text
 
@@ -264,7 +265,7 @@ def test_a_failing_run_keeps_no_other_from_going_on(tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("good-seed-0: started") for line in lines) == 1
     assert sum("bad-seed-0: FAILED, see" in line for line in lines) == 1
-    assert lines[-1].endswith("(5 of 5)")
+    assert lines[-1].endswith("(5 of 5 ended)")
     assert len(lines) <= 10  # nothing but changes
 
 
