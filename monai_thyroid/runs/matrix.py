@@ -224,7 +224,7 @@ def plan(
     fixed = {name: value for name, value in fixed.items() if not unknown_overrides({name: value}, known)}
     cases: dict[str, Datalist] = {}
     parsers = {name: _load(config, {**fixed, "network": name, "seed": seeds[0]}) for name in networks}
-    problems += [problem for parser in parsers.values() for problem in _problems(parser, cases)]
+    problems += _problems(list(parsers.values()), cases)
     if problems:
         raise UserError(dict.fromkeys(problems))
 
@@ -304,16 +304,20 @@ def _load(config: Path, overrides: Mapping[str, Any] | None = None) -> ConfigPar
     return parser
 
 
-def _problems(parser: ConfigParser, cases: dict[str, Datalist]) -> list[str]:
-    """What is wrong with a config; the files of its data are read for the first network only."""
-    component = parser["data"]
-    if cases:
-        parser["data"] = next(iter(cases.values()))
-    problems = problems_of(parser)
-    if not problems and not cases:
-        data = parser.get_parsed_content("data")
-        cases[_key(parser)] = data
-    parser["data"] = component
+def _problems(parsers: Sequence[ConfigParser], cases: dict[str, Datalist]) -> list[str]:
+    """What is wrong with the config of each network; the files of the data are read for the first one only."""
+    problems: list[str] = []
+    for parser in parsers:
+        parser.parse(reset=True)
+        if cases:
+            parser.ref_resolver.resolved_content["data"] = next(iter(cases.values()))
+        found = problems_of(parser)
+        problems += found
+        if not found and not cases:
+            data, classes = (parser.get_parsed_content(name) for name in ("data", "classes"))
+            cases[_key(parser)] = data
+            for each in parsers:
+                each["classes"] = classes  # which some bundles find by reading every mask
     return problems
 
 

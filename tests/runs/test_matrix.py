@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from monai.bundle import create_workflow
 
+from monai_thyroid import cli
 from monai_thyroid.data import datalist, write_phantom
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, write_json
@@ -109,6 +110,29 @@ def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
         tiny(tmp_path / "out", overrides={**TINY, **wider}).execute()
     # Unlike a network's argument, a changed recipe is another race, with folders of its own.
     assert state({"learning_rate": 0.02}).path.parent != job.path.parent
+
+
+def test_the_epochs_of_all_stages_are_counted(tmp_path: Path) -> None:
+    found = plan(
+        TRAIN.parents[1] / "polyp" / "train.yaml",
+        networks=["unet"],
+        seeds=[0],
+        output=tmp_path,
+        overrides={"image_size": 32, "phantom_cases": 10, "first_stage_epochs": 5, "max_epochs": 3, "device": "cpu"},
+    )
+    assert found.jobs[0].epochs == 8
+
+
+def test_a_config_may_refer_to_arguments_of_its_data(tmp_path: Path) -> None:
+    """As that of nerves does, which finds its classes in the data; their files are read once all the same."""
+    found = plan(
+        TRAIN.parents[1] / "nerve" / "train.yaml",
+        networks=["unet", "resunet"],
+        seeds=[0],
+        output=tmp_path,
+        overrides={"image_size": 32, "phantom_cases": 10, "device": "cpu"},
+    )
+    assert len(found.jobs) == 2
 
 
 def test_the_files_of_a_fold_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,3 +400,65 @@ def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
     assert engines._epochs(tmp_path / "history.csv") == 2
     assert engines._epochs(tmp_path / "absent.csv") == 0
     assert len(read_csv(tmp_path / "history.csv")) == 3
+
+
+# --- the command ---
+
+
+def compare(*words: str) -> int:
+    options = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    return cli.main(["compare", str(TRAIN), *words, *options])
+
+
+def test_a_plan_alone_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("--networks", "unet", "--seeds=0,2", "--output", str(tmp_path / "out"), "--plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["run", "unet-seed-0", "unet-seed-2"]
+    assert "Estimate: " in lines[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [(["--jobs", "0"], "--jobs 0: give at least 1"), (["--seeds", "0,x"], "--seeds 0,x: give whole numbers")],
+)
+def test_the_command_says_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    assert compare("--networks", "unet", "--output", str(tmp_path / "out"), *words) == 1
+    assert complaint in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_tells_of_runs_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def execute(self: Plan, **_: Any) -> dict[str, str]:
+        for job in self.jobs[:2]:
+            job.path.mkdir(parents=True)
+            write_json(job.path / "run.json", {"run_hash": "of another run"})
+        return {"unet-seed-1": "a reason of its own", "unet-seed-2": "another reason"}
+
+    def make_report(paths: list[str], **options: Any) -> Path:
+        asked.update(options, paths=paths)
+        return Path("report.html")
+
+    monkeypatch.setattr(Plan, "execute", execute)
+    monkeypatch.setattr("monai_thyroid.compare.make_report", make_report)
+    arguments = ("--networks", "unet", "--seeds", "0,1,2", "--output", str(tmp_path), "--margin", "0.02", "--no-images")
+    assert compare(*arguments) == 1
+    assert [Path(path).name for path in asked["paths"]] == ["seed-0", "seed-1"]
+    assert asked["output"] == tmp_path / "report"
+    assert (asked["margin"], asked["images"]) == (0.02, False)
+    (absent,) = asked["failed"]
+    assert (absent.network, absent.seed, absent.fold, absent.reason) == ("unet", "2", "", "another reason")
+    assert "a reason of its own" in capsys.readouterr().err
+
+    def stopped(self: Plan, **_: Any) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Plan, "execute", stopped)
+    assert compare(*arguments, "--overwrite", "true") == 1
+    assert "the same command goes on" in capsys.readouterr().err
