@@ -58,19 +58,20 @@ def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> 
 
 
 def draw_cases(
-    groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]], path: Path, *, classes: int = 1
+    groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]], path: Path, *, classes: Sequence[str] = ("",)
 ) -> None:
     """Draw images with both outlines: the reference solid, the prediction dashed.
 
     Args:
         groups: for each column's title, some (item, path of the predicted label, Dice).
         path: the PNG to write.
-        classes: of a label, all of them drawn alike.
+        classes: names of a label's; of several, each is drawn with a thinner line than the one before.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     rows = max(1, *(len(cases) for cases in groups.values()))
+    widths = np.linspace(1.5, 0.6, len(classes)) if len(classes) > 1 else [1.0]
     figure = Figure(dpi=200, layout="constrained")
     grid = figure.subplots(rows, len(groups), squeeze=False)
     for axes in grid.flat:
@@ -86,17 +87,22 @@ def draw_cases(
                 (item["label"], REFERENCE_COLOUR, "solid"),
                 (predicted, PREDICTION_COLOUR, "dashed"),
             ):
-                for mask in read_masks(source, classes=classes):
-                    outline(axes, mask, colour, style)
+                for mask, width in zip(read_masks(source, classes=len(classes)), widths, strict=True):
+                    outline(axes, mask, colour, style, width=width)
             heading = f"{title}: " if row == 0 else ""
             axes.set_title(f"{heading}{item['case']}, Dice {dice:.2f}", fontsize=8, parse_math=False)
     figure.legend(
         handles=[
             Line2D([], [], color=REFERENCE_COLOUR, linestyle="solid", label="reference"),
             Line2D([], [], color=PREDICTION_COLOUR, linestyle="dashed", label="prediction"),
+            *(
+                Line2D([], [], color="0.3", linewidth=width, label=name)
+                for name, width in zip(classes, widths, strict=True)
+                if len(classes) > 1
+            ),
         ],
         loc="outside lower center",
-        ncols=2,
+        ncols=2 + (len(classes) if len(classes) > 1 else 0),
         frameon=False,
         fontsize=8,
     )
@@ -145,7 +151,7 @@ def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
         figure.savefig(temporary)
 
 
-def outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
+def outline(axes: Any, mask: np.ndarray, colour: str, style: str, *, width: float = 1.0) -> None:
     """Draw the border of a mask between its pixels, also along the edge of the image; nothing for an empty one.
 
     Args:
@@ -153,19 +159,20 @@ def outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
         mask: bool, (height, width).
         colour: any matplotlib colour.
         style: a matplotlib line style.
+        width: of the line, in points.
     """
     if not mask.any():
         return
     padded = np.pad(mask, 1).astype(float)
-    height, width = mask.shape
+    height, length = mask.shape
     axes.contour(
-        np.arange(-1, width + 1),
+        np.arange(-1, length + 1),
         np.arange(-1, height + 1),
         padded,
         levels=[0.5],
         colors=colour,
         linestyles=style,
-        linewidths=1.0,
+        linewidths=width,
     )
-    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_xlim(-0.5, length - 0.5)
     axes.set_ylim(height - 0.5, -0.5)

@@ -283,7 +283,7 @@ class CaseScores:
                     for title, cases in chosen.items()
                 },
                 temporary,
-                classes=len(self.run.classes),
+                classes=self.run.classes,
             )
 
     def _draw_agreements(self, agreements: Mapping[str, Mapping[str, float]]) -> None:
