@@ -24,7 +24,7 @@ from monai_thyroid.errors import UserError, optional
 from monai_thyroid.files import read_json, write_json
 from monai_thyroid.runs.folder import locked, read_run
 
-__all__ = ["EVALUATED", "Job", "Progress", "execute", "run_local", "run_ray", "threads_each"]
+__all__ = ["EVALUATED", "Job", "Progress", "epoch_seconds", "execute", "run_local", "run_ray", "threads_each"]
 
 logger = logging.getLogger(__name__)
 
@@ -338,7 +338,7 @@ class Progress:
             if failure is not None:
                 self.failures[job.name] = failure
             self._say(f"{job.name}: {'done' if failure is None else f'FAILED, see {job.log}'}")
-        epochs = {job.name: _epochs(job.path / "history.csv") for job in self.jobs}
+        epochs = {job.name: len(epoch_seconds(job.path / "history.csv")) for job in self.jobs}
         running = [job for job in self.jobs if job.name in self._running - self._ended]
         # A run that stopped early has nothing left to do.
         self._bar.n = sum(job.epochs if job.name in self._ended else epochs[job.name] for job in self.jobs)
@@ -354,6 +354,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _epochs(path: Path) -> int:
-    """Whole lines of a history.csv that may be being written, the header aside."""
-    return max(0, path.read_bytes().count(b"\n") - 1) if path.is_file() else 0
+def epoch_seconds(path: Path) -> list[float]:
+    """Seconds of each epoch in a history.csv that may be being written, or whose writer was killed: of whole lines."""
+    lines = path.read_text(encoding="utf-8").split("\n")[1:-1] if path.is_file() else []
+    return [float(line.rpartition(",")[2]) for line in lines]

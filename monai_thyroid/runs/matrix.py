@@ -23,11 +23,12 @@ from monai_thyroid.runs.engines import (
     Job,
     Progress,
     State,
+    epoch_seconds,
     run_local,
     run_ray,
     threads_each,
 )
-from monai_thyroid.runs.folder import locked, read_history, read_run
+from monai_thyroid.runs.folder import locked, read_run
 from monai_thyroid.runs.precision import AutocastInferer
 from monai_thyroid.runs.session import TrainingSession
 from monai_thyroid.runs.weights import find_weights
@@ -92,12 +93,12 @@ class Plan:
             at_once: as for `execute`.
             ray: as for `execute`.
         """
-        epoch_seconds, probed = self._epoch_seconds(threads_each(at_once) if ray is None else max(1, int(ray.cpus)))
+        each, probed = self._epoch_seconds(threads_each(at_once) if ray is None else max(1, int(ray.cpus)))
         rows = [("run", "state", "epochs", "about")]
         total = 0.0
         for job in self.jobs:
             left = 0 if job.state == "complete" else job.epochs - job.trained
-            seconds = left * epoch_seconds.get(job.network, 0.0)
+            seconds = left * each.get(job.network, 0.0)
             total += seconds
             rows.append(
                 (job.name, _in_words(job), f"{job.trained} of {job.epochs}", _duration(seconds) if left else "-")
@@ -109,7 +110,7 @@ class Plan:
         if total:
             basis = "epochs that were timed before"
             if probed:
-                known = f" and {basis}" if set(epoch_seconds) - set(probed) else ""
+                known = f" and {basis}" if set(each) - set(probed) else ""
                 basis = f"a few steps of {', '.join(probed)} on random images on this machine{known}"
             time_ = f"{_duration(total)} of computing"
             if ray is None:
@@ -128,8 +129,8 @@ class Plan:
             if job.network in found or job.state == "complete":
                 continue
             # Other seeds and folds of the same recipe, of this plan or an earlier one.
-            histories = [read_history(path) for path in sorted(job.path.parent.glob("seed-*/history.csv"))]
-            seconds = [row["seconds"] for history in histories for row in history if row["seconds"]]
+            histories = job.path.parent.glob("seed-*/history.csv")
+            seconds = [taken for path in sorted(histories) for taken in epoch_seconds(path)]
             if seconds:
                 found[job.network] = sum(seconds) / len(seconds)
             else:
@@ -242,7 +243,7 @@ def plan(
                 data = _data(parser, cases)
                 problems += data.inspect().problems
                 data_hash = data.inspect().data_hash
-                if hashes.setdefault(str(fold), data_hash) != data_hash:
+                if hashes.setdefault("own split" if fold is None else f"fold {fold}", data_hash) != data_hash:
                     raise UserError(
                         "data: depends on the network or the seed, so the runs would not be scored on the same cases; "
                         "set split_seed to a number"
@@ -361,7 +362,6 @@ def _job(
         parent_sha256=sha256_file(find_weights(parent)) if parent else None,
     )
     network, seed = executed["network"], executed["seed"]
-    history = path / "history.csv"
     state = _state(path, now)
     folds = {} if fold is None else {"folds": executed["folds"], "fold": fold}
     options = {**given, "network": network, "seed": seed, **folds, "output_dir": str(output / "runs"), "resume": True}
@@ -375,7 +375,7 @@ def _job(
         path=path,
         state=state,
         epochs=epochs,
-        trained=min(epochs, len(read_history(history))) if history.is_file() and state != "other settings" else 0,
+        trained=0 if state == "other settings" else min(epochs, len(epoch_seconds(path / "history.csv"))),
         log=output / "logs" / f"{network}-{path.name}.log",
         train=_command(config, options),
         evaluate=_command(scoring_file, {**scoring, "run_dir": str(path)}),

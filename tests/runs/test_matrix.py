@@ -19,7 +19,7 @@ from monai.bundle import create_workflow
 from monai_thyroid import cli
 from monai_thyroid.data import datalist, write_phantom
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import read_csv, read_json, write_json
+from monai_thyroid.files import read_json, write_json
 from monai_thyroid.runs import engines, matrix
 from monai_thyroid.runs.engines import Job, Progress, execute, run_local
 from monai_thyroid.runs.folder import append_history, locked
@@ -393,13 +393,14 @@ def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
         found.execute()
 
 
-def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
-    history(tmp_path, [1.0, 1.0])
-    with open(tmp_path / "history.csv", "a") as file:
-        file.write("1,3,0.1")
-    assert engines._epochs(tmp_path / "history.csv") == 2
-    assert engines._epochs(tmp_path / "absent.csv") == 0
-    assert len(read_csv(tmp_path / "history.csv")) == 3
+def test_half_a_line_of_a_history_is_no_epoch(tmp_path: Path) -> None:
+    found = tiny(tmp_path)
+    history(found.jobs[0].path, [1.0, 3.0])
+    with open(found.jobs[0].path / "history.csv", "a") as file:
+        file.write("1,3,1e-")
+    assert engines.epoch_seconds(found.jobs[0].path / "history.csv") == [1.0, 3.0]
+    assert engines.epoch_seconds(tmp_path / "absent.csv") == []
+    assert tiny(tmp_path).jobs[0].trained == 2
 
 
 # --- the command ---
