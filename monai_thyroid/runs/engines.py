@@ -329,15 +329,15 @@ class Progress:
 
     def update(self, finished: Finished) -> None:
         """Look at the run folders, and take note of the jobs that have ended."""
-        for job in self.jobs:
-            if job.name not in self._running and _size(job.log) > self._log_sizes[job.name]:
-                self._running.add(job.name)
-                self._say(f"{job.name}: {'started' if job.state == 'new' else 'going on'}")
         for job, failure in finished:
+            self._note_start(job)
             self._ended.add(job.name)
             if failure is not None:
                 self.failures[job.name] = failure
             self._say(f"{job.name}: {'done' if failure is None else f'FAILED, see {job.log}'}")
+        for job in self.jobs:
+            if _size(job.log) > self._log_sizes[job.name]:
+                self._note_start(job)
         epochs = {job.name: len(epoch_seconds(job.path / "history.csv")) for job in self.jobs}
         running = [job for job in self.jobs if job.name in self._running - self._ended]
         # A run that stopped early has nothing left to do.
@@ -345,6 +345,11 @@ class Progress:
         failed, ended = len(self.failures), len(self._ended)
         self._bar.set_description(f"{ended - failed} done, {len(running)} running, {failed} failed", refresh=False)
         self._bar.set_postfix_str(", ".join(f"{job.name} {epochs[job.name]}/{job.epochs}" for job in running))
+
+    def _note_start(self, job: Job) -> None:
+        if job.name not in self._running:
+            self._running.add(job.name)
+            self._say(f"{job.name}: {'started' if job.state == 'new' else 'going on'}")
 
     def _say(self, line: str) -> None:
         tqdm.write(f"{line} ({len(self._ended)} of {len(self.jobs)} ended)", file=sys.stderr)
