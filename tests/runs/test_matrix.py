@@ -112,6 +112,21 @@ def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
     assert state({"learning_rate": 0.02}).path.parent != job.path.parent
 
 
+def test_a_plan_for_other_machines_needs_none_of_their_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = {name: value for name, value in TINY.items() if name not in ("device", "precision")}
+    with pytest.raises(UserError, match="no CUDA device"):
+        tiny(tmp_path, overrides={**recipe, "device": "cuda"})
+    found = tiny(tmp_path, overrides={**recipe, "device": "cuda"}, elsewhere=True)
+    (job,) = found.jobs
+    assert found.device == "cuda"
+    assert option(job, "device") == "'cuda'"
+    # Otherwise each machine would choose its own, and the runs be of several recipes.
+    assert option(job, "precision") in ("'float32'", "'bfloat16'")
+    (same,) = tiny(tmp_path, overrides={**recipe, "device": "cpu"}).jobs
+    assert same.path == job.path
+
+
 def test_the_epochs_of_all_stages_are_counted(tmp_path: Path) -> None:
     found = plan(
         TRAIN.parents[1] / "polyp" / "train.yaml",

@@ -44,6 +44,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # ten trainings and as many scorings, mostly the start of processes
 def test_killed_and_started_again_equals_uninterrupted(root: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed, whole = tmp_path / "killed" / "out", tmp_path / "whole" / "out"
