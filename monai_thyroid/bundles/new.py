@@ -164,9 +164,6 @@ def _check_pairs(root: str, where: Mapping[str, str], pattern: str | None) -> No
         raise UserError(listing.problems)
     if pattern is None:
         return
-    nameless = [item["case"] for item in listing.items if not item["group"]]
-    if nameless:
-        raise UserError([f"groups-from {pattern!r}: finds an empty group in {case}" for case in nameless])
     groups = {item["group"] for item in listing.items}
     if len(groups) == 1 and len(listing.items) > 1:
         raise UserError(

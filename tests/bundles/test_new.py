@@ -267,8 +267,8 @@ def test_unusable_arguments_are_all_told_and_nothing_is_written(tmp_path: Path) 
     problems = refused(folder, output, group_pattern="^[01]_")
     assert len(problems) == 6
     assert "finds nothing in 2_0" in problems[0]
-    assert "finds an empty group in 0_0" in refused(folder, output, group_pattern="x*")[0]
-    assert "finds an empty group in 0_0" in refused(folder, output, group_pattern="^0_0|^(.)")[0]
+    assert "finds nothing in 0_0" in refused(folder, output, group_pattern="x*")[0]
+    assert "finds nothing in 0_0" in refused(folder, output, group_pattern="^0_0|^(.)")[0]
     assert "give different names" in refused(folder, output, classes=["a", "a"])[0]
     assert "give different names" in refused(folder, output, classes=["a", "$b"])[0]
     shutil.copytree(folder, tmp_path / "set #2")
