@@ -304,11 +304,9 @@ class TrainingSession:
         append_history(self.path / "history.csv", row)
         weights = _on_cpu(recorder.network.state_dict())
         if best or not (self.path / "model.pt").is_file():
-            with atomic_path(self.path / "model.pt") as temporary:
-                torch.save(weights, temporary)
-        with atomic_path(self.path / "last.pt") as temporary:
-            state = {"stage": recorder.stage, "epoch": row["epoch"], "network": weights}
-            torch.save({**state, "recorder": recorder.state_dict()}, temporary)
+            _save(weights, self.path / "model.pt")
+        state = {"stage": recorder.stage, "epoch": row["epoch"], "network": weights}
+        _save({**state, "recorder": recorder.state_dict()}, self.path / "last.pt")
 
     def _finish(self, last_stage: int, test: Evaluator, scores: CaseScores) -> None:
         recorder = self.recorders[last_stage]
@@ -385,6 +383,12 @@ def training_session() -> TrainingSession:
     """
     parser = calling_workflow().parser
     return TrainingSession(executed_config(parser), parser.get_parsed_content("data"))
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Write tensors atomically, equal ones as equal bytes: given a path, torch would write its name into the file."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
 
 
 def _on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -64,13 +64,14 @@ class Moments:
         return wrapped
 
     def half_file(self, save: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(content: Any, path: Path) -> None:
+        def wrapped(content: Any, file: io.BufferedWriter) -> None:
             whole = io.BytesIO()
             save(content, whole)
             if self.reached("within checkpoint"):
-                Path(path).write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+                file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+                file.flush()
                 self.die()
-            Path(path).write_bytes(whole.getvalue())
+            file.write(whole.getvalue())
 
         return wrapped
 
