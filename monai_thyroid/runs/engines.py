@@ -83,15 +83,14 @@ class Job:
 
     def unscored(self) -> list[str]:
         """The parts on which the run's present weights have not been scored."""
-        record = self.path / "run.json"
-        weights = read_run(self.path).get("checkpoint_sha256") if record.is_file() else None
-        folder = self.path / "evaluations"
-        files = {part: folder / f"{self.path.parent.parent.name}-{part}" / "evaluation.json" for part in EVALUATED}
-        return [
-            part
-            for part, file in files.items()
-            if weights is None or not file.is_file() or read_json(file)["checkpoint_sha256"] != weights
-        ]
+        if not (self.path / "run.json").is_file():
+            return list(EVALUATED)
+        record = read_run(self.path)
+        # Known by content: where sites were chosen, they are in the folder's name.
+        evaluations = map(read_json, self.path.glob("evaluations/*/evaluation.json"))
+        same = ("checkpoint_sha256", "data_hash")
+        scored = {one["part"] for one in evaluations if all(one[key] == record[key] for key in same)}
+        return [part for part in EVALUATED if record["checkpoint_sha256"] is None or part not in scored]
 
     @property
     def finished(self) -> bool:

@@ -83,14 +83,16 @@ def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
     assert "to be scored on validation" in tiny(tmp_path / "out").table()
 
     record = read_json(job.path / "run.json")
-    scored = {"checkpoint_sha256": record["checkpoint_sha256"]}
-    (job.path / "evaluations" / "phantom-validation").mkdir()
-    write_json(job.path / "evaluations" / "phantom-validation" / "evaluation.json", scored)
+    scored = {"part": "validation", **{key: record[key] for key in ("checkpoint_sha256", "data_hash")}}
+    file = job.path / "evaluations" / "phantom-validation-clinic" / "evaluation.json"
+    file.parent.mkdir()
+    write_json(file, scored)
     (done,) = tiny(tmp_path / "out").jobs
     assert done.finished
     assert list(done.commands()) == []
-    write_json(job.path / "evaluations" / "phantom-validation" / "evaluation.json", {"checkpoint_sha256": "earlier"})
-    assert not done.finished
+    for other in ({"checkpoint_sha256": "earlier"}, {"data_hash": "of another dataset"}, {"part": "train"}):
+        write_json(file, {**scored, **other})
+        assert not done.finished
 
     def state(overrides: dict[str, Any] | None = None, **changes: Any) -> Job:
         write_json(job.path / "run.json", {**record, **changes})
