@@ -14,9 +14,7 @@ from monai_thyroid.errors import UserError
 __all__ = ["ClassNumbersd", "class_numbers"]
 
 
-def class_numbers(
-    probabilities: torch.Tensor, *, threshold: float, activation: str
-) -> torch.Tensor:
+def class_numbers(probabilities: torch.Tensor, *, threshold: float, activation: str) -> torch.Tensor:
     """Decide for one class a pixel: no pixel belongs to two.
 
     Args:
