@@ -90,7 +90,7 @@ def draw_cases(
                 for mask, width in zip(read_masks(source, classes=len(classes)), widths, strict=True):
                     outline(axes, mask, colour, style, width=width)
             heading = f"{title}: " if row == 0 else ""
-            axes.set_title(f"{heading}{item['case']}, Dice {dice:.2f}", fontsize=8, parse_math=False)
+            axes.set_title(f"{heading}{item['case']}\nDice {dice:.2f}", fontsize=8, parse_math=False)
     figure.legend(
         handles=[
             Line2D([], [], color=REFERENCE_COLOUR, linestyle="solid", label="reference"),
@@ -107,7 +107,7 @@ def draw_cases(
         fontsize=8,
     )
     # Each row as high as its pictures need, within what a page bears.
-    figure.set_size_inches(7.2, rows * (7.2 / max(1, len(groups)) * min(tallest, 1.5) + 0.3) + 0.3)
+    figure.set_size_inches(7.2, rows * (7.2 / max(1, len(groups)) * min(tallest, 1.5) + 0.45) + 0.3)
     figure.savefig(path)
 
 

@@ -127,7 +127,7 @@ def test_cases_are_drawn_with_their_names(tmp_path: Path, drawn: list[Figure]) -
     draw_cases({"worst": cases, "best": cases[:1]}, tmp_path / "out.png")
     titles = [axes.get_title() for axes in drawn[0].axes]
     assert sorted(title for title in titles if title) == sorted(
-        ["worst: grey, Dice 0.00", "colour, Dice 0.00", r"a$\frac$b_%, Dice 0.00", "best: grey, Dice 0.00"]
+        ["worst: grey\nDice 0.00", "colour\nDice 0.00", "a$\\frac$b_%\nDice 0.00", "best: grey\nDice 0.00"]
     )
     shown = [image.get_array() for axes in drawn[0].axes for image in axes.get_images()]
     assert [np.asarray(image).shape for image in shown].count((24, 32)) == 3
