@@ -102,7 +102,7 @@ def blocks(content: dict[str, Any]) -> list[Block]:
         page += [
             _heading(2, "Runs that could not be used"),
             _table(
-                f"{len(content['unusable'])} runs are in no figure of this report.",
+                "In no figure of this report.",
                 [("Run folder", "long"), ("Network", "text"), ("Seed", "text"), ("Fold", "tight"), ("Reason", "long")],
                 [[one[key] for key in ("path", "network", "seed", "fold", "reason")] for one in content["unusable"]],
             ),
