@@ -49,6 +49,10 @@ class Evaluation:
         """``<dataset>-<part>[-<site>]``."""
         return self.path.name
 
+    def of_data(self, run: Mapping[str, Any]) -> bool:
+        """Whether the data, split included, are those of a run's run.json."""
+        return self.dataset == run["dataset"] and self.record.get("data_hash") == run.get("data_hash")
+
     @property
     def classes(self) -> list[str]:
         """In the order of the rows."""
@@ -83,6 +87,10 @@ class Run:
     evaluations: dict[str, Evaluation] = field(repr=False)
     scored: Evaluation = field(repr=False)
     notes: list[str] = field(repr=False)
+
+    def evaluation(self, part: str) -> Evaluation | None:
+        """The evaluation of a part of the run's own data, None where there is none."""
+        return _own(self.evaluations, self.record, part)
 
     @property
     def network(self) -> str:
@@ -269,13 +277,14 @@ def _read_run(folder: Path, part: str) -> Run:
             except ValueError as error:
                 notes.append(f"evaluation {path.name}: {error}")
     name = f"{record['dataset']}-{part}"
-    own = evaluations.get(name)
+    own = _own(evaluations, record, part)
     if own is None:
         reason = next((note for note in notes if note.startswith(f"evaluation {name}: ")), None)
         there = f"there is {', '.join(evaluations)}" if evaluations else "there is none"
         raise _UnusableError(
             reason or f"no evaluation {name} ({there}); run the bundle's evaluate.yaml with --part {part}", record
         )
+    name = own.name
     scored, current = own.record.get("checkpoint_sha256"), record.get("checkpoint_sha256")
     if scored and current and scored != current:
         raise _UnusableError(f"the scores in evaluations/{name} are of other weights than the run's; evaluate", record)
@@ -285,6 +294,15 @@ def _read_run(folder: Path, part: str) -> Run:
     if data and scored_data and data != scored_data:
         notes.append(f"evaluation {name} is of other data than the training's (data hash {str(scored_data)[:8]})")
     return Run(folder, record, history, evaluations, own, notes)
+
+
+def _own(evaluations: Mapping[str, Evaluation], record: Mapping[str, Any], part: str) -> Evaluation | None:
+    """The evaluation of a part of the run's own data."""
+    named = evaluations.get(f"{record['dataset']}-{part}")
+    if named or not record.get("data_hash"):
+        return named
+    # Where sites were chosen, they are in the folder's name.
+    return next((one for one in evaluations.values() if one.part == part and one.of_data(record)), None)
 
 
 def _read_history(path: Path, record: Mapping[str, Any]) -> list[dict[str, float | None]]:

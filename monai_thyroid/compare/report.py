@@ -492,13 +492,14 @@ def _on_validation(analysis: Analysis) -> tuple[Analysis | None, str]:
     runs = [run for entry in study.entries.values() for run in entry.runs]
     if study.part == "validation":
         return None, ""
-    if any(f"{run.dataset}-validation" not in run.evaluations for run in runs):
+    validated = {run.path: one for run in runs if (one := run.evaluation("validation"))}
+    if len(validated) < len(runs):
         return None, "; evaluate every run with --part validation to choose there"
-    if any(study.name not in run.evaluations[f"{run.dataset}-validation"].classes for run in runs):
+    if any(study.name not in one.classes for one in validated.values()):
         return None, f"; not every evaluation of the validation part has the class {study.name}"
     labels = {run.path: entry.network for entry in study.entries.values() for run in entry.runs}
     cases = Counter(
-        frozenset(row["case"] for row in run.evaluations[f"{run.dataset}-validation"].of_class(study.name))
+        frozenset(row["case"] for row in validated[run.path].of_class(study.name))
         for run in runs
         if run.fold == runs[0].fold
     )
@@ -593,12 +594,14 @@ def _shift(runs: Sequence[Run], analyses: Sequence[Analysis]) -> list[dict[str, 
                         cells.append(None)
                         continue
                     scores = summarise(of_class)
+                    # Another site of the run's dataset is another domain.
+                    own_domain = one.dataset == run.dataset and (not one.record.get("sites") or one.of_data(run.record))
                     cells.append(
                         {
                             "dice_mean": scores["dice_mean"],
                             "n_cases": scores["n_cases"],
-                            "in_domain": one.dataset == run.dataset,
-                            "holds_training_images": one.dataset == run.dataset and one.part in _TRAINED_ON,
+                            "in_domain": own_domain,
+                            "holds_training_images": own_domain and one.part in _TRAINED_ON,
                             "data_hash": one.record.get("data_hash"),
                         }
                     )

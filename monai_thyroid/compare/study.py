@@ -102,7 +102,7 @@ def make_study(runs: Sequence[Run], *, name: str, part: str, labels: Mapping[Pat
         UserError: no case is common to all runs, folds overlap in part, or no network has all folds.
     """
     where = f"dataset {runs[0].dataset}, part {part}"
-    scored = {run.path: run.evaluations[f"{run.dataset}-{part}"] for run in runs}
+    scored = {run.path: one for run in runs if (one := run.evaluation(part))}
     rows = {run.path: {row["case"]: row for row in scored[run.path].of_class(name)} for run in runs}
     failed = {case for of_run in rows.values() for case, row in of_run.items() if row["error"]}
     notes = []

@@ -650,3 +650,22 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
     assert report["options"] == {"margin": 0.02, "metric": "dice", "part": "test", "force": True, "images": True}
     assert cli.main(["report", str(tmp_path / "absent"), "--output", str(output)]) == 1
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_scores_of_chosen_sites_are_found_and_other_sites_are_another_domain(
+    make_run: MakeRun,
+) -> None:
+    run = make_run("unet", parts=("test", "all"))
+    record = read_json(run / "run.json")
+    for part, sites, data_hash in (("test", ["clinic"], record["data_hash"]), ("all", ["elsewhere"], "another")):
+        folder = (run / "evaluations" / f"neck-{part}").rename(run / "evaluations" / f"neck-{part}-{sites[0]}")
+        evaluation = read_json(folder / "evaluation.json")
+        write_json(folder / "evaluation.json", {**evaluation, "sites": sites, "data_hash": data_hash})
+    content = build([run]).content
+    (section,) = content["sections"]
+    assert section["n_cases"] == 24
+    (table,) = content["shift"]
+    assert table["columns"] == ["neck-all-elsewhere", "neck-test-clinic"]
+    (row,) = table["rows"]
+    assert [cell["in_domain"] for cell in row["cells"]] == [False, True]
+    assert [cell["holds_training_images"] for cell in row["cells"]] == [False, False]
