@@ -253,4 +253,4 @@ def _panel(study: Study, case: str, evaluation: Evaluation, row: dict[str, Any],
         )
         small = Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).resize(size, Image.Resampling.BILINEAR)
         masks.append(np.asarray(small) > 127)
-    return figures.Panel(pixels, masks[0], masks[1], f"{title}, Dice {row['dice']:.3f}\n{case}")
+    return figures.Panel(pixels, masks[0], masks[1], f"{title}\n{case}\nDice {row['dice']:.3f}")

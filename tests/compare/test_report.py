@@ -589,7 +589,7 @@ def test_the_gallery_shows_worst_median_and_best(
         for panel, word, (dice, case) in zip(
             row, ("worst", "median", "best"), (ranked[0], ranked[12], ranked[-1]), strict=True
         ):
-            assert panel.title == f"unet: {word}, Dice {dice:.3f}\n{case}"
+            assert panel.title == f"unet: {word}\n{case}\nDice {dice:.3f}"
             truth = reference(int(case[-2:]) + 100 * index, "necktest")
             if index == len(classes) - 1:  # the last class is on top
                 np.testing.assert_array_equal(panel.reference, truth)
