@@ -224,8 +224,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, nargs="+", help="only print the components of these run folders")
+    parser.add_argument("--interaction", type=float, default=INTERACTION, help="default %(default)s")
+    parser.add_argument("--chance", type=float, default=CHANCE, help="default %(default)s")
     parser.add_argument("--output", type=Path, help="document whose tables are replaced")
     arguments = parser.parse_args()
+    globals().update(INTERACTION=arguments.interaction, CHANCE=arguments.chance)
     if arguments.runs:
         print(components(arguments.runs))
         return
