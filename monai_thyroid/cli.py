@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from monai_thyroid.runs import check_file
+    from monai_thyroid.training import check_file
 
     problems = check_file(options.config, _overrides(options.rest))
     for problem in problems:
@@ -153,7 +153,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _phantom(options: argparse.Namespace) -> int:
-    from monai_thyroid.data import write_phantom
+    from monai_thyroid.images import write_phantom
 
     path = write_phantom(
         options.directory,
@@ -214,7 +214,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from monai_thyroid.compare import Unusable, make_report
-    from monai_thyroid.runs.matrix import Ray, plan
+    from monai_thyroid.sweep.matrix import Ray, plan
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")

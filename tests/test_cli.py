@@ -11,8 +11,9 @@ import pytest
 
 import monai_thyroid
 from monai_thyroid import cli
-from monai_thyroid.data import load_datalist, write_phantom
+from monai_thyroid.data import load_datalist
 from monai_thyroid.errors import UserError
+from monai_thyroid.images import write_phantom
 
 TRAIN = str(Path(__file__).resolve().parents[1] / "bundles" / "thyroid" / "train.yaml")
 TINY = [

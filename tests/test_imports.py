@@ -14,15 +14,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "monai_thyroid"
 
 # A room, and the rooms it may know; `errors`, `files` and `machine` are the corridor, known to all.
 MAY_KNOW = {
-    "networks": set(),
-    "transforms": set(),
+    "images": set(),
     "metrics": set(),
-    "data": {"transforms"},
-    "runs": {"data", "metrics", "transforms"},
-    "bundles": {"data"},
-    "compare": {"metrics"},
-    "deploy": set(),
-    "cli": {"networks", "transforms", "metrics", "data", "bundles", "runs", "compare", "deploy"},
+    "networks": set(),
+    "runfolder": {"metrics"},
+    "transforms": {"images"},
+    "data": {"images", "transforms"},
+    "evaluation": {"data", "images", "metrics", "runfolder", "transforms"},
+    "training": {"data", "evaluation", "images", "metrics", "runfolder", "transforms"},
+    "sweep": {"data", "evaluation", "runfolder", "training"},
+    "bundles": {"data", "images"},
+    "compare": {"metrics", "runfolder"},
+    "deploy": {"evaluation", "images", "runfolder"},
+    "cli": {"networks", "data", "images", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
     "__main__": {"cli"},
     "__init__": set(),
     "errors": set(),
@@ -75,13 +79,13 @@ def test_a_room_knows_only_the_rooms_it_may(path: Path) -> None:
 def test_the_rule_sees_every_way_to_import() -> None:
     source = """
 import monai_thyroid.cli
-from monai_thyroid import runs
+from monai_thyroid import sweep
 from ..data import reading
 def later():
     from monai_thyroid.metrics.cases import rates
 """
     names = set(imported(ast.parse(source), "monai_thyroid.networks"))
-    assert {"monai_thyroid.cli", "monai_thyroid.runs", "monai_thyroid.data", "monai_thyroid.metrics.cases"} <= names
+    assert {"monai_thyroid.cli", "monai_thyroid.sweep", "monai_thyroid.data", "monai_thyroid.metrics.cases"} <= names
     assert "monai_thyroid.networks.base" in set(imported(ast.parse("from . import base"), "monai_thyroid.networks"))
 
 
@@ -134,8 +138,9 @@ def test_the_comparison_pulls_in_no_torch() -> None:
 def test_networks_data_and_runs_pull_in_no_optional_package() -> None:
     # MONAI itself imports some of them, where they are installed.
     before, more = pulled_in(
-        "import torch, monai, monai.bundle", "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.runs"
+        "import torch, monai, monai.bundle",
+        "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.sweep.matrix",
     )
-    assert "monai_thyroid.runs.session" in more
+    assert "monai_thyroid.training.session" in more
     assert not more & {*OPTIONAL, "matplotlib", "matplotlib.pyplot"}
     assert not (before | more) & {"segmentation_models_pytorch", "timm", "openvino"}

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from monai_thyroid.data import PARTS, Datalist, found_classes, load_datalist, map_files, read_listing, read_raster
+from monai_thyroid.data import PARTS, Datalist, found_classes, load_datalist, map_files, read_listing
 from monai_thyroid.errors import UserError
+from monai_thyroid.images import read_raster
 
 __all__ = ["NewBundle", "new_bundle"]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from monai_thyroid.data.datalist import PHANTOM, map_files, mask_problem, read_listing
 from monai_thyroid.data.layouts import AUTO
-from monai_thyroid.data.reading import read_raster
 from monai_thyroid.errors import UserError
+from monai_thyroid.images.reading import read_raster
 
 __all__ = ["found_classes"]
 

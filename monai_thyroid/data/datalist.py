@@ -18,8 +18,11 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from monai_thyroid.data.layouts import AUTO, Item, Listing, read_images_masks, read_layout
-from monai_thyroid.data.phantom import phantom_views
-from monai_thyroid.data.reading import (
+from monai_thyroid.data.splits import PARTS, apply_split, assign_folds, carve, groups_in_two_parts, read_split_file
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import canonical_hash
+from monai_thyroid.images.phantom import phantom_views
+from monai_thyroid.images.reading import (
     SOURCE_SCHEMES,
     Raster,
     binarise,
@@ -28,9 +31,6 @@ from monai_thyroid.data.reading import (
     read_raster,
     to_channels,
 )
-from monai_thyroid.data.splits import PARTS, apply_split, assign_folds, carve, groups_in_two_parts, read_split_file
-from monai_thyroid.errors import UserError
-from monai_thyroid.files import canonical_hash
 
 __all__ = [
     "PARTS",

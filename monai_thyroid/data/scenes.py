@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from monai_thyroid.data.reading import read_raster, to_channels
+from monai_thyroid.images.reading import read_raster, to_channels
 
 __all__ = ["find_scenes", "thumbnail"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from monai.bundle import create_workflow
 
-from monai_thyroid.data import write_phantom
+from monai_thyroid.images import write_phantom
 
 TINY: dict[str, Any] = {
     "image_size": 32,

@@ -23,9 +23,9 @@ from monai.bundle import ConfigParser, create_workflow
 from PIL import Image, ImageDraw
 
 import monai_thyroid
-from monai_thyroid.data import phantom_scan, read_labels, read_raster
 from monai_thyroid.files import read_csv, read_json, sha256_file
-from monai_thyroid.runs import check_file
+from monai_thyroid.images import phantom_scan, read_labels, read_raster
+from monai_thyroid.training import check_file
 
 # What the projects' recipes say, by the bundle's real default; loss and schedule by class.
 RECIPES: dict[str, dict[str, Any]] = {

@@ -15,10 +15,11 @@ from PIL import Image
 
 from monai_thyroid import cli
 from monai_thyroid.bundles import new, new_bundle
-from monai_thyroid.data import Datalist, load_datalist, read_raster
+from monai_thyroid.data import Datalist, load_datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json
-from monai_thyroid.runs import check_file
+from monai_thyroid.images import read_raster
+from monai_thyroid.training import check_file
 
 REAL = {  # folder of images, folder of masks, channels, classes
     "polyp": ("segmented-images/images", "segmented-images/masks", 3, ["foreground"]),

@@ -17,9 +17,9 @@ import yaml
 from monai.bundle import ConfigParser, create_workflow
 from PIL import Image
 
-from monai_thyroid.data import read_mask, write_phantom
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, sha256_file
+from monai_thyroid.images import read_mask, write_phantom
 from monai_thyroid.metrics import score_case
 from monai_thyroid.networks import CONFIGS, EncoderUNet
 

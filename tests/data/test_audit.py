@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from monai_thyroid.data import load_datalist, write_phantom
+from monai_thyroid.data import load_datalist
 from monai_thyroid.data.audit import Audit, Level, audit_dataset
 from monai_thyroid.data.audit.likeness import near_duplicates
 from monai_thyroid.data.audit.measure import find_marks
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_json
+from monai_thyroid.images import write_phantom
 
 DATA = Path(os.environ.get("MONAI_THYROID_DATA", Path(__file__).parents[2] / "../shared/data")).resolve()
 REAL = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA} (MONAI_THYROID_DATA)")
@@ -108,7 +109,7 @@ def test_split_file_is_judged(clean: Path, tmp_path: Path) -> None:
 
 def test_near_duplicates_are_found_through_brightness_noise_and_scale() -> None:
     rng = np.random.default_rng(0)
-    from monai_thyroid.data import phantom_scan
+    from monai_thyroid.images import phantom_scan
 
     thumbs = []
     for case in range(12):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from monai_thyroid.data import found_classes, write_phantom
+from monai_thyroid.data import found_classes
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_json
+from monai_thyroid.images import write_phantom
 
 
 def disc(levels: Sequence[int], *, size: int = 48) -> np.ndarray:

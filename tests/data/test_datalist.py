@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_thyroid.data import load_datalist, read_labels, write_phantom
+from monai_thyroid.data import load_datalist
 from monai_thyroid.data.datalist import mask_problem
 from monai_thyroid.errors import UserError
+from monai_thyroid.images import read_labels, write_phantom
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from monai.transforms import (
 )
 from PIL import Image
 
-from monai_thyroid.data import LoadMaskd, LoadScand, SeededCacheDataset
+from monai_thyroid.data import SeededCacheDataset
+from monai_thyroid.transforms import LoadMaskd, LoadScand
 
 COUNT = 6
 

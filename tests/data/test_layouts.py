@@ -15,10 +15,12 @@ from PIL import Image
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from monai_thyroid.data import LoadScand, load_datalist, read_mask, read_masks, read_raster, write_phantom
+from monai_thyroid.data import load_datalist
 from monai_thyroid.data.layouts import LAYOUTS, read_layout
 from monai_thyroid.data.scenes import find_scenes
 from monai_thyroid.errors import UserError
+from monai_thyroid.images import read_mask, read_masks, read_raster, write_phantom
+from monai_thyroid.transforms import LoadScand
 
 DATA = Path(os.environ.get("MONAI_THYROID_DATA", Path(__file__).parents[2] / "../shared/data")).resolve()
 REAL = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA} (MONAI_THYROID_DATA)")

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_thyroid.data import load_datalist, write_phantom
+from monai_thyroid.data import load_datalist
 from monai_thyroid.data.splits import apply_split, assign_folds, carve, groups_in_two_parts, read_split_file
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_json
+from monai_thyroid.images import write_phantom
 
 
 def made(groups: int = 60, seed: int = 0) -> tuple[list[dict[str, str]], dict[str, float]]:

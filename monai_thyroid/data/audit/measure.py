@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from monai_thyroid.data.datalist import mask_problem
 from monai_thyroid.data.layouts import Item
-from monai_thyroid.data.reading import SOURCE_SCHEMES, Raster, binarise, read_raster, to_channels
 from monai_thyroid.errors import UserError
+from monai_thyroid.images.reading import SOURCE_SCHEMES, Raster, binarise, read_raster, to_channels
 
 __all__ = ["CLASS_LEVELS", "THUMB", "Facts", "Marks", "find_marks", "foreground", "measure"]
 

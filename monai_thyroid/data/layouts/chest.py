@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, make_item, pairs, pictures
-from monai_thyroid.data.sources import union_source
+from monai_thyroid.images.sources import union_source
 
 __all__ = ["LAYOUTS", "read_montgomery", "read_shenzhen"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, make_item, natural_key, pictures
-from monai_thyroid.data.sources import contours_source, read_contours
+from monai_thyroid.images.sources import contours_source, read_contours
 
 __all__ = ["LAYOUT", "read_ddti"]
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, make_item, pictures, stem_of
-from monai_thyroid.data.sources import outline_source
 from monai_thyroid.files import read_csv
+from monai_thyroid.images.sources import outline_source
 
 __all__ = ["LAYOUT", "read_hc18"]
 

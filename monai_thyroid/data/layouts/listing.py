@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_thyroid.data.reading import IMAGE_SUFFIXES, NIFTI_SUFFIXES
 from monai_thyroid.files import read_csv
+from monai_thyroid.images.reading import IMAGE_SUFFIXES, NIFTI_SUFFIXES
 
 __all__ = [
     "GROUP_TABLES",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Item = dict[str, str]
-"""A case: ``image`` and ``label`` (a path, or a source of `monai_thyroid.data.sources`), ``case`` (a name no other
+"""A case: ``image`` and ``label`` (a path, or a source of `monai_thyroid.images.sources`), ``case`` (a name no other
 image of the dataset has, fit for a file name), ``group`` (patient, examination or scene), ``part``, ``site``; where a
 layout knows it also ``spacing`` ("y,x" in mm) and ``circumference`` (mm). Every item of a dataset has the same keys."""
 

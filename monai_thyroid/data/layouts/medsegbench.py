@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, make_item
-from monai_thyroid.data.sources import npz_source, open_arrays
 from monai_thyroid.errors import UserError
+from monai_thyroid.images.sources import npz_source, open_arrays
 
 __all__ = ["LAYOUT", "read_medsegbench"]
 

@@ -1,0 +1,140 @@
+"""Figures of an evaluation: cases and clinical measures. Matplotlib without a display or global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_thyroid.files import atomic_path
+from monai_thyroid.images import read_masks, read_raster
+
+__all__ = ["PREDICTION_COLOUR", "REFERENCE_COLOUR", "draw_agreement", "draw_cases", "outline"]
+
+# Okabe and Ito's palette: told apart by every kind of colour vision; the line style tells them apart in grey.
+REFERENCE_COLOUR = "#E69F00"
+PREDICTION_COLOUR = "#56B4E9"
+_BLUE, _VERMILION = "#0072B2", "#D55E00"
+
+
+def draw_cases(
+    groups: Mapping[str, Sequence[tuple[dict[str, Any], Path, float]]], path: Path, *, classes: Sequence[str] = ("",)
+) -> None:
+    """Draw images with both outlines: the reference solid, the prediction dashed.
+
+    Args:
+        groups: for each column's title, some (item, path of the predicted label, Dice).
+        path: the PNG to write.
+        classes: names of a label's; of several, each is drawn with a thinner line than the one before.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    rows = max(1, *(len(cases) for cases in groups.values()))
+    widths = np.linspace(1.5, 0.6, len(classes)) if len(classes) > 1 else [1.0]
+    figure = Figure(dpi=200, layout="constrained")
+    grid = figure.subplots(rows, len(groups), squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    tallest = 0.0  # height over width
+    for column, (title, cases) in enumerate(groups.items()):
+        for row, (item, predicted, dice) in enumerate(cases):
+            axes = grid[row, column]
+            image = read_raster(item["image"]).normalised()
+            tallest = max(tallest, image.shape[0] / image.shape[1])
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            for source, colour, style in (
+                (item["label"], REFERENCE_COLOUR, "solid"),
+                (predicted, PREDICTION_COLOUR, "dashed"),
+            ):
+                for mask, width in zip(read_masks(source, classes=len(classes)), widths, strict=True):
+                    outline(axes, mask, colour, style, width=width)
+            heading = f"{title}: " if row == 0 else ""
+            axes.set_title(f"{heading}{item['case']}\nDice {dice:.2f}", fontsize=8, parse_math=False)
+    figure.legend(
+        handles=[
+            Line2D([], [], color=REFERENCE_COLOUR, linestyle="solid", label="reference"),
+            Line2D([], [], color=PREDICTION_COLOUR, linestyle="dashed", label="prediction"),
+            *(
+                Line2D([], [], color="0.3", linewidth=width, label=name)
+                for name, width in zip(classes, widths, strict=True)
+                if len(classes) > 1
+            ),
+        ],
+        loc="outside lower center",
+        ncols=2 + (len(classes) if len(classes) > 1 else 0),
+        frameon=False,
+        fontsize=8,
+    )
+    # Each row as high as its pictures need, within what a page bears.
+    figure.set_size_inches(7.2, rows * (7.2 / max(1, len(groups)) * min(tallest, 1.5) + 0.45) + 0.3)
+    figure.savefig(path)
+
+
+def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float], path: Path) -> None:
+    """Draw a Bland-Altman plot: differences of a measure over the means of both, with the limits of agreement.
+
+    Args:
+        rows: of measures.csv, one measure; those with a number for both.
+        summary: from `agreement`.
+        path: the PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 3.4), dpi=200, layout="constrained")
+    axes = figure.subplots()
+    reference = np.array([row["reference"] for row in rows], dtype=float)
+    predicted = np.array([row["predicted"] for row in rows], dtype=float)
+    axes.plot((reference + predicted) / 2, predicted - reference, ".", color=_BLUE, markersize=4, alpha=0.7)
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    for key, label, style in (
+        ("limit_high", "+1.96 sd", "--"),
+        ("mean_difference", "mean", "-"),
+        ("limit_low", "-1.96 sd", "--"),
+    ):
+        value = summary[key]
+        if np.isfinite(value):
+            axes.axhline(value, color=_VERMILION, linestyle=style, linewidth=1.2)
+            axes.annotate(
+                f"{label} {value:+.1f}",
+                (1.01, value),
+                xycoords=("axes fraction", "data"),
+                fontsize=8,
+                va="center",
+                annotation_clip=False,
+            )
+    name, unit = rows[0]["measure"].replace("_", " "), rows[0]["unit"]
+    axes.set_xlabel(f"Mean of predicted and reference {name} ({unit})")
+    axes.set_ylabel(f"Predicted less reference ({unit})")
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def outline(axes: Any, mask: np.ndarray, colour: str, style: str, *, width: float = 1.0) -> None:
+    """Draw the border of a mask between its pixels, also along the edge of the image; nothing for an empty one.
+
+    Args:
+        axes: matplotlib axes that show the image.
+        mask: bool, (height, width).
+        colour: any matplotlib colour.
+        style: a matplotlib line style.
+        width: of the line, in points.
+    """
+    if not mask.any():
+        return
+    padded = np.pad(mask, 1).astype(float)
+    height, length = mask.shape
+    axes.contour(
+        np.arange(-1, length + 1),
+        np.arange(-1, height + 1),
+        padded,
+        levels=[0.5],
+        colors=colour,
+        linestyles=style,
+        linewidths=width,
+    )
+    axes.set_xlim(-0.5, length - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)

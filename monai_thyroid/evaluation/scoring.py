@@ -1,0 +1,348 @@
+"""Scoring a model on the original image grid, and the evaluation folder that keeps it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from PIL import Image
+
+from monai_thyroid.data import Datalist
+from monai_thyroid.evaluation.figures import draw_agreement, draw_cases
+from monai_thyroid.files import atomic_path, write_csv, write_json
+from monai_thyroid.images import read_masks, read_raster, save_label
+from monai_thyroid.metrics import (
+    CALIBRATION_COLUMNS,
+    SCORE_COLUMNS,
+    ScoringPolicy,
+    agreement,
+    calibration_case,
+    expected_calibration_error,
+    score_case,
+    summarise,
+)
+from monai_thyroid.runfolder.folder import machine, versions
+from monai_thyroid.transforms import class_numbers
+
+__all__ = ["CASE_COLUMNS", "MEASURE_COLUMNS", "CaseScores"]
+
+logger = logging.getLogger(__name__)
+
+_KEY_COLUMNS = ("dataset", "site", "part", "case", "group", "class")
+CASE_COLUMNS = (*_KEY_COLUMNS, *SCORE_COLUMNS, "error")
+"""Columns of cases.csv, the only source of every table and test in a report."""
+
+MEASURE_COLUMNS = (
+    *_KEY_COLUMNS,
+    *("measure", "unit", "reference", "predicted", "difference", "absolute_difference", "error"),
+)
+"""Columns of measures.csv; a difference is predicted less reference."""
+
+_LONGEST_SIDE = 1024  # of the pictures kept for galleries, in pixels
+
+
+class Measure(Protocol):
+    """A clinical measure of one class; see `monai_thyroid.metrics.HeadCircumference`."""
+
+    name: str
+    unit: str
+    reference: str
+    class_index: int
+
+    def __call__(self, mask: np.ndarray, *, spacing: tuple[float, float]) -> float:
+        """The measure of a mask, NaN where it cannot be taken."""
+
+
+class Scored(Protocol):
+    """A run whose model is scored: one in training, or one read from its folder."""
+
+    path: Path
+    classes: list[str]
+    activation: str
+    threshold: float
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """SHA-256 of the weights that are scored."""
+
+
+class CaseScores:
+    """Score each case on its original grid and write ``evaluations/<dataset>-<part>/`` when the evaluator is through.
+
+    Where a dataset was restricted to some sites, ``-<site>`` follows. Attach it to an evaluator whose postprocessing
+    has mapped ``pred`` back to the original grid as probabilities, (channels, width, height), in [0, 1], which become
+    classes as `class_numbers` says. The reference is read from the item's ``label`` path, untouched by any
+    resizing. The folder is written beside its place and moved there when complete.
+
+    Args:
+        run: the run whose model is scored.
+        data: the dataset.
+        part: which part of it the evaluator goes through.
+        policy: what empty masks and misses mean for each metric.
+        measures: clinical measures to take besides, from images whose spacing is known.
+
+    Attributes:
+        by_class: figures of the whole part by class, after the evaluator has run; see `summarise`.
+        summary: those of the only class; of several, the means over classes of Dice and IoU and the sums of misses and
+            false alarms.
+        input_shape: (channels, width, height) of what the network was given; None before.
+        keep: whether to write anything; scoring a model before training does not.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Scored,
+        data: Datalist,
+        part: str,
+        policy: ScoringPolicy | None = None,
+        measures: Sequence[Measure] = (),
+    ) -> None:
+        self.run = run
+        self.data = data
+        self.part = part
+        self.policy = policy or ScoringPolicy()
+        self.keep = True
+        self.measures = list(measures)
+        self.by_class: dict[str, dict[str, Any]] = {}
+        self.summary: dict[str, Any] = {}
+        self.input_shape: tuple[int, ...] | None = None
+        self.rows: list[dict[str, Any]] = []
+        self._calibration: list[dict[str, Any]] = []
+        self._measured: list[dict[str, Any]] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the evaluation is written."""
+        name = "-".join([self.data.name, self.part, *self._sites()])
+        return self.run.path / "evaluations" / name
+
+    def _sites(self) -> list[str]:
+        """The sites in the part, where they were chosen."""
+        return sorted({item["site"] for item in self.data.part(self.part)}) if self.data.sites else []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def started(self, engine: Engine) -> None:
+        """Forget earlier cases."""
+        self.rows, self._calibration, self._measured = [], [], []
+        self._started = time.perf_counter()
+        self._building = self.folder.with_name(f".{self.folder.name}")
+        if self.keep:
+            shutil.rmtree(self._building, ignore_errors=True)
+            for name in ("predictions", "references", "images"):
+                (self._building / name).mkdir(parents=True)
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Score the cases of a batch."""
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            if "image" in output:
+                self.input_shape = tuple(output["image"].shape)
+            probability = np.swapaxes(np.asarray(output["pred"].cpu(), dtype=np.float32), 1, 2)
+            self._score(item, probability)
+
+    def _score(self, item: dict[str, Any], probability: np.ndarray) -> None:
+        classes = len(self.run.classes)
+        reference = read_masks(item["label"], classes=classes)
+        expected = (classes + (self.run.activation == "softmax"), *reference.shape[1:])
+        if probability.shape != expected:
+            raise ValueError(
+                f"case {item['case']}: the prediction is {probability.shape} but its reference asks for {expected} "
+                "(channels, height, width); the postprocessing must map predictions back to the original grid"
+            )
+        labels = class_numbers(
+            torch.from_numpy(probability), threshold=self.run.threshold, activation=self.run.activation
+        ).numpy()
+        probability = probability[-classes:]
+        y, x = (float(value) for value in item["image"].meta["spacing_yx"])
+        spacing = None if math.isnan(y) else (y, x)
+        key = {
+            "dataset": self.data.name,
+            "part": self.part if self.part != "all" else item["part"],
+            **{name: item[name] for name in ("site", "case", "group")},
+        }
+        for index, name in enumerate(self.run.classes):
+            scores = score_case(reference[index], labels == index + 1, spacing=spacing, policy=self.policy)
+            self.rows.append({**key, "class": name, **scores, "error": ""})
+            self._calibration.append(
+                {**key, "class": name, **calibration_case(reference[index], np.clip(probability[index], 0, 1))}
+            )
+        for measure in self.measures:
+            index = measure.class_index
+            row = _measure(measure, item, reference[index], labels == index + 1, spacing=spacing)
+            self._measured.append({**key, "class": self.run.classes[index], **row})
+        if self.keep:
+            numbers = (reference * np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]).max(axis=0)
+            for folder, content in (("predictions", labels), ("references", numbers)):
+                save_label(content, self._building / folder / f"{item['case']}.png", classes=classes)
+            _save_picture(item["image"].meta["filename_or_obj"], self._building / "images" / f"{item['case']}.jpg")
+
+    def completed(self, engine: Engine) -> None:
+        """Sum up and, unless told otherwise, write the folder."""
+        by_class = {name: summarise([row for row in self.rows if row["class"] == name]) for name in self.run.classes}
+        self.by_class, self.summary = by_class, _over_classes(by_class)
+        if not self.keep:
+            return
+        write_csv(self._building / "cases.csv", CASE_COLUMNS, self.rows)
+        write_csv(self._building / "calibration.csv", (*_KEY_COLUMNS, *CALIBRATION_COLUMNS), self._calibration)
+        agreements = {
+            measure.name: agreement(row for row in self._measured if row["measure"] == measure.name)
+            for measure in self.measures
+        }
+        if self.measures:
+            write_csv(self._building / "measures.csv", MEASURE_COLUMNS, self._measured)
+        seconds = time.perf_counter() - self._started
+        write_json(
+            self._building / "evaluation.json",
+            {
+                "dataset": self.data.name,
+                "dataset_dir": str(self.data.root) if self.data.root else None,
+                "part": self.part,
+                "sites": self._sites(),
+                "split": self.data.how,
+                "grouping": self.data.grouping,
+                "data_hash": self.data.inspect().data_hash,
+                "warnings": self.data.inspect().warnings,
+                "checkpoint_sha256": self.run.checkpoint_sha256,
+                "threshold": self.run.threshold,
+                "classes": {
+                    name: {
+                        **{key: _finite(value) for key, value in summary.items()},
+                        "expected_calibration_error": _finite(
+                            expected_calibration_error([row for row in self._calibration if row["class"] == name])
+                        ),
+                    }
+                    for name, summary in by_class.items()
+                },
+                "measures": {
+                    name: {key: _finite(value) for key, value in figures.items()}
+                    for name, figures in agreements.items()
+                },
+                "policy": self.policy.as_dict(),
+                "versions": versions(),
+                "machine": machine(),
+                "seconds": round(seconds, 3),
+                "date": time.strftime("%Y-%m-%d"),
+            },
+        )
+        before = self.folder.with_name(f".before-{self.folder.name}")
+        shutil.rmtree(before, ignore_errors=True)
+        if self.folder.is_dir():
+            self.folder.rename(before)
+        self._building.rename(self.folder)
+        shutil.rmtree(before, ignore_errors=True)
+        self._draw()
+        self._draw_agreements(agreements)
+        logger.info("Scores of %d cases: %s", len({row["case"] for row in self.rows}), self.folder)
+
+    def sentence(self) -> str:
+        """The result in a line, with a further one for each of several classes."""
+        figures = {"": self.summary, **(self.by_class if len(self.by_class) > 1 else {})}
+        what = f"{self.part} ({self.data.name}, {self.summary['n_cases']} images on their original grid)"
+        lines = [
+            f"{name and '  '}{name or what}: Dice {one['dice_mean']:.4f}, IoU {one['iou_foreground_mean']:.4f}, "
+            f"misses {one['n_misses']}, false alarms {one['n_false_alarms']}"
+            for name, one in figures.items()
+        ]
+        return "\n".join(lines)
+
+    def tell(self) -> None:
+        """Log the result."""
+        logger.info(self.sentence())
+
+    def _draw(self) -> None:
+        by_case: dict[str, list[float]] = {}
+        for row in self.rows:
+            by_case.setdefault(row["case"], []).append(row["dice"])
+        mean = {case: sum(dice) / len(dice) for case, dice in by_case.items()}
+        ranked = sorted(mean, key=lambda case: mean[case])
+        middle = len(ranked) // 2
+        items = {item["case"]: item for item in self.data.items}
+        chosen = {
+            "worst": ranked[:3],
+            "median": ranked[max(0, middle - 1) : middle + 2],
+            "best": ranked[-3:],
+        }
+        figures = self.run.path / "figures"
+        figures.mkdir(exist_ok=True)
+        with atomic_path(figures / f"{self.folder.name}.png") as temporary:
+            draw_cases(
+                {
+                    title: [(items[case], self.folder / "predictions" / f"{case}.png", mean[case]) for case in cases]
+                    for title, cases in chosen.items()
+                },
+                temporary,
+                classes=self.run.classes,
+            )
+
+    def _draw_agreements(self, agreements: Mapping[str, Mapping[str, float]]) -> None:
+        for name, figures in agreements.items():
+            rows = [row for row in self._measured if row["measure"] == name and row["difference"] is not None]
+            if rows:
+                draw_agreement(rows, figures, self.run.path / "figures" / f"{self.folder.name}-{name}.png")
+
+
+def _measure(
+    measure: Measure,
+    item: Mapping[str, Any],
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    spacing: tuple[float, float] | None,
+) -> dict[str, Any]:
+    """The columns of measures.csv that are not keys: the dataset's own figure, else that of the reference mask."""
+    row: dict[str, Any] = {"measure": measure.name, "unit": measure.unit, "error": ""}
+    row |= dict.fromkeys(("reference", "predicted", "difference", "absolute_difference"))
+    if spacing is None:
+        return {**row, "error": "the size of a pixel is unknown"}
+    given = item.get(measure.reference)
+    truth = float(given) if given else measure(reference, spacing=spacing)
+    found = measure(prediction, spacing=spacing)
+    if math.isnan(truth):
+        return {**row, "error": "no reference: its mask shows nothing that could be measured"}
+    if math.isnan(found):
+        return {**row, "reference": truth, "error": "the prediction shows nothing that could be measured"}
+    difference = found - truth
+    return {
+        **row,
+        "reference": truth,
+        "predicted": found,
+        "difference": difference,
+        "absolute_difference": abs(difference),
+    }
+
+
+def _over_classes(by_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One summary of all classes; see `CaseScores`."""
+    figures = list(by_class.values())
+    if len(figures) == 1:
+        return dict(figures[0])
+    return {
+        "n_cases": figures[0]["n_cases"],
+        **{key: sum(one[key] for one in figures) / len(figures) for key in ("dice_mean", "iou_foreground_mean")},
+        **{key: sum(one[key] for one in figures) for key in ("n_misses", "n_false_alarms")},
+    }
+
+
+def _save_picture(source: str, path: Path) -> None:
+    """Keep what an image looks like for the galleries of reports, which read run folders alone."""
+    picture = Image.fromarray(np.rint(read_raster(source).normalised() * 255).astype(np.uint8))
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    picture.save(path, quality=90)
+
+
+def _finite(value: Any) -> Any:
+    """None for NaN and infinities, which JSON does not know."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

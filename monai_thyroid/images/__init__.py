@@ -1,0 +1,46 @@
+"""One image file: read, written, drawn on."""
+
+from __future__ import annotations
+
+from monai_thyroid.images.outlines import fill_outline
+from monai_thyroid.images.phantom import phantom_scan, phantom_views, write_phantom
+from monai_thyroid.images.reading import (
+    IMAGE_SUFFIXES,
+    NIFTI_SUFFIXES,
+    Raster,
+    binarise,
+    class_numbers_of,
+    is_image,
+    label_problem,
+    masks_by_class,
+    read_labels,
+    read_mask,
+    read_masks,
+    read_raster,
+    to_channels,
+)
+from monai_thyroid.images.writing import overlay, save_label, save_nifti, stem
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "NIFTI_SUFFIXES",
+    "Raster",
+    "binarise",
+    "class_numbers_of",
+    "fill_outline",
+    "is_image",
+    "label_problem",
+    "masks_by_class",
+    "overlay",
+    "phantom_scan",
+    "phantom_views",
+    "read_labels",
+    "read_mask",
+    "read_masks",
+    "read_raster",
+    "save_label",
+    "save_nifti",
+    "stem",
+    "to_channels",
+    "write_phantom",
+]

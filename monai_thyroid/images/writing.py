@@ -1,0 +1,95 @@
+"""Writing predicted masks and overlays beside, not over, what was read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from monai_thyroid.images.reading import IMAGE_SUFFIXES, nifti_volume, to_channels
+
+__all__ = ["overlay", "save_label", "save_nifti", "stem"]
+
+# Okabe and Ito's palette, told apart by every kind of colour vision; further classes repeat it.
+_COLOURS = np.array(
+    [(86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178)],
+    dtype=np.uint8,
+)
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """A file's name without the suffix of an image, ``.nii.gz`` taken as one.
+
+    Other dots are part of the name: scanners name DICOM files by their UID, without a suffix.
+    """
+    name = Path(path).name
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:
+    """Write class numbers as a PNG that both eyes and `read_labels` understand.
+
+    Args:
+        labels: (height, width), whole numbers 0 to ``classes``.
+        path: the file.
+        classes: one class is written as 0 and 255; several as palette indices, each with a colour of its own.
+    """
+    if classes == 1:
+        picture = Image.fromarray((labels > 0).astype(np.uint8) * 255)
+    else:
+        picture = Image.fromarray(labels.astype(np.uint8)).convert("P")
+        colours = np.resize(_COLOURS, (classes, 3))
+        picture.putpalette(np.concatenate([np.zeros((1, 3), np.uint8), colours]).tobytes())
+    picture.save(path)
+
+
+def save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
+    """Write a mask, (width, height), with the header of its image; MONAI's writer drops an axis of one slice."""
+    import nibabel
+
+    image = nifti_volume(Path(like).read_bytes())
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0  # the image's own display window
+    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8).reshape(image.shape), image.affine, header), path)
+
+
+def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Draw the outlines of classes on an image, pixels of the image kept everywhere else.
+
+    The line of the first class is sky blue, of the second orange, between thin black ones, so that it shows on bright,
+    dark and coloured ground and for every kind of colour vision.
+
+    Args:
+        image: (height, width) or (height, width, 3) in [0, 1].
+        labels: (height, width), class numbers, or booleans for one class.
+
+    Returns:
+        uint8, (height, width, 3).
+    """
+    picture = np.rint(to_channels(image, 3) * 255).astype(np.uint8)
+    width = max(1, round(max(labels.shape) / 400))
+    numbers = range(1, int(labels.max(initial=0)) + 1)
+    lines = {number: _lines(labels == number, width) for number in numbers}
+    for _, dark in lines.values():
+        picture[dark] = 0
+    for number, (line, _) in lines.items():
+        picture[line] = _COLOURS[(number - 1) % len(_COLOURS)]
+    return picture
+
+
+def _lines(mask: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The line along the inside of a mask's border, and the dark ones at both of its sides."""
+
+    def shrunk(by: int) -> np.ndarray:
+        result: np.ndarray = ndimage.binary_erosion(np.pad(mask, 1), iterations=by)[1:-1, 1:-1]
+        return result
+
+    dark = (ndimage.binary_dilation(mask, iterations=width) & ~mask) | (shrunk(width) & ~shrunk(2 * width))
+    return mask & ~shrunk(width), dark

@@ -1,0 +1,1 @@
+"""Many runs: planned, executed here or on a cluster, watched."""

@@ -1,0 +1,475 @@
+"""A comparison's matrix of runs, networks x seeds x folds: planned, estimated and executed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from monai_thyroid.data import Datalist
+from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation.precision import AutocastInferer
+from monai_thyroid.evaluation.weights import find_weights
+from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
+from monai_thyroid.runfolder.folder import locked, read_run
+from monai_thyroid.sweep.engines import (
+    Finished,
+    Job,
+    Progress,
+    State,
+    epoch_seconds,
+    run_local,
+    run_ray,
+    threads_each,
+)
+from monai_thyroid.training.check import input_size, problems_of, unknown_overrides
+from monai_thyroid.training.config import boolean, executed_config, run_hash
+from monai_thyroid.training.session import TrainingSession
+
+__all__ = ["Plan", "Ray", "plan"]
+
+# What `plan` sets itself, and what the user is to say instead.
+_OWN = {
+    "network": "use --networks",
+    "seed": "use --seeds",
+    "fold": "use --folds, all of which are run",
+    "output_dir": "use --output, whose folder runs/ takes the run folders",
+    "resume": "leave it out, runs are always resumed",
+}
+# What scoring takes over from training where it is given.
+_FOR_SCORING = ("device", "precision", "batch_size", "num_workers")
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Where a comparison is executed if not by processes of this machine.
+
+    Attributes:
+        address: of the cluster; None for the one RAY_ADDRESS names, or else one of this machine alone.
+        cpus: cores each run asks for.
+        gpus: GPUs each run asks for; None for 1 where the device is CUDA, else 0.
+    """
+
+    address: str | None = None
+    cpus: float = 1
+    gpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison will do; made by `plan`.
+
+    Attributes:
+        output: the comparison's folder; ``runs/``, ``logs/`` and ``plan.json`` are in it.
+        jobs: every run, complete ones included.
+        content: of plan.json.
+        overwrite: whether runs with other settings are trained anew.
+        device: on which the runs are computed.
+        train_images: in the training part of the (first) fold.
+        validation_images: in its validation part.
+        parsers: the config with each network chosen.
+    """
+
+    output: Path
+    jobs: list[Job]
+    content: dict[str, Any]
+    overwrite: bool
+    device: str
+    train_images: int
+    validation_images: int
+    parsers: dict[str, ConfigParser]
+
+    def table(self, *, at_once: int = 1, ray: Ray | None = None) -> str:
+        """The plan as text, with an estimate of the time, for which networks without any history are probed.
+
+        Args:
+            at_once: as for `execute`.
+            ray: as for `execute`.
+        """
+        each, probed = self._epoch_seconds(threads_each(at_once) if ray is None else max(1, int(ray.cpus)))
+        rows = [("run", "state", "epochs", "about")]
+        total = 0.0
+        for job in self.jobs:
+            left = 0 if job.state == "complete" else job.epochs - job.trained
+            seconds = left * each.get(job.network, 0.0)
+            total += seconds
+            rows.append(
+                (job.name, _in_words(job), f"{job.trained} of {job.epochs}", _duration(seconds) if left else "-")
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
+        unfinished = [job for job in self.jobs if not job.finished]
+        lines.append(f"{len(self.jobs)} runs, {len(unfinished)} of them to be executed, in {self.output / 'runs'}")
+        if total:
+            basis = "epochs that were timed before"
+            if probed:
+                known = f" and {basis}" if set(each) - set(probed) else ""
+                basis = f"a few steps of {', '.join(probed)} on random images on this machine{known}"
+            time_ = f"{_duration(total)} of computing"
+            if ray is None:
+                time_ = f"{_duration(total / min(at_once, max(1, len(unfinished))))} with {at_once} at a time ({time_})"
+            lines.append(
+                f"Estimate: {time_}, from {basis}. An upper bound of epochs: training may stop early. Start, loading "
+                "and scoring come on top."
+            )
+        return "\n".join(lines)
+
+    def _epoch_seconds(self, threads: int) -> tuple[dict[str, float], list[str]]:
+        """Seconds an epoch by network, of what has something left to train, and which of them are from a probe."""
+        found: dict[str, float] = {}
+        probed = []
+        for job in self.jobs:
+            if job.network in found or job.state == "complete":
+                continue
+            # Other seeds and folds of the same recipe, of this plan or an earlier one.
+            histories = job.path.parent.glob("seed-*/history.csv")
+            seconds = [taken for path in sorted(histories) for taken in epoch_seconds(path)]
+            if seconds:
+                found[job.network] = sum(seconds) / len(seconds)
+            else:
+                image = _image_seconds(self.parsers[job.network], threads)
+                # Without its backward pass a step takes about a third.
+                found[job.network] = image * (self.train_images + self.validation_images / 3)
+                probed.append(job.network)
+        return found, probed
+
+    def execute(self, *, at_once: int = 1, ray: Ray | None = None) -> dict[str, str]:
+        """Train and score what is not complete; a run that fails does not stop the others.
+
+        Args:
+            at_once: processes at a time, without Ray.
+            ray: execute on a cluster.
+
+        Returns:
+            Why runs failed, by their names; their logs tell more.
+
+        Raises:
+            UserError: run folders hold runs with other settings, or another comparison is at work in the folder.
+            KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the running trainings have written themselves down.
+        """
+        other = [job.path for job in self.jobs if job.state == "other settings"]
+        if other and not self.overwrite:
+            raise UserError(
+                f"{path}: holds a run of other settings or data; --overwrite true trains it anew" for path in other
+            )
+        self.output.mkdir(parents=True, exist_ok=True)
+        with locked(self.output):
+            write_json(self.output / "plan.json", self.content)
+            jobs = [job for job in self.jobs if not job.finished]
+            steps: Generator[Finished, None, None]
+            if ray is None or not jobs:
+                steps = run_local(jobs, at_once=at_once)
+            else:
+                gpus = ray.gpus if ray.gpus is not None else float(self.device.startswith("cuda"))
+                steps = run_ray(jobs, address=ray.address, cpus=ray.cpus, gpus=gpus)
+            with Progress(jobs) as progress, closing(steps):
+                for finished in steps:
+                    progress.update(finished)
+            return progress.failures
+
+
+def plan(
+    config_file: str | os.PathLike[str],
+    *,
+    networks: Sequence[str],
+    seeds: Sequence[int],
+    output: str | os.PathLike[str],
+    folds: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    elsewhere: bool = False,
+) -> Plan:
+    """Find out which runs a comparison consists of and what is there of each; writes nothing.
+
+    Args:
+        config_file: a bundle's train.yaml, with its evaluate.yaml beside it.
+        networks: names in its menu.
+        seeds: at least 0 each.
+        output: the comparison's folder; new, empty, or that of the same bundle on the same data.
+        folds: number of folds, all of which are run; None for the dataset's own split.
+        overrides: further ids and values, for every run. ``overwrite``: runs with other settings are trained anew.
+        elsewhere: the runs are computed on other machines: a CUDA device need not be on this one.
+
+    Raises:
+        UserError: something is wrong with the options, the config, the data or the folder; all that was found.
+    """
+    config, output = Path(config_file).absolute(), Path(output).expanduser().absolute()
+    given = dict(overrides or {})
+    problems = [f"option --{name}: {hint}" for name, hint in _OWN.items() if name in given]
+    problems += [f"{file}: no such file" for file in (config, config.with_name("evaluate.yaml")) if not file.is_file()]
+    problems += [f"{what}: give at least one" for what, all_ in (("networks", networks), ("seeds", seeds)) if not all_]
+    problems += [f"{what}: {name} is named twice" for what, name in _twice(networks, seeds)]
+    problems += [f"seeds {seed}: give whole numbers of at least 0" for seed in seeds if seed < 0]
+    if folds is not None and folds < 2:
+        problems.append(f"folds {folds}: give at least 2")
+    overwrite = False
+    try:
+        overwrite = boolean(given.pop("overwrite", False))
+    except UserError as error:
+        problems.append(f"overwrite {error}")
+    if problems:
+        raise UserError(problems)
+
+    read = dict(given)
+    if elsewhere and str(given.get("device", "")).startswith("cuda") and not torch.cuda.is_available():
+        read["device"] = "cpu"  # changes neither a hash nor a folder
+    fixed = {**read, "output_dir": str(output / "runs")} | ({} if folds is None else {"folds": folds, "fold": 0})
+    known = _load(config).get()
+    problems = unknown_overrides(fixed, known)
+    fixed = {name: value for name, value in fixed.items() if not unknown_overrides({name: value}, known)}
+    cases: dict[str, Datalist] = {}
+    parsers = {name: _load(config, {**fixed, "network": name, "seed": seeds[0]}) for name in networks}
+    problems += _problems(list(parsers.values()), cases)
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+
+    jobs: list[Job] = []
+    hashes: dict[str, str] = {}
+    # Seed by seed, so that a comparison that is stopped has something of every network.
+    for seed in seeds:
+        for fold in [None] if folds is None else range(folds):
+            for parser in parsers.values():
+                parser["seed"] = seed
+                if fold is not None:
+                    parser["fold"] = fold
+                parser.parse(reset=True)
+                executed = executed_config(parser)
+                data = _data(parser, cases)
+                problems += data.inspect().problems
+                data_hash = data.inspect().data_hash
+                if hashes.setdefault("own split" if fold is None else f"fold {fold}", data_hash) != data_hash:
+                    raise UserError(
+                        "data: depends on the network or the seed, so the runs would not be scored on the same cases; "
+                        "set split_seed to a number"
+                    )
+                given_here = dict(given)
+                if elsewhere and "precision" in executed:
+                    # Its default depends on the machine, and is part of the recipe.
+                    given_here["precision"] = executed["precision"]
+                jobs.append(
+                    _job(config, executed, data, fold=fold, epochs=_epochs(parser), given=given_here, output=output)
+                )
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+    first = next(iter(cases.values()))
+    content = {
+        "config": str(config),
+        "bundle": executed["bundle"],
+        "dataset": first.name,
+        "dataset_dir": str(first.root) if first.root else None,
+        "networks": list(networks),
+        "seeds": list(seeds),
+        "folds": folds,
+        "overrides": given,
+        "data_hashes": hashes,
+    }
+    _same_comparison(output / "plan.json", content)
+    return Plan(
+        output=output,
+        jobs=[_overwritten(job) for job in jobs] if overwrite else jobs,
+        content=content,
+        overwrite=overwrite,
+        device=str(given.get("device", executed["device"])),
+        train_images=len(first.part("train")),
+        validation_images=len(first.part("validation")),
+        parsers=parsers,
+    )
+
+
+def _twice(networks: Sequence[str], seeds: Sequence[int]) -> set[tuple[str, Any]]:
+    return {
+        (what, value)
+        for what, values in (("networks", networks), ("seeds", seeds))
+        for value in values
+        if list(values).count(value) > 1
+    }
+
+
+def _load(config: Path, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+    """The config as `python -m monai.bundle run` reads it."""
+    parser = ConfigParser()
+    try:
+        parser.read_config(config)
+    except Exception as error:  # whatever the YAML reader raises
+        raise UserError(f"{config}: cannot be read ({error})") from error
+    if (meta := config.with_name("metadata.json")).is_file():
+        parser.read_meta(meta)
+    for name, value in (overrides or {}).items():
+        parser[name] = value
+    return parser
+
+
+def _problems(parsers: Sequence[ConfigParser], cases: dict[str, Datalist]) -> list[str]:
+    """What is wrong with the config of each network; the files of the data are read for the first one only."""
+    problems: list[str] = []
+    for parser in parsers:
+        parser.parse(reset=True)
+        if cases:
+            parser.ref_resolver.resolved_content["data"] = next(iter(cases.values()))
+        found = problems_of(parser)
+        problems += found
+        if not found and not cases:
+            data, classes = (parser.get_parsed_content(name) for name in ("data", "classes"))
+            cases[_key(parser)] = data
+            for each in parsers:
+                each["classes"] = classes  # which some bundles find by reading every mask
+    return problems
+
+
+def _key(parser: ConfigParser) -> str:
+    """What a config's data depend on."""
+    parser.parse(reset=True)
+    key = canonical_hash(parser.get_parsed_content("data", instantiate=False).get_config())
+    parser.parse(reset=True)  # MONAI keeps what was not instantiated
+    return key
+
+
+def _data(parser: ConfigParser, cases: dict[str, Datalist]) -> Datalist:
+    """A config's data, whose files are read once however many runs share them."""
+    key = _key(parser)
+    if key not in cases:
+        cases[key] = parser.get_parsed_content("data")
+    return cases[key]
+
+
+def _epochs(parser: ConfigParser) -> int:
+    """The most epochs a run trains, over all stages."""
+    trainers = [key for key, part in parser.get().items() if isinstance(part, Mapping) and "trainer" in part]
+    return sum(int(parser.get_parsed_content(f"{key}::trainer::max_epochs")) for key in trainers)
+
+
+def _job(
+    config: Path,
+    executed: dict[str, Any],
+    data: Datalist,
+    *,
+    fold: int | None,
+    epochs: int,
+    given: Mapping[str, Any],
+    output: Path,
+) -> Job:
+    path = TrainingSession(executed, data).path
+    parent = executed.get("init_from")
+    now = run_hash(
+        executed,
+        data_hash=data.inspect().data_hash,
+        parent_sha256=sha256_file(find_weights(parent)) if parent else None,
+    )
+    network, seed = executed["network"], executed["seed"]
+    state = _state(path, now)
+    folds = {} if fold is None else {"folds": executed["folds"], "fold": fold}
+    options = {**given, "network": network, "seed": seed, **folds, "output_dir": str(output / "runs"), "resume": True}
+    scoring_file = config.with_name("evaluate.yaml")
+    known = _load(scoring_file).get()
+    scoring = {name: given[name] for name in _FOR_SCORING if name in given and name in known}
+    return Job(
+        network=network,
+        seed=seed,
+        fold=fold,
+        path=path,
+        state=state,
+        epochs=epochs,
+        trained=0 if state == "other settings" else min(epochs, len(epoch_seconds(path / "history.csv"))),
+        log=output / "logs" / f"{network}-{path.name}.log",
+        train=_command(config, options),
+        evaluate=_command(scoring_file, {**scoring, "run_dir": str(path)}),
+        cwd=Path.cwd(),
+    )
+
+
+def _command(config: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
+    # Written as Python writes them, so that MONAI reads a string that looks like a number as a string.
+    words = [f"--{name}={value!r}" for name, value in options.items()]
+    return ("-m", "monai.bundle", "run", "--config_file", str(config), *words)
+
+
+def _state(path: Path, now: str) -> State:
+    if not (path / "run.json").is_file():
+        return "new"
+    record = read_run(path)
+    if record["run_hash"] != now:
+        return "other settings"
+    if record["status"] == "done":
+        return "complete"
+    # A killed training could not say so, a stopped one says "interrupted".
+    return "failed" if record["status"] == "failed" and record["error"] != "interrupted" else "interrupted"
+
+
+def _overwritten(job: Job) -> Job:
+    """The job, to be trained anew if its folder holds a run with other settings."""
+    if job.state != "other settings":
+        return job
+    return replace(job, train=(*(word for word in job.train if word != "--resume=True"), "--overwrite=True"))
+
+
+def _same_comparison(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse to mix comparisons in one folder; other networks, seeds and settings are fine."""
+    if not path.is_file():
+        return
+    earlier = read_json(path)
+    problems = [
+        f"{path.parent}: holds a comparison with {key} {earlier[key]}, this one is with {key} {content[key]}"
+        for key in ("bundle", "dataset", "folds")
+        if earlier[key] != content[key]
+    ]
+    if not problems and earlier.get("data_hashes") != content["data_hashes"]:
+        problems.append(
+            f"{path.parent}: holds a comparison on other data (dataset {earlier['dataset']}, "
+            f"{earlier['dataset_dir'] or 'synthetic'}: other files or another split than now)"
+        )
+    if problems:
+        raise UserError([f"{problem}; choose another --output" for problem in problems])
+
+
+def _image_seconds(parser: ConfigParser, threads: int) -> float:
+    """Seconds a training step takes for one image, measured on random ones at the real batch and image size."""
+    parser.parse(reset=True)
+    executed = executed_config(parser)
+    device = torch.device(executed["device"])
+    network = parser.get_parsed_content("network_def").to(device).train()
+    parser.parse(reset=True)  # so that it is not kept
+    size, batch = input_size(network, image_size=executed["image_size"]), executed["batch_size"]
+    images = torch.rand(batch, executed["channels"], size, size, device=device)
+    inferer = AutocastInferer(device=device, precision=executed["precision"])
+    optimizer = torch.optim.Adam(network.parameters())
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", threads)))
+    seconds: list[float] = []
+    try:
+        # The first step allocates; a slow one says enough.
+        while len(seconds) < 4 and sum(seconds) < 10:
+            start = time.perf_counter()
+            optimizer.zero_grad()
+            inferer(images, network).square().mean().backward()
+            optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads_before)
+    return min(seconds) / batch
+
+
+def _in_words(job: Job) -> str:
+    if job.state == "other settings":
+        return "other settings: to be trained anew" if "--overwrite=True" in job.train else "other settings"
+    if job.state == "failed":
+        return "failed before: to be tried again"
+    if job.state == "interrupted":
+        return "interrupted: to be resumed"
+    if job.state == "complete" and (parts := job.unscored()):
+        return f"complete, to be scored on {' and '.join(parts)}"
+    return str(job.state)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

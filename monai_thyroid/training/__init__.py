@@ -1,0 +1,20 @@
+"""One training: from its config, checked, to a finished run folder, resumed where it was interrupted."""
+
+from __future__ import annotations
+
+from monai_thyroid.training.check import check_config, check_file, input_size, output_size
+from monai_thyroid.training.config import boolean
+from monai_thyroid.training.handlers import EarlyStop, Recorder
+from monai_thyroid.training.session import TrainingSession, training_session
+
+__all__ = [
+    "EarlyStop",
+    "Recorder",
+    "TrainingSession",
+    "boolean",
+    "check_config",
+    "check_file",
+    "input_size",
+    "output_size",
+    "training_session",
+]

@@ -1,0 +1,256 @@
+"""What can be known to be wrong before the first epoch, all of it in one list."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import pydoc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.utils import set_determinism
+
+from monai_thyroid.data import Datalist
+from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation.weights import find_weights, match_weights
+from monai_thyroid.training.caller import calling_workflow, on_command_line
+from monai_thyroid.training.config import check_constants, mistake_behind
+from monai_thyroid.training.handlers import reseed
+
+__all__ = ["check_config", "check_file", "input_size", "output_size", "problems_of"]
+
+
+def check_config() -> None:
+    """Check the config in which this is written; part of its ``initialize``. Writes nothing, and seeds everything.
+
+    Raises:
+        UserError: something is wrong (MONAI wraps it in a RuntimeError whose ``__cause__`` it is).
+        SystemExit: the same, under the command line: status 1, the problems on standard error, no traceback.
+    """
+    caller = calling_workflow()
+    unknown = unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
+    problems = unknown + problems_of(caller.parser)
+    if not problems:
+        return
+    error = UserError(problems)
+    if on_command_line():
+        raise SystemExit(str(error)) from error
+    raise error
+
+
+def check_file(config_file: str, overrides: Mapping[str, Any]) -> list[str]:
+    """Check a config as `python -m monai.bundle run` would read it, without running it.
+
+    Args:
+        config_file: a bundle's YAML.
+        overrides: ids and values from the command line.
+
+    Returns:
+        One sentence for each problem.
+    """
+    if not Path(config_file).is_file():
+        return [f"{config_file}: no such file"]
+    parser = ConfigParser()
+    try:
+        parser.read_config(config_file)
+    except Exception as error:  # whatever the YAML reader raises
+        return [f"{config_file}: cannot be read ({error})"]
+    meta = Path(config_file).with_name("metadata.json")
+    if meta.is_file():
+        parser.read_meta(meta)
+    config = ConfigParser.load_config_files(config_file)
+    for name, value in overrides.items():
+        if _unknown(name, config) is None:
+            parser[name] = value
+    return unknown_overrides(overrides, config) + problems_of(parser)
+
+
+def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Say which ids are neither in a config nor arguments of one of its components, with the nearest known name.
+
+    MONAI adds an unknown id to the config without a word, and nothing then reads it.
+    """
+    return [problem for name in overrides if (problem := _unknown(name.lstrip("+"), config))]
+
+
+def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
+    if not config:  # the caller does not tell which file it has read
+        return None
+    node: Any = config
+    keys = ReferenceResolver.split_id(name)
+    for depth, key in enumerate(keys):
+        if isinstance(node, list):
+            if key.isdigit() and int(key) < len(node):
+                node = node[int(key)]
+                continue
+            return f"option --{name}: {'::'.join(keys[:depth])} is a list of {len(node)}, counted from 0"
+        if not isinstance(node, Mapping):
+            return f"option --{name}: {'::'.join(keys[:depth])} has no parts"
+        if key in node:
+            node = node[key]
+            continue
+        known = list(node)
+        if depth == 0:
+            known = [other for other in node if not other.startswith("_")]
+        elif "_target_" in node:
+            accepted = _arguments(node)
+            if depth == len(keys) - 1 and (accepted is None or key in accepted):
+                return None
+            known += sorted(accepted or ())
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        # For a person "epoch" is nearer to "max_epochs", and "lr" to "learning_rate", than for an edit distance.
+        nearest = [other for other in known if key == "".join(word[:1] for word in other.split("_"))] or nearest
+        nearest = nearest or [other for other in known if key.strip("s") in other][:1]
+        prefix = "".join(f"{part}::" for part in keys[:depth])
+        hint = f"; did you mean --{prefix}{nearest[0]}?" if nearest else ""
+        return f"option --{name}: the config has no {prefix}{key}{hint}"
+    return None
+
+
+def _arguments(component: Mapping[str, Any]) -> set[str] | None:
+    """Names of the arguments of a component; None where it takes any."""
+    target = component["_target_"]
+    if not isinstance(target, str) or target.startswith("$"):
+        return None
+    found = pydoc.locate(ConfigComponent({"_target_": target}).resolve_module_name())
+    if not callable(found):
+        return None
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except ValueError:  # some classes written in C do not tell
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters} | ConfigComponent.non_arg_keys
+
+
+def problems_of(parser: ConfigParser) -> list[str]:
+    """Everything wrong with a config whose overrides are known: constants, data, network, weights, places to write.
+
+    What a config does not have is not checked, so that one function serves training, evaluation and inference.
+    """
+    # Outside of a workflow nothing has been resolved yet, and nested look-ups would then begin anew.
+    if not parser.ref_resolver.is_resolved():
+        parser.parse(reset=True)
+    problems: list[str] = []
+    if "trained" in parser:
+        _, error = _evaluate(parser, "trained")
+        if error:
+            return error
+    values, found = check_constants(parser)
+    problems += found
+    if values.get("resume") and values.get("overwrite"):
+        problems.append("resume and overwrite are both true: go on with a run, or replace it")
+    if "output_dir" in values and (problem := _not_writable(Path(values["output_dir"]))):
+        problems.append(f"output_dir {problem}")
+    set_determinism(seed=values.get("seed", 0))
+    reseed(values.get("seed", 0), 0)
+    if "networks" in parser:
+        wrong = _network_problems(parser, values, found)
+        problems += wrong + _start_problems(parser, values, match=not (wrong or found))
+    if "data" in parser:
+        data, errors = _evaluate(parser, "data")
+        problems += errors
+        if isinstance(data, Datalist):
+            problems += data.inspect().problems
+    if "dataset" in parser and not problems:
+        problems += _evaluate(parser, "dataset")[1]
+    return list(dict.fromkeys(problems))  # several constants may ask for the same dataset
+
+
+def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:
+    menu, name = parser["networks"], values.get("network")
+    if name not in menu:
+        nearest = difflib.get_close_matches(str(name), list(menu), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        return [f"network {name!r}: the menu has {', '.join(menu)}{hint}"]
+    if found:  # what the network is built from cannot be read
+        return []
+    network, errors = _evaluate(parser, "network_def")
+    if errors or not isinstance(network, torch.nn.Module):
+        return errors
+    channels, image_size = values["channels"], values["image_size"]
+    try:
+        image_size = input_size(network, image_size=image_size)
+        logits = _logits_shape(network, channels=channels, image_size=image_size)
+    except Exception as error:  # whatever the network raises
+        shape = f"{channels} x {image_size} x {image_size}"
+        return [f"network {name}: cannot be computed on {shape} (channels, height, width): {error}"]
+    expected = len(values["classes"]) + (values["activation"] == "softmax")
+    if logits[1] != expected:
+        return [
+            f"network {name}: gives {logits[1]} channels, but {values['activation']} over the classes "
+            f"{', '.join(values['classes'])} needs {expected}"
+        ]
+    return []
+
+
+def _start_problems(parser: ConfigParser, values: Mapping[str, Any], *, match: bool) -> list[str]:
+    """Why training cannot start from ``init_from``: not there or, where the network could be built, not of it."""
+    if not values.get("init_from"):
+        return []
+    try:
+        path = find_weights(values["init_from"])
+        if match:
+            match_weights(parser.get_parsed_content("network_def"), path)
+    except UserError as error:
+        return [f"init_from {problem}" for problem in error.problems]
+    return []
+
+
+def input_size(network: torch.nn.Module, *, image_size: int) -> int:
+    """Height and width of a network's input: ``image_size``, or the largest size below that an unpadded network takes.
+
+    So networks that take any size and those that do not can run in one race.
+
+    Raises:
+        UserError: an unpadded network takes none as small.
+    """
+    fitting = getattr(network, "fitting_size", None)
+    return image_size if fitting is None else int(fitting(image_size))
+
+
+def output_size(network: torch.nn.Module, *, channels: int, image_size: int) -> int:
+    """Height and width of a network's logits for square images: ``image_size``, or less of an unpadded network."""
+    return int(_logits_shape(network, channels=channels, image_size=image_size)[-1])
+
+
+def _logits_shape(network: torch.nn.Module, *, channels: int, image_size: int) -> torch.Size:
+    device = next((parameter.device for parameter in network.parameters()), None)
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits: torch.Tensor = network(torch.zeros(1, channels, image_size, image_size, device=device))
+    finally:
+        network.train(training)
+    return logits.shape
+
+
+def _evaluate(parser: ConfigParser, name: str) -> tuple[Any, list[str]]:
+    """The parsed content of an id, or what is wrong with it."""
+    try:
+        return parser.get_parsed_content(name), []
+    except Exception as error:  # MONAI wraps everything in RuntimeError
+        if mistake := mistake_behind(error):
+            return None, mistake.problems
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        return None, [f"{name}: {type(cause).__name__}: {cause}"]
+
+
+def _not_writable(path: Path) -> str | None:
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{path}: {existing} is a file, not a folder"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{path}: {existing} cannot be written to"
+    return None

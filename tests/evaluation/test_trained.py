@@ -1,0 +1,248 @@
+"""A run folder is enough to use its model, and says what it lacks where it is not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets import BasicUNet
+from PIL import Image
+
+from monai_thyroid.data import load_datalist
+from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation import TrainedRun, input_items
+from monai_thyroid.files import sha256_file, write_json
+from monai_thyroid.runfolder.folder import write_yaml
+
+FEATURES = (4, 4, 8, 8, 8, 4)
+SHAPE = (24, 30)
+
+
+def write_scans(root: Path, *, seed: int = 0) -> Path:
+    for part, count in (("trainval", 4), ("test", 2)):
+        for index in range(count):
+            random = np.random.RandomState(seed + 10 * len(part) + index)
+            mask = np.zeros(SHAPE, np.uint8)
+            mask[4:12, 6:20] = 255
+            for kind, pixels in (("image", random.randint(0, 256, SHAPE).astype(np.uint8)), ("mask", mask)):
+                path = root / f"{part}-{kind}" / f"{part}{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return root
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    return write_scans(tmp_path / "scans")
+
+
+def network() -> BasicUNet:
+    torch.manual_seed(5)
+    return BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=FEATURES)
+
+
+@pytest.fixture
+def run(tmp_path: Path, scans: Path) -> Path:
+    """A folder with what a finished training leaves that its users read."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    data = {"_target_": "monai_thyroid.data.load_datalist", "dataset_dir": "@dataset_dir", "layout": "tn3k"}
+    unet = {"_target_": "monai.networks.nets.BasicUNet", "_mode_": "callable", "features": list(FEATURES)}
+    config: dict[str, Any] = {
+        "dataset_dir": str(scans),
+        "network": "unet",
+        "networks": {"unet": {**unet, "spatial_dims": 2, "in_channels": 1, "out_channels": "$len(@classes)"}},
+        "network_def": "$@networks[@network]()",
+        "classes": ["nodule"],
+        "data": data,
+        "image_transforms": [{"_target_": "monai_thyroid.transforms.LoadScand", "keys": "image"}],
+    }
+    write_yaml(folder / "config.yaml", config)
+    torch.save(network().state_dict(), folder / "model.pt")
+    datalist = load_datalist(str(scans), layout="tn3k")
+    write_json(folder / "split.json", datalist.split())
+    record = {
+        "status": "done",
+        "dataset": "scans",
+        "dataset_dir": str(scans),
+        "data_hash": datalist.inspect().data_hash,
+        "classes": ["nodule"],
+        "activation": "sigmoid",
+        "threshold": 0.4,
+        "checkpoint_sha256": sha256_file(folder / "model.pt"),
+    }
+    write_json(folder / "run.json", record)
+    return folder
+
+
+def change(run: Path, **values: Any) -> None:
+    record = json.loads((run / "run.json").read_text())
+    write_json(run / "run.json", {**record, **values})
+
+
+def test_a_run_gives_its_network_its_transforms_and_its_threshold(run: Path) -> None:
+    trained = TrainedRun(str(run))
+    given = trained.network()
+    assert not given.training
+    expected = network().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in given.state_dict().items())
+    assert (trained.classes, trained.threshold) == (["nodule"], 0.4)
+    assert trained.checkpoint_sha256 == sha256_file(run / "model.pt")
+    (load,) = trained.parsed("image_transforms")
+    assert type(load).__name__ == "LoadScand"
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_run_must_be_named(nothing: str | None) -> None:
+    with pytest.raises(UserError, match="--run_dir runs/"):
+        TrainedRun(nothing)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match="is not a run folder") as caught:
+            TrainedRun(str(path))
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("removed", "words"),
+    [
+        (["model.pt"], "has no model.pt;"),
+        (["config.yaml"], "has no config.yaml;"),
+        (["config.yaml", "model.pt"], "has no config.yaml and no model.pt;"),
+    ],
+)
+def test_a_run_that_did_not_get_far_says_what_it_lacks(run: Path, removed: list[str], words: str) -> None:
+    for name in removed:
+        (run / name).unlink()
+    with pytest.raises(UserError) as caught:
+        TrainedRun(str(run))
+    assert words in str(caught.value)
+
+
+def test_weights_that_changed_are_refused(run: Path) -> None:
+    content = bytearray((run / "model.pt").read_bytes())
+    content[-1] ^= 1
+    (run / "model.pt").write_bytes(bytes(content))
+    with pytest.raises(UserError, match="SHA-256 differs") as caught:
+        TrainedRun(str(run))
+    assert str(run / "model.pt") in str(caught.value)
+
+
+def test_an_unfinished_run_is_used_with_a_warning(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change(run, status="running", checkpoint_sha256=None)
+    with caplog.at_level(logging.WARNING):
+        TrainedRun(str(run)).network()
+    assert "is not finished (running)" in caplog.text
+
+
+def test_the_runs_own_dataset_is_read_without_a_word(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="monai_thyroid.evaluation"):
+        data = TrainedRun(str(run)).datalist()
+    assert data.inspect().data_hash == json.loads((run / "run.json").read_text())["data_hash"]
+    assert caplog.messages == []
+
+
+def test_a_dataset_that_moved_is_looked_for_and_then_asked_for(run: Path, scans: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "archive" / "scans"
+    elsewhere.parent.mkdir()
+    shutil.move(scans, elsewhere)
+    trained = TrainedRun(str(run))
+    with pytest.raises(UserError, match="--dataset_dir DIR") as caught:
+        trained.datalist()
+    assert str(scans) in str(caught.value)
+    assert len(trained.datalist(str(elsewhere)).part("all")) == 6
+
+
+def test_a_relative_dataset_is_found_from_another_folder(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(f"dataset_dir: {scans}", "dataset_dir: ./scans"))
+    monkeypatch.chdir(run)
+    assert TrainedRun(str(run)).dataset_dir == str(scans)
+
+
+def test_data_that_changed_is_said(run: Path, scans: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(np.zeros(SHAPE, np.uint8)).save(scans / "test-mask" / "test0.png")
+    with caplog.at_level(logging.WARNING):
+        TrainedRun(str(run)).datalist()
+    assert "is not what it was when this run was trained" in caplog.text
+
+
+def test_images_that_were_trained_on_are_counted(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained = TrainedRun(str(run))
+    other = write_scans(tmp_path / "other", seed=1000)
+    with caplog.at_level(logging.WARNING):
+        trained.datalist(str(other))
+    assert "training part" not in caplog.text
+    split = json.loads((run / "split.json").read_text())
+    seen = split["parts"]["train"]["cases"][0]
+    shutil.copy(tmp_path / "scans" / "trainval-image" / f"{seen}.png", other / "test-image" / "test0.png")
+    with caplog.at_level(logging.WARNING):
+        trained.datalist(str(other))
+    assert "1 of the images of other were in this run's training part" in caplog.text
+
+
+# --- what to segment ---
+
+
+def grey(path: Path) -> Path:
+    Image.fromarray(np.zeros(SHAPE, np.uint8)).save(path)
+    return path
+
+
+def test_a_file_or_the_images_of_a_folder(tmp_path: Path) -> None:
+    first, second = grey(tmp_path / "b.png"), grey(tmp_path / "a.BMP")
+    nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), np.eye(4)), tmp_path / "c.nii.gz")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "._b.png").write_bytes(b"what a Mac leaves beside a file")
+    (tmp_path / "folder.png").mkdir()
+    grey(tmp_path / "folder.png" / "deeper.png")
+    assert input_items(str(tmp_path)) == [{"image": str(path)} for path in (second, first, tmp_path / "c.nii.gz")]
+    assert input_items(str(first)) == [{"image": str(first)}]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_input_must_be_named(nothing: str | None) -> None:
+    with pytest.raises(UserError, match="--input PATH"):
+        input_items(nothing)
+
+
+def test_an_input_that_is_not_there_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        input_items(str(tmp_path / "absent"))
+    with pytest.raises(UserError, match="holds no image") as caught:
+        input_items(str(tmp_path))
+    assert ".png" in str(caught.value)
+
+
+def test_every_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    grey(tmp_path / "good.png")
+    grey(tmp_path / "twin.png")
+    grey(tmp_path / "twin.bmp")
+    (tmp_path / "broken.png").write_bytes(b"")
+    (tmp_path / "other.tif").write_bytes(b"text")
+    with pytest.raises(UserError) as caught:
+        input_items(str(tmp_path))
+    problems = caught.value.problems
+    assert len(problems) == 3
+    assert "twin.bmp" in problems[0]
+    assert "twin.png" in problems[0]
+    assert problems[1].startswith(str(tmp_path / "broken.png"))
+    assert problems[2].startswith(str(tmp_path / "other.tif"))
+
+
+def test_a_single_file_of_any_name_must_be_an_image(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"notes\.txt: cannot be read as an image"):
+        input_items(str(tmp_path / "notes.txt"))
