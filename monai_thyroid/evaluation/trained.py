@@ -78,7 +78,15 @@ class TrainedRun:
         return dataset_path(self.path, self.config["dataset_dir"], self.record.get("dataset_dir"))
 
     def parsed(self, name: str) -> Any:
-        """What the run's own config means by an id, such as ``"image_transforms"``."""
+        """What the run's own config means by an id, such as ``"image_transforms"`` or ``"to_original_grid"``.
+
+        The same object each time, so that ``to_original_grid`` inverts the very transforms that prepared an image.
+        """
+        if name not in self.config:  # a run of before these had a name
+            if name == "to_original_grid":
+                return list(self.parsed("test::postprocessing").transforms)
+            if name == "measures":
+                return []
         return self._parser.get_parsed_content(name)
 
     def network(self) -> torch.nn.Module:
@@ -95,14 +103,15 @@ class TrainedRun:
             sites: these sites only, each split by itself, whichever the run was trained and tested on.
         """
         own = self.dataset_dir if dataset_dir is None else str(dataset_dir)
-        self._parser["dataset_dir"] = own
+        parser = ConfigParser(copy.deepcopy(self.config))  # setting an id makes a parser forget what it has built
+        parser["dataset_dir"] = own
         if sites:
-            self._parser["data::sites"], self._parser["data::test_sites"] = sites, None
+            parser["data::sites"], parser["data::test_sites"] = sites, None
         if self.config.get("split_file"):
             # The file it was given may be gone; the run folder keeps its content. It is of no other dataset.
             same = Path(own).name == self.record["dataset"] and not sites
-            self._parser["split_file"] = str(self.path / "split.json") if same else None
-        data: Datalist = self._parser.get_parsed_content("data")
+            parser["split_file"] = str(self.path / "split.json") if same else None
+        data: Datalist = parser.get_parsed_content("data")
         if data.inspect().data_hash != self.record["data_hash"]:
             if data.name == self.record["dataset"]:
                 logger.warning("Dataset %s is not what it was when this run was trained (other files or split)", own)

@@ -139,9 +139,8 @@ def test_templates_are_in_step_with_the_thyroid_bundle(tmp_path: Path, root: Pat
         written.joinpath("multi_gpu_train.yaml").read_text().split("imports:")[1]
         == (thyroid.joinpath("multi_gpu_train.yaml").read_text().split("imports:")[1])
     )
-    for config in theirs.values():
-        config["bundle"] = "own"
     train = theirs["train"]
+    train["bundle"] = "own"
     for gone in ("phantom", "phantom_cases", "phantom_seed"):
         del train[gone]
     del train["data"]["layout"], train["data"]["phantom_cases"], train["data"]["phantom_seed"]
