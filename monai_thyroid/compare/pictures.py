@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_thyroid.compare import figures
 from monai_thyroid.compare.page import axis_name
-from monai_thyroid.compare.reading import Evaluation
+from monai_thyroid.compare.reading import CalibrationRow, CaseRow, Evaluation
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
@@ -23,7 +23,7 @@ _MODELS = 20  # rows of the cross-dataset figure
 _SIDE = 360  # pixels of a picture's longest side
 
 
-def calibration_rows(study: Study, entry: Entry) -> list[dict[str, str]]:
+def calibration_rows(study: Study, entry: Entry) -> list[CalibrationRow]:
     """Rows of calibration.csv of an entry's cases; none unless every run has the file."""
     kept = set(study.cases)
     found = [evaluation.calibration(study.name) for evaluation in entry.evaluations]
@@ -214,10 +214,10 @@ def without_images(analysis: Analysis) -> list[str]:
     return [network for network in analysis.order if not _pictured(analysis.entry(network))]
 
 
-def _pictured(entry: Entry) -> dict[str, tuple[Evaluation, dict[str, Any]]]:
+def _pictured(entry: Entry) -> dict[str, tuple[Evaluation, CaseRow]]:
     """Evaluation and row of each case of which image, reference and prediction are kept."""
     kept = {row["case"] for row in entry.rows}
-    found: dict[str, tuple[Evaluation, dict[str, Any]]] = {}
+    found: dict[str, tuple[Evaluation, CaseRow]] = {}
     for evaluation in entry.evaluations:
         for row in evaluation.rows:
             case = row["case"]
@@ -236,7 +236,7 @@ def _files(evaluation: Evaluation, case: str) -> tuple[Path, Path, Path]:
     )
 
 
-def _panel(study: Study, case: str, evaluation: Evaluation, row: dict[str, Any], title: str) -> figures.Panel:
+def _panel(study: Study, case: str, evaluation: Evaluation, row: CaseRow, title: str) -> figures.Panel:
     from PIL import Image
 
     image, reference, prediction = (Image.open(path) for path in _files(evaluation, case))
