@@ -139,7 +139,7 @@ def test_networks_data_and_runs_pull_in_no_optional_package() -> None:
     # MONAI itself imports some of them, where they are installed.
     before, more = pulled_in(
         "import torch, monai, monai.bundle",
-        "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.sweep.matrix",
+        "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.sweep.plan",
     )
     assert "monai_thyroid.training.session" in more
     assert not more & {*OPTIONAL, "matplotlib", "matplotlib.pyplot"}
