@@ -245,7 +245,7 @@ def _case_rows(
     for line in table:
         where = f"case {line['case']}"
         row, wrong = cls.from_text(line, where)
-        problems += wrong + [f"{path.name}: {name} of {where} is empty" for name in cls.needed() if not row[name]]
+        problems += wrong + [f"{path.name}: {name} of {where} is empty" for name in CaseKey.needed() if not row[name]]
         row.group = row.group or row.case
         problems += read_values(line, row, where)
         rows.append(row)

@@ -226,7 +226,7 @@ class RunRecord(Record):
     synthetic: bool | None = _key("whether its images are computer-made; left out: whether `dataset` is `phantom`")
     grouping: str | None = _key(
         "`known` (no patient, video or scene is in two parts), `unknown` (every image counts by itself) or `leaky` (on "
-        "request); left out: known if cases.csv has groups of several images or names that differ from the cases",
+        "request); left out: known if cases.csv has groups that are not the cases themselves",
         choices=("known", "unknown", "leaky"),
     )
     split: str | None = _key("how the parts came about, in words")
@@ -343,6 +343,11 @@ class CaseRow(CaseKey):
     scores: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
+    @classmethod
+    def needed(cls) -> tuple[str, ...]:
+        """Names without which there is no report."""
+        return (*super().needed(), *(name for name, score in scores().items() if score.needed))
+
     def __getitem__(self, name: str) -> Any:
         if name == "error":
             return self.error
@@ -364,19 +369,20 @@ class Score:
     kind: type = int
     high: float = math.inf
     nan: bool = False
+    needed: bool = False
 
 
 @cache
 def scores() -> dict[str, Score]:
     """The columns of scores, by name."""
     found = {
-        "tp": Score("foreground in reference and prediction", "pixels"),
-        "fp": Score("foreground in the prediction only", "pixels"),
-        "fn": Score("foreground in the reference only", "pixels"),
-        "tn": Score("background in both", "pixels"),
-        "n_ref": Score("objects (connected components) in the reference"),
-        "n_pred": Score("objects in the prediction"),
-        "n_matched": Score("objects of the reference that one of the prediction meets"),
+        "tp": Score("foreground in reference and prediction", "pixels", needed=True),
+        "fp": Score("foreground in the prediction only", "pixels", needed=True),
+        "fn": Score("foreground in the reference only", "pixels", needed=True),
+        "tn": Score("background in both", "pixels", needed=True),
+        "n_ref": Score("objects (connected components) in the reference", needed=True),
+        "n_pred": Score("objects in the prediction", needed=True),
+        "n_matched": Score("objects of the reference that one of the prediction meets", needed=True),
         "ref_empty": Score("whether the reference has no foreground", kind=bool),
         "pred_empty": Score("whether the prediction has none", kind=bool),
         "height": Score("of the original image", "pixels"),
