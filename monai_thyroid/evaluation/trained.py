@@ -106,11 +106,6 @@ class TrainedRun:
 
         The same object each time, so that ``to_original_grid`` inverts the very transforms that prepared an image.
         """
-        if name not in self.config:  # a run of before these had a name
-            if name == "to_original_grid":
-                return list(self.parsed("test::postprocessing").transforms)
-            if name == "measures":
-                return []
         return self._parser.get_parsed_content(name)
 
     def network(self) -> torch.nn.Module:
