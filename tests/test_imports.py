@@ -23,7 +23,7 @@ MAY_KNOW = {
     "evaluation": {"data", "images", "metrics", "runfolder", "transforms"},
     "training": {"data", "evaluation", "images", "metrics", "runfolder", "transforms"},
     "sweep": {"data", "evaluation", "runfolder", "training"},
-    "bundles": {"data", "images"},
+    "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
     "deploy": {"evaluation", "images", "runfolder"},
     "cli": {"networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},

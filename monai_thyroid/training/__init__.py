@@ -7,9 +7,12 @@ from monai_thyroid.training.constants import boolean
 from monai_thyroid.training.handlers import EarlyStop
 from monai_thyroid.training.recorder import Recorder
 from monai_thyroid.training.session import TrainingSession, training_session
+from monai_thyroid.training.validations import LastValidation, LrSchedule
 
 __all__ = [
     "EarlyStop",
+    "LastValidation",
+    "LrSchedule",
     "Recorder",
     "TrainingSession",
     "boolean",

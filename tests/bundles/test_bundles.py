@@ -267,14 +267,6 @@ def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
         assert (folder / same).read_bytes() == (root / "bundles" / "thyroid" / same).read_bytes()
 
 
-def test_menus_are_one(root: Path) -> None:
-    menus = {
-        name: ConfigParser.load_config_file(root / "bundles" / name / "train.yaml")["networks"] for name in BUNDLES
-    }
-    assert all(menu == menus["thyroid"] for menu in menus.values())
-    assert len(menus["thyroid"]) == 10
-
-
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[str], Path]) -> None:
     parser = ConfigParser()
