@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -480,7 +481,9 @@ def _inspect(data: Datalist, facts_of: Mapping[str, dict[str, Any]]) -> Inspecti
 
 
 def map_files(function: Callable[[Any], _T], items: Sequence[Any], what: str) -> list[_T]:
-    """Apply a function that reads files to every item, on a few threads, with a bar where that takes a while."""
+    """Apply a function that reads files to every item, on a few threads, with a bar on a terminal, else a line."""
+    if not sys.stderr.isatty():
+        logger.info("%s: %d", what, len(items))
     with ThreadPoolExecutor(max_workers=4) as pool:
         return list(tqdm(pool.map(function, items), total=len(items), desc=what, disable=None, leave=False))
 
