@@ -54,10 +54,12 @@ class RunFolder:
 
     Attributes:
         record: content of run.json; empty before `begin` or `open`.
+        writes: whether this process is the one to write; its users look, the methods do not.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.writes = True
         self.record = RunRecord()
 
     @property
