@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import os
 import pydoc
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,16 @@ from monai_thyroid.training.config import check_constants, mistake_behind
 from monai_thyroid.training.handlers import reseed
 from monai_thyroid.training.rehearsal import rehearse
 
-__all__ = ["check_config", "check_file", "check_start", "input_size", "output_size", "problems_of", "read_config"]
+__all__ = [
+    "check_config",
+    "check_file",
+    "check_start",
+    "configured_networks",
+    "input_size",
+    "output_size",
+    "problems_of",
+    "read_config",
+]
 
 # With a point or an exponent: a text of digits alone may be a name.
 _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
@@ -103,6 +113,27 @@ def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike
     if (meta := files[0].with_name("metadata.json")).is_file():
         parser.read_meta(meta)
     return parser
+
+
+def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[..., torch.nn.Module]]:
+    """The networks of a config's menu; each takes the numbers of channels in and out.
+
+    Raises:
+        UserError: a file cannot be read, or has no ``networks``.
+    """
+    parser = read_config(config_file)
+    if "networks" not in parser:
+        raise UserError(f"{config_file}: has no networks")
+
+    def build(name: str, *, in_channels: int, out_channels: int) -> torch.nn.Module:
+        parser["channels"], parser["classes"] = in_channels, [str(number) for number in range(out_channels)]
+        made, problems = _evaluate(parser, f"networks::{name}")
+        if problems:
+            raise UserError(problems)
+        network: torch.nn.Module = made()
+        return network
+
+    return {name: functools.partial(build, name) for name in parser["networks"]}
 
 
 def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

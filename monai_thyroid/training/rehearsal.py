@@ -24,7 +24,8 @@ def rehearse(parser: ConfigParser) -> tuple[list[str], list[str]]:
     """Build every object of a config and take one step of everything, on real items of its dataset.
 
     Each stage takes one training step, one validation batch, its schedule and its other handlers one epoch's end; the
-    test, the evaluation or the inference one batch. What they write goes into a temporary folder.
+    test, the evaluation or the inference one batch. No checkpoint is written, and logs and masks go into a temporary
+    folder.
 
     Args:
         parser: a config in which nothing wrong was found, its content resolved as far as that was needed.
@@ -75,13 +76,15 @@ def _trainings(few: ConfigParser) -> Iterator[str]:
         return
     for name in ("loss", "optimizer", "lr_scheduler"):
         _built(few, name)
-    if "session" in few:
-        _built(few, "session").writes = False
     trainers = {stage: _built(few, f"{stage}::trainer") for stage in stages}
     for tracker in _built(few, "trackers") if "trackers" in few else []:
         if tracker is not None:
             _tried("trackers", tracker)
     for stage, trainer in trainers.items():
+        for number, handler in enumerate(few[f"{stage}::handlers"]):
+            if handler["_target_"] == "monai_thyroid.training.Recorder":  # which would write checkpoints
+                recorder = few.get_parsed_content(f"{stage}::handlers::{number}")
+                trainer.remove_event_handler(recorder.epoch_completed, Events.EPOCH_COMPLETED)
         clock = _Clock(trainer)
         trainer.state.max_epochs = 1
         began = time.perf_counter()

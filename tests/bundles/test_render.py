@@ -7,11 +7,10 @@ from pathlib import Path
 
 import jinja2
 import pytest
-import yaml
 
 from monai_thyroid.bundles import render_bundle, write_shipped
 from monai_thyroid.bundles.render import SHIPPED
-from monai_thyroid.networks.menu import MENU_TEXT
+from monai_thyroid.networks.menu import MENU_FILE
 
 
 def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path) -> None:
@@ -26,10 +25,7 @@ def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path)
 
 
 def test_the_menu_stands_in_a_bundle_with_its_comments(root: Path) -> None:
-    text = (root / "bundles" / "lung" / "train.yaml").read_text()
-    for line in MENU_TEXT.splitlines():
-        assert f"\n  {line}\n" in text
-    assert yaml.safe_load(text)["networks"] == yaml.safe_load(MENU_TEXT)
+    assert MENU_FILE.read_text() in (root / "bundles" / "lung" / "train.yaml").read_text()
 
 
 def test_what_a_template_needs_must_be_said() -> None:
