@@ -10,8 +10,9 @@ from pathlib import Path
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture, find_all
 from monai_thyroid.data.audit.measure import Facts, measure
 from monai_thyroid.data.audit.page import render_html, render_text
-from monai_thyroid.data.datalist import map_files, read_listing
+from monai_thyroid.data.folders import read_listing
 from monai_thyroid.data.layouts import AUTO
+from monai_thyroid.data.mapping import map_files
 from monai_thyroid.data.splits import apply_split, read_split_file
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path

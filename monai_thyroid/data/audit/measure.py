@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from monai_thyroid.data.datalist import mask_problem
+from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.reading import SOURCE_SCHEMES, Raster, binarise, read_raster, to_channels
+from monai_thyroid.images import Raster, binarise, read_raster, to_channels
+from monai_thyroid.images.formats import file_bytes
+from monai_thyroid.images.sources import is_source
 
 __all__ = ["CLASS_LEVELS", "THUMB", "Facts", "Marks", "find_marks", "foreground", "measure"]
 
@@ -22,7 +23,6 @@ THUMB = 32
 CLASS_LEVELS = 32
 """Masks whose levels are all below this hold class numbers, not greys."""
 
-_SOURCES = tuple(f"{scheme}:" for scheme in SOURCE_SCHEMES)
 _SPECK = 1e-4  # of the image
 _TEXT_LINE = 3  # characters
 _MAX_BLOBS = 3000
@@ -105,12 +105,10 @@ def measure(item: Item) -> Facts:
 
 def _read(name: str, facts: Facts, *, indices: bool) -> Raster | None:
     try:
-        content = None if name.startswith(_SOURCES) else Path(name).read_bytes()
+        content = None if is_source(name) else file_bytes(name)
         return read_raster(name, content=content, indices=indices)
     except UserError as error:
         facts.problems += error.problems
-    except OSError as error:
-        facts.problems.append(f"{name}: {error.strerror or error}")
     return None
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture
 from monai_thyroid.data.audit.measure import foreground
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.reading import read_raster, to_channels
+from monai_thyroid.images import read_raster, to_channels
 
 __all__ = ["facts_table", "render_html", "render_text"]
 
