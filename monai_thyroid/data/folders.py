@@ -104,8 +104,8 @@ def read_layout(root: Path, layout: str | Sequence[str] = AUTO) -> Listing:
             listing = candidates[0].read(root)
         else:
             raise UserError(f"dataset_dir {root}: not a dataset folder ({_looked_for(candidates)})")
-        if not listing.grouped:
-            listing.grouped = group_by_tables(listing, root)
+    if not listing.grouped and not listing.alike and root.is_dir():
+        listing.grouped = group_by_tables(listing, root)
     _complete(listing)
     return listing
 
@@ -166,6 +166,7 @@ def _read_sites(sites: Mapping[str, tuple[Path, Layout]]) -> Listing:
         together.problems += listing.problems
         together.notes += listing.notes
         together.grouped &= listing.grouped
+        together.alike |= listing.alike
         together.frames.update({f"{site}-{case}": part for case, part in listing.frames.items()})
         units.add(listing.unit)
         if together.classes and listing.classes and together.classes != listing.classes:

@@ -51,6 +51,8 @@ class Facts:
         problems: why the image or mask cannot be used.
         size: width and height of the image, None where it cannot be read.
         label_size: likewise of the mask.
+        orientation: what the image's EXIF asks for, 1 to 8; it is turned so already.
+        label_orientation: likewise of the mask.
         kind: ``"grey"``, ``"RGB"`` or ``"16 bit grey"``.
         image_hash: SHA-256 of the image's pixels, "" where it cannot be read.
         label_hash: likewise of the mask's foreground.
@@ -70,6 +72,8 @@ class Facts:
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     label_size: tuple[int, int] | None = None
+    orientation: int = 1
+    label_orientation: int = 1
     kind: str = ""
     image_hash: str = ""
     label_hash: str = ""
@@ -90,6 +94,7 @@ def measure(item: Item) -> Facts:
     """Read an item's image and mask and measure them; what cannot be read is told, not raised."""
     facts = Facts()
     if (image := _read(item["image"], facts, indices=False)) is not None:
+        facts.orientation = image.orientation
         facts.size = image.pixels.shape[1], image.pixels.shape[0]
         facts.image_hash = hashlib.sha256(image.pixels.tobytes()).hexdigest()
         normal = image.normalised()
@@ -120,6 +125,7 @@ def foreground(pixels: np.ndarray) -> np.ndarray:
 
 def _measure_label(label: Raster, facts: Facts, *, lossy: bool) -> None:
     pixels = label.pixels
+    facts.label_orientation = label.orientation
     facts.label_size = pixels.shape[1], pixels.shape[0]
     grey = np.rint(to_channels(pixels.astype(np.float32), 1)) if pixels.ndim == 3 else pixels
     small = grey.dtype == np.uint8
