@@ -95,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--layout", default="auto", help="name of its layout (default: found out)")
     audit.add_argument("--split_file", metavar="FILE", help="a split.json to look for leakage in")
     audit.add_argument("--output", metavar="FILE", help="write a page with pictures (HTML) as well")
+    audit.add_argument(
+        "--write-groups",
+        metavar="FILE",
+        help="where groups are unknown, write a table of the images that look alike; as groups.csv in DIR, splits "
+        "respect it",
+    )
     audit.set_defaults(function=_audit)
 
     report = commands.add_parser(
@@ -233,9 +239,15 @@ def _audit(options: argparse.Namespace) -> int:
     from monai_thyroid.data.audit import audit_dataset
 
     audit = audit_dataset(
-        options.directory, layout=options.layout, split_file=options.split_file, output=options.output
+        options.directory,
+        layout=options.layout,
+        split_file=options.split_file,
+        output=options.output,
+        write_groups=options.write_groups,
     )
     print(audit.text)
+    if options.write_groups:
+        print(f"Groups of images that look alike: {options.write_groups}")
     return 1 if audit.falsifies else 0
 
 

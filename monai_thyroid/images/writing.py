@@ -9,27 +9,16 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from monai_thyroid.images.reading import IMAGE_SUFFIXES, nifti_volume, to_channels
+from monai_thyroid.images.nifti import nifti_volume
+from monai_thyroid.images.raster import to_channels
 
-__all__ = ["overlay", "save_label", "save_nifti", "stem"]
+__all__ = ["overlay", "save_label", "save_nifti"]
 
 # Okabe and Ito's palette, told apart by every kind of colour vision; further classes repeat it.
 _COLOURS = np.array(
     [(86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178)],
     dtype=np.uint8,
 )
-
-
-def stem(path: str | os.PathLike[str]) -> str:
-    """A file's name without the suffix of an image, ``.nii.gz`` taken as one.
-
-    Other dots are part of the name: scanners name DICOM files by their UID, without a suffix.
-    """
-    name = Path(path).name
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:

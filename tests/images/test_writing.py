@@ -9,11 +9,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from made_files import AFFINE, SAVERS, marker, save_dicom, save_nifti
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Resized
 from PIL import Image
 from skimage.segmentation import find_boundaries
-from test_reading import AFFINE, SAVERS, marker, save_dicom, save_nifti
 
 from monai_thyroid.images import overlay, read_labels, read_mask, save_label, stem
 from monai_thyroid.transforms import LoadScand, SaveMaskd, SaveOverlayd

@@ -157,8 +157,8 @@ def test_a_config_may_refer_to_arguments_of_its_data(tmp_path: Path) -> None:
 
 def test_the_files_of_a_fold_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    facts = datalist._read_facts
-    monkeypatch.setattr(datalist, "_read_facts", lambda items, classes: read.append(1) or facts(items, classes))
+    facts = datalist.read_facts
+    monkeypatch.setattr(datalist, "read_facts", lambda items, classes: read.append(1) or facts(items, classes))
     tiny(tmp_path, networks=["unet", "segnet"], seeds=[0, 1, 2])
     assert len(read) == 1
     tiny(tmp_path, networks=["unet", "segnet"], seeds=[0, 1], folds=3)
