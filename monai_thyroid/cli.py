@@ -103,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
         default=0.01,
         help="how much worse than the best a network may be and still be recommended (default %(default)s)",
     )
-    report.add_argument("--metric", default="dice", help="dice, iou, nsd, hd95 or asd (default %(default)s)")
+    from monai_thyroid.metrics import METRICS
+
+    comparable = ", ".join(f"{one.name} ({one.title})" for one in METRICS.values() if one.comparable)
+    report.add_argument("--metric", default="dice", help=f"one of {comparable}; default %(default)s")
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")

@@ -26,7 +26,7 @@ MAY_KNOW = {
     "bundles": {"data", "images"},
     "compare": {"metrics", "runfolder"},
     "deploy": {"evaluation", "images", "runfolder"},
-    "cli": {"networks", "data", "images", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
+    "cli": {"networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
     "__main__": {"cli"},
     "__init__": set(),
     "errors": set(),

@@ -12,7 +12,8 @@ from monai_thyroid.metrics.calibration import (
 )
 from monai_thyroid.metrics.cases import SCORE_COLUMNS, confusion_matrix, score_case
 from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
-from monai_thyroid.metrics.policy import METRICS, ScoringPolicy
+from monai_thyroid.metrics.policy import ScoringPolicy
+from monai_thyroid.metrics.registry import METRICS, Metric
 from monai_thyroid.metrics.summary import summarise
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "METRICS",
     "SCORE_COLUMNS",
     "HeadCircumference",
+    "Metric",
     "ScoringPolicy",
     "agreement",
     "brier_score",

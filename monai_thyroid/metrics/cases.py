@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from monai_thyroid.metrics.checks import as_mask, check_spacing, same_shape
 from monai_thyroid.metrics.components import match_components
-from monai_thyroid.metrics.policy import METRICS, Edge, ScoringPolicy
-from monai_thyroid.metrics.surface import surface_distances
+from monai_thyroid.metrics.policy import ScoringPolicy
+from monai_thyroid.metrics.registry import METRICS, Pair, evaluate
 
-__all__ = ["SCORE_COLUMNS", "confusion_matrix", "rates", "score_case"]
+__all__ = ["SCORE_COLUMNS", "confusion_matrix", "score_case"]
 
 SCORE_COLUMNS: tuple[str, ...] = (
     "tp",
@@ -36,30 +36,6 @@ SCORE_COLUMNS: tuple[str, ...] = (
 _DEFAULT_POLICY = ScoringPolicy()
 
 
-def rates(*, tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
-    """Scores that follow from the four counts of pixels.
-
-    Args:
-        tp: foreground in both, 0 or more, as the others.
-        fp: foreground in the prediction only.
-        fn: foreground in the reference only.
-        tn: background in both.
-
-    Returns:
-        dice, iou, precision, recall, specificity, accuracy, each 0 to 1. 0/0 is 1 where neither mask has any
-        foreground, otherwise 0 for precision and recall; specificity without a background pixel is 1.
-    """
-    empty = tp + fp + fn == 0
-    return {
-        "dice": 1.0 if empty else 2 * tp / (2 * tp + fp + fn),
-        "iou": 1.0 if empty else tp / (tp + fp + fn),
-        "precision": tp / (tp + fp) if tp + fp else float(empty),
-        "recall": tp / (tp + fn) if tp + fn else float(empty),
-        "specificity": tn / (tn + fp) if tn + fp else 1.0,
-        "accuracy": (tp + tn) / (tp + fp + fn + tn),
-    }
-
-
 def score_case(
     reference: npt.ArrayLike,
     prediction: npt.ArrayLike,
@@ -79,10 +55,10 @@ def score_case(
         policy: edge cases, tolerance and matching.
 
     Returns:
-        The values of :data:`SCORE_COLUMNS`: tp, fp, fn, tn in pixels; dice, iou, precision, recall, specificity,
-        accuracy and nsd in 0 to 1; hd95 and asd in mm or pixels, 0 to the image diagonal; n_ref, n_pred, n_matched
-        components; ref_empty and pred_empty; height and width in pixels; spacing_y and spacing_x in mm per pixel, NaN
-        if unknown. Nothing else is ever NaN.
+        The values of :data:`SCORE_COLUMNS`: tp, fp, fn, tn in pixels; every score of :data:`METRICS`, a share of 0 to
+        1 or a distance in mm or pixels, 0 to the image diagonal; n_ref, n_pred, n_matched components; ref_empty and
+        pred_empty; height and width in pixels; spacing_y and spacing_x in mm per pixel, NaN if unknown. Nothing else
+        is ever NaN.
 
     Raises:
         ValueError: shapes differ, not 2-D, without a pixel, not binary; spacing not positive or not finite.
@@ -99,31 +75,27 @@ def score_case(
     height, width = ref.shape
 
     both, area_ref, area_pred = (int(np.count_nonzero(mask)) for mask in (ref & pred, ref, pred))
-    counts = {"tp": both, "fp": area_pred - both, "fn": area_ref - both, "tn": ref.size - area_ref - area_pred + both}
-    scores: dict[str, float] = rates(**counts)
     components = (0, 0, 0)
     if area_ref or area_pred:
         box = _bounding_box(ref | pred)
         ref, pred = ref[box], pred[box]
         components = match_components(ref, pred, policy=policy)
-
-    if area_ref and area_pred:
-        distances = surface_distances(ref, pred, spacing=unit)
-        scores["hd95"] = distances.hausdorff(95)
-        scores["asd"] = distances.average()
-        scores["nsd"] = distances.normalised_dice(policy.nsd_tolerance)
-    else:
-        edge: Edge = "missed" if area_ref else "false_alarm" if area_pred else "both_empty"
-        diagonal = math.hypot(height * unit[0], width * unit[1])
-        for metric in METRICS:
-            value = policy.edge_value(metric, edge, diagonal=diagonal)
-            if value is not None:
-                scores[metric] = value
+    pair = Pair(
+        tp=both,
+        fp=area_pred - both,
+        fn=area_ref - both,
+        tn=height * width - area_ref - area_pred + both,
+        reference=ref,
+        prediction=pred,
+        spacing=unit,
+        diagonal=math.hypot(height * unit[0], width * unit[1]),
+        tolerance=policy.nsd_tolerance,
+    )
 
     spacing_y, spacing_x = known or (math.nan, math.nan)
     row: dict[str, Any] = {
-        **counts,
-        **scores,
+        **{name: getattr(pair, name) for name in ("tp", "fp", "fn", "tn")},
+        **{name: evaluate(metric, pair) for name, metric in METRICS.items()},
         **dict(zip(("n_ref", "n_pred", "n_matched"), components, strict=True)),
         "ref_empty": not area_ref,
         "pred_empty": not area_pred,

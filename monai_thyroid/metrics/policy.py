@@ -1,4 +1,4 @@
-"""What every score means, the awkward cases included: one table that the code obeys and every report prints.
+"""What every score means, the awkward cases included, in the words that every report prints.
 
 Toolkits disagree on empty masks. MONAI drops a case with an empty reference from its mean Dice, and the 95th
 percentile distance of a missed object is NaN and leaves its mean, so that a model which finds nothing improves. Here a
@@ -9,99 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-__all__ = ["METRICS", "ScoringPolicy"]
+from monai_thyroid.metrics.registry import METRICS, Edge, EdgeValue
 
-Edge = Literal["both_empty", "missed", "false_alarm"]
-EdgeValue = float | Literal["diagonal", "computed"]
-
-
-class _Rule(NamedTuple):
-    definition: str
-    both_empty: EdgeValue
-    missed: EdgeValue
-    false_alarm: EdgeValue
-    note: str
-    source: str
-
-
-_RULES: dict[str, _Rule] = {
-    "dice": _Rule(
-        "2tp / (2tp + fp + fn)", 1.0, 0.0, 0.0, "finding nothing where nothing is counts as right", "10.2307/1932409"
-    ),
-    "iou": _Rule(
-        "tp / (tp + fp + fn)",
-        1.0,
-        0.0,
-        0.0,
-        "of the foreground; finding nothing where nothing is counts as right",
-        "10.1111/j.1469-8137.1912.tb05611.x",
-    ),
-    "precision": _Rule(
-        "tp / (tp + fp)",
-        1.0,
-        0.0,
-        0.0,
-        "0/0 on a missed object: 0, an empty prediction earns nothing",
-        "10.1038/s41592-023-02151-z",
-    ),
-    "recall": _Rule(
-        "tp / (tp + fn)",
-        1.0,
-        0.0,
-        0.0,
-        "0/0 on a false alarm: 0, as for Dice, or marking everything would be rewarded on images without an object",
-        "10.1038/s41592-023-02151-z",
-    ),
-    "specificity": _Rule(
-        "tn / (tn + fp)",
-        1.0,
-        1.0,
-        "computed",
-        "1 where the reference is all foreground, whatever the prediction, as no background pixel can be wrong; "
-        "an empty prediction always gets 1, so never read it alone",
-        "10.1038/s41592-023-02151-z",
-    ),
-    "accuracy": _Rule(
-        "(tp + tn) / pixels",
-        1.0,
-        "computed",
-        "computed",
-        "high on small objects even if they are missed, so never read it alone",
-        "10.1038/s41592-023-02151-z",
-    ),
-    "hd95": _Rule(
-        "larger of the two directed 95th percentiles of the boundary distances",
-        0.0,
-        "diagonal",
-        "diagonal",
-        "no two pixels of an image are as far apart as its diagonal",
-        "10.1109/34.232073",
-    ),
-    "asd": _Rule(
-        "mean of all boundary distances of both directions",
-        0.0,
-        "diagonal",
-        "diagonal",
-        "no two pixels of an image are as far apart as its diagonal",
-        "10.1109/TMI.2009.2013851",
-    ),
-    "nsd": _Rule(
-        "share of both boundaries that lies within the tolerance of the other one",
-        1.0,
-        0.0,
-        0.0,
-        "finding nothing where nothing is counts as right",
-        "arXiv:1809.04430",
-    ),
-}
-
-METRICS: tuple[str, ...] = tuple(_RULES)
-"""The nine scores that have a rule, in the order of the columns. hd95 and asd are better when low, the others when
-high."""
+__all__ = ["ScoringPolicy"]
 
 _WORDS = {"diagonal": "image diagonal", "computed": "as defined"}
+_RULE = ("definition", "both_empty", "missed", "false_alarm", "note", "source")
 
 
 @dataclass(frozen=True)
@@ -146,14 +61,14 @@ class ScoringPolicy:
         """The value a metric takes on a degenerate case.
 
         Args:
-            metric: one of :data:`METRICS`.
+            metric: a name of :data:`METRICS`.
             edge: ``"both_empty"``, ``"missed"`` or ``"false_alarm"``.
             diagonal: of the image, in mm or pixels.
 
         Returns:
             The value, or None where the definition holds as it stands.
         """
-        value: EdgeValue = getattr(_RULES[metric], edge)
+        value: EdgeValue = getattr(METRICS[metric], edge)
         if value == "computed":
             return None
         return diagonal if isinstance(value, str) else value
@@ -166,7 +81,10 @@ class ScoringPolicy:
             ``both_empty``, ``missed``, ``false_alarm`` (a number, ``"diagonal"`` or ``"computed"``), ``note`` and
             ``source`` (a DOI, or an arXiv number).
         """
-        return {**asdict(self), "metrics": {name: rule._asdict() for name, rule in _RULES.items()}}
+        return {
+            **asdict(self),
+            "metrics": {name: {key: getattr(metric, key) for key in _RULE} for name, metric in METRICS.items()},
+        }
 
     def describe(self) -> str:
         """The policy in plain text: what the terms mean, then a table with a row for every metric."""
@@ -185,14 +103,14 @@ class ScoringPolicy:
             "",
         ]
         table = [("metric", "definition", "both empty", "missed", "false alarm", "source (doi)")]
-        for name, rule in _RULES.items():
+        for name, rule in METRICS.items():
             both_empty, missed, false_alarm = (_word(v) for v in (rule.both_empty, rule.missed, rule.false_alarm))
             table.append((name, rule.definition, both_empty, missed, false_alarm, rule.source))
         widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
         for row in table:
             lines.append(" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         lines.append("")
-        lines += [f"{name}: {rule.note}." for name, rule in _RULES.items()]
+        lines += [f"{name}: {rule.note}." for name, rule in METRICS.items()]
         return "\n".join(lines)
 
 

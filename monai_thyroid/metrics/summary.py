@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from monai_thyroid.metrics.cases import rates
-from monai_thyroid.metrics.policy import METRICS
+from monai_thyroid.metrics.registry import METRICS, Counts, evaluate
 
 __all__ = ["summarise"]
 
 _COUNTS = ("tp", "fp", "fn", "tn", "n_ref", "n_pred", "n_matched")
-_IN_UNITS = ("hd95", "asd", "nsd")
 
 
 def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int | str]:
@@ -32,11 +30,11 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int | str]
         - n_cases, n_errors, n_empty_references, n_empty_predictions, n_both_empty.
         - n_misses: reference not empty and not a pixel of it found (prediction empty, or tp = 0).
         - n_false_alarms: reference empty, prediction not.
-        - distance_unit of hd95 and asd: "mm", "pixels", or "mixed". Where mixed, the figures of hd95, asd and nsd are
-          NaN, as millimetres and pixels have no common mean.
-        - <metric>_mean, <metric>_median for dice, iou, precision, recall, specificity, accuracy, hd95, asd, nsd over
-          all cases, and <metric>_mean_nonempty over those whose reference is not empty.
-        - dice_pooled, iou_pooled, precision_pooled, recall_pooled, specificity_pooled, accuracy_pooled.
+        - distance_unit: "mm", "pixels", or "mixed". Where mixed, the figures of metrics that are ``scaled`` are NaN, as
+          millimetres and pixels have no common mean.
+        - <metric>_mean, <metric>_median of every metric over all cases, and <metric>_mean_nonempty over those whose
+          reference is not empty; NaN of one that no row has (not scored: rows of before the metric).
+        - <metric>_pooled of those that are ``pooled``.
         - iou_foreground_mean (another name of iou_mean), iou_two_class_mean (mean over images of the mean of foreground
           and background IoU) and iou_two_class_pooled (the same from summed pixels): "mean IoU" in papers may be
           any of these.
@@ -74,21 +72,21 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int | str]
         "n_false_alarms": int((ref_empty & ~pred_empty).sum()),
         "distance_unit": "mixed" if mixed else "mm" if known.any() else "pixels",
     }
-    for metric in METRICS:
-        usable = values[metric] if not (mixed and metric in _IN_UNITS) else np.full(n, np.nan)
-        summary[f"{metric}_mean"] = _mean(usable)
-        summary[f"{metric}_median"] = float(np.median(usable)) if n else math.nan
-        summary[f"{metric}_mean_nonempty"] = _mean(usable[~ref_empty])
+    for name, metric in METRICS.items():
+        usable = values[name] if not (mixed and metric.scaled) else np.full(n, np.nan)
+        summary[f"{name}_mean"] = _mean(usable)
+        summary[f"{name}_median"] = float(np.median(usable)) if n else math.nan
+        summary[f"{name}_mean_nonempty"] = _mean(usable[~ref_empty])
 
-    pixels = {name: int(values[name].sum()) for name in ("tp", "fp", "fn", "tn")}
-    background = {"tp": pixels["tn"], "fp": pixels["fn"], "fn": pixels["fp"], "tn": pixels["tp"]}
-    pooled = rates(**pixels) if n else dict.fromkeys(METRICS[:6], math.nan)
+    pixels = Counts(*(int(values[name].sum()) for name in ("tp", "fp", "fn", "tn")))
+    background = Counts(tp=pixels.tn, fp=pixels.fn, fn=pixels.fp, tn=pixels.tp)
+    pooled = {name: evaluate(one, pixels) if n else math.nan for name, one in METRICS.items() if one.pooled}
     summary.update({f"{name}_pooled": value for name, value in pooled.items()})
     union = tn + fp + fn
     background_iou = np.divide(tn, union, out=np.ones_like(tn), where=union > 0)
     summary["iou_foreground_mean"] = summary["iou_mean"]
     summary["iou_two_class_mean"] = _mean((values["iou"] + background_iou) / 2)
-    summary["iou_two_class_pooled"] = (pooled["iou"] + rates(**background)["iou"]) / 2 if n else math.nan
+    summary["iou_two_class_pooled"] = (pooled["iou"] + evaluate(METRICS["iou"], background)) / 2 if n else math.nan
 
     lesions, found, predicted = (int(values[name].sum()) for name in ("n_ref", "n_matched", "n_pred"))
     summary["n_lesions"] = lesions
@@ -103,6 +101,9 @@ def _columns(rows: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     problems: list[str] = []
     columns: dict[str, np.ndarray] = {}
     for name in (*_COUNTS, *METRICS):
+        if name in METRICS and rows and all(row.get(name) is None for row in rows):
+            columns[name] = np.full(len(rows), np.nan)
+            continue
         numbers = [_number(row.get(name)) for row in rows]
         for index, (row, number) in enumerate(zip(rows, numbers, strict=True)):
             if not math.isfinite(number):
