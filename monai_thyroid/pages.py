@@ -183,7 +183,8 @@ def html(page: Sequence[Block]) -> str:
     Args:
         page: a heading of level 1 first.
     """
-    return _render("page.html.j2", page, escape=True)
+    # A line does not end between a number and its sign.
+    return _render("page.html.j2", page, escape=True).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def markdown(page: Sequence[Block]) -> str:

@@ -281,6 +281,7 @@ def paired_differences(
         for axes, title in ((points, "Each group"), (means, "Mean and 95 % interval (enlarged)")):
             axes.axvline(0, color="black", lw=0.8, ls="--")
             axes.set_title(title)
+            axes.locator_params(axis="x", nbins=5)  # more would run together in half a page
         _rows(means, labels)
         _rows(points, labels)
         figure.supxlabel(xlabel, fontsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from monai_thyroid.compare.contents import (
     NetworkResult,
@@ -67,7 +67,7 @@ _fine = _form("{:.4f}".format)
 _count = _form("{:,.0f}".format, "not recorded")
 _large = _form(_si, "not recorded")
 _time = _form(_amount, "not recorded")
-_p = _form(lambda p: "< 0.0001" if p < 0.0001 else f"{p:.4f}", "no test")
+_p = _form(lambda p: "<\N{NO-BREAK SPACE}0.0001" if p < 0.0001 else f"{p:.4f}", "no test")
 
 
 def _interval(limits: Sequence[float | None], form: Callable[[float | None], str] = _score) -> str:
@@ -79,21 +79,25 @@ def _metric_form(metric: Metric) -> Callable[[float | None], str]:
 
 
 def _differences(
-    metric: Metric, intervals: Sequence[Sequence[float]], *, sign: str = "+"
+    metric: Metric, intervals: Sequence[Sequence[float]], *, sign: Literal["+", "-"] = "+"
 ) -> Callable[[float | None], str]:
     """How differences are told: in the decimals that the narrowest of their intervals warrants.
 
     Args:
         metric: that they are of.
         intervals: of the differences.
-        sign: ``"+"`` also before those above 0.
+        sign: ``"+"``: those above 0 have a sign too.
     """
     known = [(low, high) for low, high in intervals if not math.isnan(low + high)]
     decimals = metric.decimals(min(((high - low) / 2 for low, high in known), default=math.nan))
     # No limit on one side of 0 is told as 0.
     while decimals < 3 and any(low * high > 0 and not round(min(abs(low), abs(high)), decimals) for low, high in known):
         decimals += 1
-    return _form(lambda value: f"{value + 0.0:{sign}.{decimals}f}")
+
+    def told(value: float) -> str:
+        return f"{value:{sign}.{decimals}f}".replace("-", "−") if round(value, decimals) else f"{0:.{decimals}f}"
+
+    return _form(told)
 
 
 def blocks(report: Report, *, figures: Path) -> list[Block]:
@@ -228,7 +232,7 @@ def _claims(comparison: Comparison, section: Section) -> str:
     n = f"{comparison.n_groups} groups{seeds}"
     if not claims:
         return f"No network is shown to be better than another ({n}). That does not show that they are equal."
-    form = _differences(METRICS[section.metric], [pair.interval for pair in claims], sign="")
+    form = _differences(METRICS[section.metric], [pair.interval for pair in claims], sign="-")
     told = "; ".join(_claim(pair, form) for pair in claims[:4])
     more = f"; and {len(claims) - 4} more pairs, see the table" if len(claims) > 4 else ""
     rest = len(comparison.pairs) - len(claims)
@@ -288,7 +292,7 @@ def _recommendation(section: Section) -> list[Block]:
         return [*found]
     on = f"the part “{choice.selected_on}” ({plural(choice.n_cases, 'case')}, {plural(choice.n_groups, 'group')})"
     limits = {row["network"]: (row["low"], row["high"]) for row in choice.deficits}
-    form = _differences(METRICS[section.metric], [two for name, two in limits.items() if name != choice.best], sign="")
+    form = _differences(METRICS[section.metric], [two for name, two in limits.items() if name != choice.best], sign="-")
     return [
         *found,
         Paragraph(
@@ -344,7 +348,7 @@ def _of_networks(
     """
     return table(
         caption,
-        [("Network", "text"), *((title, form) for title, (form, _) in columns.items())],
+        [("Network", "tight"), *((title, form) for title, (form, _) in columns.items())],
         [[row.label, *(value(row) for _, value in columns.values())] for row in section.networks],
         aside=[number for number, row in enumerate(section.networks) if row.set_apart],
     )
