@@ -662,6 +662,7 @@ def _pairwise_table(content: dict[str, Any]) -> tuple[list[str], list[dict[str, 
     columns = [
         *("dataset", "part", "class", "question", "metric", "first", "second", "difference", "low", "high", "p"),
         *("p_adjusted", "effect", "effect_name", "wins", "ties", "losses", "n_groups", "n_seeds", "claim"),
+        *("simultaneous_low", "simultaneous_high"),
     ]
     rows = []
     for section in content["sections"]:
@@ -669,7 +670,8 @@ def _pairwise_table(content: dict[str, Any]) -> tuple[list[str], list[dict[str, 
             comparison = section[question] or {"pairs": []}
             for pair in comparison["pairs"]:
                 low, high = pair["interval"]
-                rest = {key: value for key, value in pair.items() if key != "interval"}
+                rest = {key: value for key, value in pair.items() if key not in ("interval", "simultaneous")}
+                rest["simultaneous_low"], rest["simultaneous_high"] = pair["simultaneous"]
                 head = {key: section[key] for key in ("dataset", "part", "class", "metric")}
                 counts = {"n_groups": comparison["n_groups"], "n_seeds": comparison["n_seeds"]}
                 rows.append({**head, "question": question, **rest, "low": low, "high": high, **counts})
