@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_thyroid.compare.reading import Run, Unusable, find_runs
-from monai_thyroid.compare.report import REPORT_METRICS, build, make_report
+from monai_thyroid.compare.report import build, make_report
 from monai_thyroid.compare.statistics import (
     Comparison,
     Pair,
@@ -14,7 +14,6 @@ from monai_thyroid.compare.statistics import (
 )
 
 __all__ = [
-    "REPORT_METRICS",
     "Comparison",
     "Pair",
     "Run",

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from monai_thyroid.drawing import BLUE, LINES, PREDICTION, REFERENCE, VERMILION, draw_outline
 from monai_thyroid.files import atomic_path
 
 __all__ = [
     "Panel",
+    "average_ranks",
     "case_strips",
     "confusion_matrices",
-    "critical_difference",
     "curves",
     "gallery",
     "mean_bars",
@@ -35,13 +36,9 @@ __all__ = [
 
 COLUMN, PAGE = 3.4, 7.2  # inches
 
-# Okabe and Ito's palette without its yellow, which white paper swallows. Seven colours and four line styles have no
-# common factor: 28 networks before a pair comes again.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+# Seven colours and four line styles have no common factor: 28 networks before a pair comes again.
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX*"
-_BLUE, _VERMILION = _COLOURS[:2]
-_REFERENCE, _PREDICTION = "#E69F00", "#56B4E9"
 _RC = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -86,7 +83,7 @@ def _rows(axes: Any, labels: Sequence[str]) -> None:
 
 def _look(index: int) -> dict[str, Any]:
     return {
-        "color": _COLOURS[index % len(_COLOURS)],
+        "color": LINES[index % len(LINES)],
         "linestyle": _STYLES[index % len(_STYLES)],
         "marker": _MARKERS[index % len(_MARKERS)],
         "markersize": 3.5,
@@ -130,7 +127,7 @@ def mean_bars(
     """
     with _figure(folder, name, COLUMN, 0.2 * len(labels) + 0.6) as figure:
         axes = figure.subplots()
-        axes.barh(range(len(labels)), means, height=0.7, color=_PREDICTION, edgecolor="black", linewidth=0.5)
+        axes.barh(range(len(labels)), means, height=0.7, color=PREDICTION, edgecolor="black", linewidth=0.5)
         _intervals(axes, intervals)
         for place, mean in enumerate(means):
             # At the right edge in one column: beside the bars they would meet the intervals.
@@ -173,13 +170,13 @@ def case_strips(folder: Path, name: str, *, labels: Sequence[str], values: Seque
             axes.hlines(place, box["whislo"], box["whishi"], color="black", lw=0.8)
             axes.barh(place, box["q3"] - box["q1"], left=box["q1"], height=0.62, fc="0.88", ec="black", lw=0.8)
             places = place + jitter.uniform(-0.26, 0.26, len(one))
-            axes.scatter(one, places, s=4, color=_BLUE, alpha=0.55, linewidths=0, zorder=2, rasterized=many)
+            axes.scatter(one, places, s=4, color=BLUE, alpha=0.55, linewidths=0, zorder=2, rasterized=many)
             axes.vlines(box["med"], place - 0.31, place + 0.31, color="black", lw=1.8, zorder=3)
             axes.plot(one.mean(), place, "D", color="white", mec="black", mew=0.9, ms=4.5, zorder=4)
         _rows(axes, [f"{label} ({n} without value)" if n else label for label, n in zip(labels, missing, strict=True)])
         axes.set_xlabel(f"{ylabel} (axis does not begin at 0)" if axes.get_xlim()[0] > 0 else ylabel)
         handles = [
-            Line2D([], [], color=_BLUE, ls="none", marker="o", ms=2.5, label="one case"),
+            Line2D([], [], color=BLUE, ls="none", marker="o", ms=2.5, label="one case"),
             Line2D([], [], color="black", ls="none", marker="|", ms=8, mew=1.8, label="median"),
             Line2D([], [], color="white", ls="none", marker="D", mec="black", mew=0.9, ms=4.5, label="mean"),
         ]
@@ -278,12 +275,13 @@ def paired_differences(
         many = sum(map(len, kept)) > 5000
         for place, one in enumerate(kept):
             places = place + jitter.uniform(-0.25, 0.25, len(one))
-            points.scatter(one, places, s=5, color=_BLUE, alpha=0.55, linewidths=0, rasterized=many)
-            means.plot(one.mean() if one.size else np.nan, place, "D", color=_VERMILION, mec="black", mew=0.5, ms=4)
+            points.scatter(one, places, s=5, color=BLUE, alpha=0.55, linewidths=0, rasterized=many)
+            means.plot(one.mean() if one.size else np.nan, place, "D", color=VERMILION, mec="black", mew=0.5, ms=4)
         _intervals(means, intervals)
         for axes, title in ((points, "Each group"), (means, "Mean and 95 % interval (enlarged)")):
             axes.axvline(0, color="black", lw=0.8, ls="--")
             axes.set_title(title)
+            axes.locator_params(axis="x", nbins=5)  # more would run together in half a page
         _rows(means, labels)
         _rows(points, labels)
         figure.supxlabel(xlabel, fontsize=8)
@@ -348,25 +346,20 @@ def _cells(axes: Any, shades: np.ndarray, texts: np.ndarray) -> None:
     axes.vlines(np.arange(1, width) - 0.5, -0.5, height - 0.5, color="white", lw=1)
 
 
-def critical_difference(
-    folder: Path,
-    name: str,
-    *,
-    average_ranks: Mapping[str, float],
-    cliques: Sequence[Sequence[str]],
-    critical_difference: float | None,
+def average_ranks(
+    folder: Path, name: str, *, average_ranks: Mapping[str, float], cliques: Sequence[Sequence[str]]
 ) -> str:
     """Draw average ranks on a line, best on the left, and bars over the networks that are not told apart.
 
-    After J. Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006). A bar can run
-    over a network that is not in its clique; dots mark those that are.
+    After J. Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006), but without a
+    critical difference, as pairs are told apart by tests of their own. A bar can run over a network that is not in its
+    clique; dots mark those that are.
 
     Args:
         folder: must exist.
         name: of the files, without suffix.
         average_ranks: of each network, 1 is best.
         cliques: networks that do not differ from each other; those of one network are not drawn.
-        critical_difference: in ranks, drawn above the line; ``None`` draws none.
     """
     from matplotlib.lines import Line2D
 
@@ -384,7 +377,7 @@ def critical_difference(
         for bar in bars:
             level = next((n for n, end in enumerate(levels) if end < bar[0]), len(levels))
             levels[level : level + 1] = [bar[-1]]
-            axes.plot(bar, [0.5 + 0.55 * level] * len(bar), "-o", color=_VERMILION, lw=2.5, ms=4.5, zorder=3)
+            axes.plot(bar, [0.5 + 0.55 * level] * len(bar), "-o", color=VERMILION, lw=2.5, ms=4.5, zorder=3)
         top = 0.5 + 0.55 * len(levels) + 0.4
         for place, label in enumerate(ranked):
             rank, left = average_ranks[label], place < half
@@ -398,13 +391,9 @@ def critical_difference(
                 va="center",
             )  # fmt: skip
         bottom, above = top + 0.85 * (half - 1) + 0.5, -1.2
-        if critical_difference is not None:
-            above = -2.6
-            axes.errorbar(1 + critical_difference / 2, -1.5, xerr=critical_difference / 2, color="black", capsize=3)
-            axes.text(1, -1.85, f"critical difference (Nemenyi) {critical_difference:.2f}", va="bottom", fontsize=7)
         axes.set_ylim(bottom, above)
         axes.axis("off")
-        bar_handle = Line2D([], [], color=_VERMILION, marker="o", lw=2.5, ms=4.5)
+        bar_handle = Line2D([], [], color=VERMILION, marker="o", lw=2.5, ms=4.5)
         bar_handle.set_label("not told apart by the adjusted pairwise tests (dots: the networks meant)")
         if bars:
             _legend(figure, [bar_handle], 1)
@@ -604,18 +593,18 @@ def gallery(folder: Path, name: str, *, rows: Sequence[Sequence[Panel]]) -> str:
         for line, heads, places in zip(lines, titles, grid, strict=True):
             for panel, title, axes in zip(line, heads, places, strict=False):
                 axes.imshow(panel.image, cmap="gray", vmin=0, vmax=1)
-                _region(axes, panel.reference & ~panel.prediction, _MISS, _REFERENCE)
-                _region(axes, panel.prediction & ~panel.reference, _FALSE_ALARM, _PREDICTION)
-                _outline(axes, panel.reference, _REFERENCE, "solid")
-                _outline(axes, panel.prediction, _PREDICTION, "dashed")
+                _region(axes, panel.reference & ~panel.prediction, _MISS, REFERENCE)
+                _region(axes, panel.prediction & ~panel.reference, _FALSE_ALARM, PREDICTION)
+                draw_outline(axes, panel.reference, colour=REFERENCE, style="solid", width=1.1)
+                draw_outline(axes, panel.prediction, colour=PREDICTION, style="dashed", width=1.1)
                 axes.set_title(title, fontsize=7, pad=2)
         _legend(
             figure,
             [
-                Line2D([], [], color=_REFERENCE, label="reference"),
-                Line2D([], [], color=_PREDICTION, ls="dashed", label="prediction"),
-                Patch(fc="0.25", ec=_REFERENCE, hatch=_MISS, lw=0, label="miss (reference only)"),
-                Patch(fc="0.25", ec=_PREDICTION, hatch=_FALSE_ALARM, lw=0, label="false alarm (prediction only)"),
+                Line2D([], [], color=REFERENCE, label="reference"),
+                Line2D([], [], color=PREDICTION, ls="dashed", label="prediction"),
+                Patch(fc="0.25", ec=REFERENCE, hatch=_MISS, lw=0, label="miss (reference only)"),
+                Patch(fc="0.25", ec=PREDICTION, hatch=_FALSE_ALARM, lw=0, label="false alarm (prediction only)"),
             ],
             2 if columns == 1 else 4,
         )
@@ -632,16 +621,6 @@ def _border(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Arguments of a contour between the mask's pixels, also along the edge of the image."""
     height, width = mask.shape
     return np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1).astype(float)
-
-
-def _outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
-    from matplotlib.patheffects import withStroke
-
-    if mask.any():
-        lines = axes.contour(*_border(mask), levels=[0.5], colors=colour, linestyles=style, linewidths=1.1)
-        # Dark around bright: seen on every ground.
-        lines.set_path_effects([withStroke(linewidth=2.0, foreground="black")])
-        _fit(axes, mask)
 
 
 def _region(axes: Any, mask: np.ndarray, hatch: str, colour: str) -> None:

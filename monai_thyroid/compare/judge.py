@@ -9,9 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_thyroid.compare.statistics import Comparison
+from monai_thyroid.compare.statistics import Comparison, chances_worse
 
-__all__ = ["Candidate", "Verdict", "copies", "deficits", "recommend", "verdict", "volatility", "worst_decile"]
+__all__ = ["RULE", "Candidate", "Verdict", "copies", "recommend", "verdict", "volatility", "worst_decile"]
+
+RULE = (
+    "Eligible is every network that is not shown to be worse than the best by more than the margin (multiple "
+    "comparisons with the best, Hsu 1981). The truly best network is among them in 95 of 100 comparisons. Of the "
+    "eligible ones count, in this order, the fewest collapsed seeds, the steadiest validation curve, the smallest cost "
+    "and the best mean."
+)
 
 _NEARLY = 0.9
 _FULL = 0.999
@@ -141,20 +148,6 @@ class Candidate:
     cost: float | None
 
 
-def deficits(comparison: Comparison, *, larger_is_better: bool) -> dict[str, tuple[float, float, float]]:
-    """By how much each network is worse than the best mean, with the 95 % interval of that; the best one by 0."""
-    best = comparison.networks[0]
-    found = {best: (0.0, 0.0, 0.0)}
-    for pair in comparison.pairs:
-        if pair.first == best:
-            low, high = pair.interval
-            if larger_is_better:
-                found[pair.second] = (pair.difference, low, high)
-            else:
-                found[pair.second] = (-pair.difference + 0.0, -high + 0.0, -low + 0.0)
-    return found
-
-
 def recommend(
     comparison: Comparison,
     *,
@@ -164,11 +157,10 @@ def recommend(
     cost: str | None,
     larger_is_better: bool = True,
 ) -> dict[str, Any]:
-    """Choose a network by a rule that was fixed before.
+    """Choose a network by a rule that was fixed before: `RULE`.
 
-    Eligible are the best mean and those whose 95 % interval of the deficit to it lies within the margin. Among them
-    the fewest collapsed seeds, then the smallest volatility (steps of 0.005 Dice), then the smallest cost, then the
-    best mean.
+    Volatilities count in steps of 0.005 Dice. A network without any interval is not eligible unless it has the best
+    mean.
 
     Args:
         comparison: that chooses.
@@ -179,19 +171,27 @@ def recommend(
         larger_is_better: False for distances.
 
     Returns:
-        ``network``, ``best``, ``eligible``, ``deficits`` (network, deficit, low, high, eligible) and ``reasons``.
+        ``network``, ``best`` (the best mean), ``eligible``, ``reasons``, ``p_worse`` (probability that the chosen
+        network is worse than the best by more than the margin, `chances_worse`; nan where it cannot be told) and
+        ``deficits``, a row a network: ``network``; ``deficit`` to the best mean; ``low`` (shown to be worse than the
+        best by more than that) and ``high`` (may be worse by so much), both at least 0; ``eligible``; ``p_worse``.
     """
-    best = comparison.networks[0]
-    table: list[dict[str, Any]] = [
-        {
-            "network": network,
-            "deficit": deficit,
-            "low": low,
-            "high": high,
-            "eligible": network == best or bool(high <= margin),
-        }
-        for network, (deficit, low, high) in deficits(comparison, larger_is_better=larger_is_better).items()
-    ]
+    best, names = comparison.networks[0], comparison.networks
+    beside = {one.network: one for one in comparison.to_best}
+    chances = chances_worse(comparison, margin=margin, larger_is_better=larger_is_better)
+    table: list[dict[str, Any]] = []
+    for name in names:
+        to_best = beside.get(name)
+        table.append(
+            {
+                "network": name,
+                "deficit": abs(comparison.means[best] - comparison.means[name]),
+                "low": to_best.worse_by if to_best else math.nan,
+                "high": to_best.high if to_best else math.nan,
+                "eligible": name == best or (to_best is not None and to_best.worse_by <= margin),
+                "p_worse": chances[name],
+            }
+        )
     eligible = [str(row["network"]) for row in table if row["eligible"]]
     steady = min((c.volatility for n, c in candidates.items() if n in eligible and c.volatility is not None), default=0)
 
@@ -207,23 +207,19 @@ def recommend(
     chosen = min(eligible, key=key)
     others = [network for network in eligible if network != chosen]
     seeds = f" and {comparison.n_seeds} seeds" if comparison.question == "architectures" else ""
-    unit = f"{metric} {comparison.means[best]:.4f}, mean over {comparison.n_groups} groups{seeds}"
+    unit = f"{metric} {comparison.means[best]:.3f}, mean over {comparison.n_groups} groups{seeds}"
     reasons = [f"{best} has the best mean ({unit})."]
-    excluded = [row for row in table if not row["eligible"]]
-    for row in table[1:]:
-        if row["eligible"]:
-            reasons.append(
-                f"{row['network']} is at most {row['high']:.4f} worse (upper end of the 95 % interval), within the "
-                f"margin of {margin:g}: eligible."
-            )
-    if excluded:
-        told = "; ".join(
-            f"{row['network']} may be worse by {row['high']:.4f}"
-            if math.isfinite(row["high"])
-            else f"{row['network']} has no interval"
-            for row in excluded
+    if near := [row for row in table if row["eligible"] and row["network"] != best]:
+        told = ", ".join(f"{row['network']} by up to {row['high']:.3f}" for row in near)
+        reasons.append(
+            f"Not shown to be worse than the best by more than the margin of {margin:g}, and so eligible too: "
+            f"{', '.join(row['network'] for row in near)}. They may be worse: {told} (simultaneous 95 % intervals)."
         )
-        reasons.append(f"Not shown to lie within the margin of {margin:g}: {told} (upper ends of 95 % intervals).")
+    if lacking := [row["network"] for row in table if not row["eligible"] and math.isnan(row["low"])]:
+        reasons.append(f"Not eligible, as there is no interval: {', '.join(lacking)}.")
+    if worse := [row for row in table if not row["eligible"] and not math.isnan(row["low"])]:
+        told = ", ".join(f"{row['network']} by at least {row['low']:.3f}" for row in worse)
+        reasons.append(f"Shown to be worse than the best by more than the margin of {margin:g}: {told}.")
     if not others:
         reasons.append(f"So {chosen} is the only eligible network.")
     else:
@@ -246,7 +242,18 @@ def recommend(
             )
         else:
             reasons.append(f"Equally stable are {', '.join([chosen, *rivals])}; their cost is not recorded.")
-    return {"network": chosen, "best": best, "eligible": eligible, "deficits": table, "reasons": reasons}
+    if not math.isnan(chances[chosen]):
+        reasons.append(
+            f"Probability that {chosen} is worse than the best by more than {margin:g}: {chances[chosen]:.0%}."
+        )
+    return {
+        "network": chosen,
+        "best": best,
+        "eligible": eligible,
+        "deficits": table,
+        "p_worse": chances[chosen],
+        "reasons": reasons,
+    }
 
 
 def _told(value: float | None) -> str:

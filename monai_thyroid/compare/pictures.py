@@ -1,26 +1,108 @@
-"""Which figures a report has, and what each one shows."""
+"""Which figures a report has: each declared once, with its place, its caption, and what it shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_thyroid.compare import figures
-from monai_thyroid.compare.page import axis_name
+from monai_thyroid.compare.contents import Section, Shift
 from monai_thyroid.compare.reading import CalibrationRow, CaseRow, Evaluation
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
 
-__all__ = ["calibration_rows", "draw", "draw_shift", "without_images"]
+__all__ = ["FIGURES", "Declared", "Place", "Scene", "calibration_rows", "draw", "without_images"]
 
 _ROWS = 4  # networks in one gallery, so that it fits a page
 _GALLERIES = 5
 _MODELS = 20  # rows of the cross-dataset figure
 _SIDE = 360  # pixels of a picture's longest side
+
+Plot = Callable[[Path, str], str]
+"""Draws a figure into a folder, under a name without suffix, and returns the name."""
+
+
+class Place(Enum):
+    """Where on the page a figure stands."""
+
+    SCORES = "scores"
+    WEIGHTS = "weights"
+    ARCHITECTURES = "architectures"
+    STABILITY = "stability"
+    CALIBRATION = "calibration"
+    CASES = "cases"
+    SHIFT = "shift"
+
+
+SECTION = tuple(place for place in Place if place is not Place.SHIFT)
+"""Places of one dataset and class."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the figures of a section are made of."""
+
+    analysis: Analysis
+    section: Section
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of each network, in order."""
+        return {row.network: row.label for row in self.section.networks}
+
+    def comparison(self, place: Place) -> Comparison | None:
+        """The answer that stands there."""
+        return self.section.weights if place is Place.WEIGHTS else self.section.architectures
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A figure.
+
+    Attributes:
+        kind: its name, and start of its files' names.
+        place: where on the page.
+        caption: may hold ``{axis}``, ``{Axis}``, ``{size}``, ``{n}``, ``{seeds}`` and ``{class_name}``.
+        plots: from a `Scene`, or a `Shift` for that place, to what is drawn; nothing where there is nothing to show.
+        patients: it shows images of patients, which may be left out on request.
+    """
+
+    kind: str
+    place: Place
+    caption: str
+    plots: Callable[[Any], Iterable[Plot]]
+    patients: bool = False
+
+
+def draw(
+    folder: Path, subject: Scene | Shift, *, places: Collection[Place], slug: str, images: bool = True
+) -> dict[str, list[str]]:
+    """Draw every figure that is declared for some places.
+
+    Args:
+        folder: must exist.
+        subject: what the figures are made of.
+        places: of which figures.
+        slug: put before every figure's name.
+        images: False leaves images of patients out.
+
+    Returns:
+        Names of files without suffix, by kind.
+    """
+    drawn: dict[str, list[str]] = {}
+    for one in FIGURES.values():
+        if one.place in places and (images or not one.patients):
+            for number, plot in enumerate(one.plots(subject), 1):
+                name = f"{slug}{one.kind}" + (f"-{number}" if number > 1 else "")
+                drawn.setdefault(one.kind, []).append(plot(folder, name))
+    return drawn
 
 
 def calibration_rows(study: Study, entry: Entry) -> list[CalibrationRow]:
@@ -30,116 +112,53 @@ def calibration_rows(study: Study, entry: Entry) -> list[CalibrationRow]:
     return [row for rows in found for row in rows if row["case"] in kept] if all(found) else []
 
 
-def draw(folder: Path, analysis: Analysis, *, section: dict[str, Any], slug: str, images: bool) -> dict[str, list[str]]:
-    """Draw every figure of a section.
+def _cases(scene: Scene) -> Iterator[Plot]:
+    analysis = scene.analysis
+    values = [analysis.entry(name).values(analysis.metric, analysis.study.cases) for name in scene.labels]
+    yield partial(figures.case_strips, labels=list(scene.labels.values()), values=values, ylabel=scene.section.axis)
 
-    Args:
-        folder: must exist.
-        analysis: that the section was made of.
-        section: of report.json, for the names of axes.
-        slug: put before every figure's name.
-        images: False leaves the galleries out.
 
-    Returns:
-        Names of files without suffix, by what they show.
-    """
-    study, order = analysis.study, analysis.order
-    labels = [f"{name} (set apart)" if name in analysis.apart else name for name in order]
-    axis = axis_name(section)
-    drawn: dict[str, list[str]] = {}
+def _confusion(scene: Scene) -> Iterator[Plot]:
+    matrices = {}
+    for name, label in scene.labels.items():
+        rows = scene.analysis.entry(name).rows
+        tp, fp, fn, tn = (sum(int(row[column]) for row in rows) for column in ("tp", "fp", "fn", "tn"))
+        matrices[label] = np.array([[tn, fp], [fn, tp]])
+    yield partial(figures.confusion_matrices, matrices=matrices)
 
-    def add(kind: str, function: Any, **content: Any) -> None:
-        suffix = f"-{len(drawn[kind]) + 1}" if kind in drawn else ""
-        drawn.setdefault(kind, []).append(function(folder, f"{slug}{kind}{suffix}", **content))
 
-    networks = {row["network"]: row for row in section["networks"]}
-    means = [networks[network]["mean_over_groups"] for network in order]
-    add(
-        "weights-means",
+def _chosen_means(scene: Scene) -> Iterator[Plot]:
+    means = [row.mean_over_groups for row in scene.section.networks]
+    yield partial(
         figures.mean_bars,
-        labels=labels,
-        means=[one["mean"] for one in means],
-        intervals=[_limits(one["low"], one["high"]) for one in means],
-        ylabel=f"{axis}, mean over groups",
+        labels=list(scene.labels.values()),
+        means=[one.mean for one in means],
+        intervals=[(one.low, one.high) for one in means],
+        ylabel=f"{scene.section.axis}, mean over groups",
     )
-    if analysis.weights:
-        _compared(add, "weights", analysis.weights, _by_group(analysis, None), axis)
-        if not analysis.weights.refusals and analysis.weights.average_ranks:
-            add(
-                "weights-critical-difference",
-                figures.critical_difference,
-                average_ranks=analysis.weights.average_ranks,
-                cliques=analysis.weights.cliques,
-                critical_difference=analysis.weights.critical_difference,
-            )
-        add(
-            "weights-ranks",
-            figures.rank_bars,
-            shares={name: analysis.ranks[name] for name in analysis.weights.networks},
-        )
-    if analysis.architectures:
-        comparison = analysis.architectures
-        add(
-            "architectures-means",
+
+
+def _architecture_means(scene: Scene) -> Iterator[Plot]:
+    if comparison := scene.section.architectures:
+        yield partial(
             figures.mean_bars,
             labels=comparison.networks,
             means=[comparison.means[name] for name in comparison.networks],
             intervals=[comparison.intervals[name] for name in comparison.networks],
-            ylabel=f"{axis}, mean over groups and seeds",
+            ylabel=f"{scene.section.axis}, mean over groups and seeds",
         )
-        _compared(add, "architectures", comparison, _by_group(analysis, analysis.architecture_seeds), axis)
-    add(
-        "cases",
-        figures.case_strips,
-        labels=labels,
-        values=[analysis.entry(network).values(analysis.metric, study.cases) for network in order],
-        ylabel=axis,
-    )
-    add(
-        "confusion",
-        figures.confusion_matrices,
-        matrices={label: _confusion(analysis.entry(name)) for label, name in zip(labels, order, strict=True)},
-    )
-    add(
-        "curves",
-        figures.curves,
-        histories={
-            label: [run.history for one in study.of(name) for run in one.runs]
-            for label, name in zip(labels, order, strict=True)
-        },
-    )
-    curves = {name: rows for name in order if (rows := calibration_rows(study, analysis.entry(name)))}
-    if curves:
-        add(
-            "reliability",
-            figures.reliability_diagram,
-            curves={name: reliability(rows) for name, rows in curves.items()},
+
+
+def _differences(scene: Scene, *, place: Place) -> Iterator[Plot]:
+    if comparison := scene.comparison(place):
+        groups = _by_group(scene.analysis, None if place is Place.WEIGHTS else scene.section.architecture_seeds)
+        yield partial(
+            figures.paired_differences,
+            labels=[f"{pair.first} − {pair.second}" for pair in comparison.pairs],
+            differences=[groups[pair.first] - groups[pair.second] for pair in comparison.pairs],
+            intervals=[pair.interval for pair in comparison.pairs],
+            xlabel=f"Difference of {scene.section.axis}",
         )
-    if images:
-        _galleries(add, analysis)
-    return drawn
-
-
-def draw_shift(folder: Path, table: dict[str, Any]) -> str:
-    """Draw the Dice of every run on every dataset it was scored on; of many runs those of the chosen weights."""
-    rows = table["rows"] if len(table["rows"]) <= _MODELS else [row for row in table["rows"] if row["chosen"]]
-    values = [[np.nan if cell is None else cell["dice_mean"] for cell in row["cells"]] for row in rows]
-    return figures.shift_heatmap(
-        folder,
-        f"{table['slug']}shift",
-        rows=[f"{row['network']} seed {row['seed']}{_fold(row['fold'])} ({row['trained_on']})" for row in rows],
-        columns=table["columns"],
-        values=np.array(values, dtype=np.float64),
-        in_domain=np.array([[cell is not None and cell["in_domain"] for cell in row["cells"]] for row in rows]),
-    )
-
-
-def _fold(fold: int | None) -> str:
-    return "" if fold is None else f" fold {fold}"
-
-
-def _limits(low: float | None, high: float | None) -> tuple[float, float]:
-    return (np.nan, np.nan) if low is None or high is None else (low, high)
 
 
 def _by_group(analysis: Analysis, seeds: Sequence[int] | None) -> dict[str, np.ndarray]:
@@ -157,56 +176,175 @@ def _by_group(analysis: Analysis, seeds: Sequence[int] | None) -> dict[str, np.n
     return found
 
 
-def _compared(add: Any, kind: str, comparison: Comparison, groups: dict[str, np.ndarray], axis: str) -> None:
-    pairs = comparison.pairs
-    add(
-        f"{kind}-differences",
-        figures.paired_differences,
-        labels=[f"{pair.first} − {pair.second}" for pair in pairs],
-        differences=[groups[pair.first] - groups[pair.second] for pair in pairs],
-        intervals=[pair.interval for pair in pairs],
-        xlabel=f"Difference of {axis}",
-    )
+def _significance(scene: Scene, *, place: Place) -> Iterator[Plot]:
+    comparison = scene.comparison(place)
     # Where nothing may be claimed a map of significance would claim it.
-    if not comparison.refusals:
-        place = {name: index for index, name in enumerate(comparison.networks)}
-        table = np.full((len(place), len(place)), np.nan)
-        for pair in pairs:
-            i, j = place[pair.first], place[pair.second]
+    if comparison and not comparison.refusals:
+        index = {name: number for number, name in enumerate(comparison.networks)}
+        table = np.full((len(index), len(index)), np.nan)
+        for pair in comparison.pairs:
+            i, j = index[pair.first], index[pair.second]
             table[i, j] = table[j, i] = pair.p_adjusted
-        add(f"{kind}-significance", figures.significance_map, labels=comparison.networks, p_adjusted=table)
+        yield partial(figures.significance_map, labels=comparison.networks, p_adjusted=table)
 
 
-def _confusion(entry: Entry) -> np.ndarray:
-    """Pixels, (2, 2): rows the reference, columns the prediction, background first."""
-    tp, fp, fn, tn = (sum(int(row[name]) for row in entry.rows) for name in ("tp", "fp", "fn", "tn"))
-    return np.array([[tn, fp], [fn, tp]])
+def _average_ranks(scene: Scene) -> Iterator[Plot]:
+    comparison = scene.section.weights
+    if comparison and not comparison.refusals and comparison.average_ranks:
+        yield partial(figures.average_ranks, average_ranks=comparison.average_ranks, cliques=comparison.cliques)
 
 
-def _galleries(add: Any, analysis: Analysis) -> None:
-    """Worst, median and best case of each network, and the cases on which networks disagree most."""
-    study = analysis.study
+def _ranks(scene: Scene) -> Iterator[Plot]:
+    if comparison := scene.section.weights:
+        shares = {name: scene.section.rank_stability[name] for name in comparison.networks}
+        yield partial(figures.rank_bars, shares=shares)
+
+
+def _curves(scene: Scene) -> Iterator[Plot]:
+    study = scene.analysis.study
+    histories = {
+        label: [run.history for one in study.of(name) for run in one.runs] for name, label in scene.labels.items()
+    }
+    yield partial(figures.curves, histories=histories)
+
+
+def _reliability(scene: Scene) -> Iterator[Plot]:
+    rows = {
+        label: calibration_rows(scene.analysis.study, scene.analysis.entry(name))
+        for name, label in scene.labels.items()
+    }
+    if curves := {label: reliability(own) for label, own in rows.items() if own}:
+        yield partial(figures.reliability_diagram, curves=curves)
+
+
+def _gallery(scene: Scene) -> Iterator[Plot]:
+    """Worst, median and best case of each network."""
     rows = []
-    for network in analysis.order:
-        found = _pictured(analysis.entry(network))
+    for network in scene.labels:
+        found = _pictured(scene.analysis.entry(network))
         ranked = sorted(found, key=lambda case: (found[case][1]["dice"], case))
         if not ranked:
             continue
         chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-        rows.append([_panel(study, case, *found[case], f"{network}: {word}") for word, case in chosen.items()])
+        panels = chosen.items()
+        rows.append([_panel(scene.analysis.study, case, *found[case], f"{network}: {word}") for word, case in panels])
     for start in range(0, min(len(rows), _ROWS * _GALLERIES), _ROWS):
-        add("gallery", figures.gallery, rows=rows[start : start + _ROWS])
+        yield partial(figures.gallery, rows=rows[start : start + _ROWS])
 
-    ranked_networks = [network for network in analysis.order if network not in analysis.apart]
-    pictured = {network: _pictured(analysis.entry(network)) for network in ranked_networks}
+
+def _disagreement(scene: Scene) -> Iterator[Plot]:
+    """The cases on which networks disagree most."""
+    pictured = {name: _pictured(scene.analysis.entry(name)) for name in scene.analysis.compared}
     if len(pictured) < 2:
         return
     common = sorted(set.intersection(*map(set, pictured.values())))
     spread = {case: float(np.ptp([found[case][1]["dice"] for found in pictured.values()])) for case in common}
     most = sorted((case for case in common if spread[case] > 0), key=lambda case: (-spread[case], case))[:3]
+    study, order = scene.analysis.study, [name for name in scene.labels if name in pictured]
     if most:
-        rows = [[_panel(study, case, *found[case], name) for name, found in pictured.items()] for case in most]
-        add("disagreement", figures.gallery, rows=rows)
+        rows = [[_panel(study, case, *pictured[name][case], name) for name in order] for case in most]
+        yield partial(figures.gallery, rows=rows)
+
+
+def _shift(table: Shift) -> Iterator[Plot]:
+    """The Dice of every run on every dataset it was scored on; of many runs those of the chosen weights."""
+    rows = table.rows if len(table.rows) <= _MODELS else [row for row in table.rows if row.chosen]
+    values = [[np.nan if cell is None else cell.dice.mean for cell in row.cells] for row in rows]
+    folds = ["" if row.fold is None else f" fold {row.fold}" for row in rows]
+    yield partial(
+        figures.shift_heatmap,
+        rows=[f"{row.network} seed {row.seed}{fold} ({row.trained_on})" for row, fold in zip(rows, folds, strict=True)],
+        columns=table.columns,
+        values=np.array(values, dtype=np.float64),
+        in_domain=np.array([[cell is not None and cell.in_domain for cell in row.cells] for row in rows]),
+    )
+
+
+_DIFFERENCES = "Difference of {axis} in each group, and its mean with the 95 % interval of the table; {n}."
+_SIGNIFICANCE = "Adjusted p of every pair; {n}."
+FIGURES: dict[str, Declared] = {
+    one.kind: one
+    for one in (
+        Declared("cases", Place.SCORES, "{Axis} of every case, chosen weights, {size}.", _cases),
+        Declared(
+            "confusion",
+            Place.SCORES,
+            "Pixels of all images together, chosen weights: share of the reference's row, and count; {size}.",
+            _confusion,
+        ),
+        Declared(
+            "weights-means",
+            Place.WEIGHTS,
+            "{Axis} with the 95 % interval of each network by itself, chosen weights; {n}.",
+            _chosen_means,
+        ),
+        Declared("weights-differences", Place.WEIGHTS, _DIFFERENCES, partial(_differences, place=Place.WEIGHTS)),
+        Declared("weights-significance", Place.WEIGHTS, _SIGNIFICANCE, partial(_significance, place=Place.WEIGHTS)),
+        Declared(
+            "weights-average-ranks",
+            Place.WEIGHTS,
+            "Average ranks over groups, 1 is best; bars join networks that the adjusted pairwise tests do not tell "
+            "apart; {n}.",
+            _average_ranks,
+        ),
+        Declared(
+            "weights-ranks",
+            Place.WEIGHTS,
+            "Rank stability: how often each network takes each rank when the groups are resampled (1,000 resamples).",
+            _ranks,
+        ),
+        Declared(
+            "architectures-means",
+            Place.ARCHITECTURES,
+            "{Axis} with the 95 % interval of each network by itself, mean over seeds {seeds}; {n}.",
+            _architecture_means,
+        ),
+        Declared(
+            "architectures-differences",
+            Place.ARCHITECTURES,
+            _DIFFERENCES,
+            partial(_differences, place=Place.ARCHITECTURES),
+        ),
+        Declared(
+            "architectures-significance",
+            Place.ARCHITECTURES,
+            _SIGNIFICANCE,
+            partial(_significance, place=Place.ARCHITECTURES),
+        ),
+        Declared(
+            "curves",
+            Place.STABILITY,
+            "Loss in training and validation, and validation Dice (network grid), of every run.",
+            _curves,
+        ),
+        Declared(
+            "reliability", Place.CALIBRATION, "Reliability of the probabilities over all pixels, {size}.", _reliability
+        ),
+        Declared(
+            "gallery",
+            Place.CASES,
+            "Worst, median and best case of each network by Dice, chosen weights. Solid line: reference. Dashed line: "
+            "prediction. Hatched: missed; dotted: marked wrongly.",
+            _gallery,
+            patients=True,
+        ),
+        Declared(
+            "disagreement",
+            Place.CASES,
+            "The cases on which the networks disagree most (largest range of Dice).",
+            _disagreement,
+            patients=True,
+        ),
+        Declared(
+            "shift",
+            Place.SHIFT,
+            "Dice, mean over groups, of each model (trained on) on every dataset, class {class_name}; framed: tested "
+            "on the dataset of its training. Of more than 20 runs, the chosen weights of each network.",
+            _shift,
+        ),
+    )
+}
+"""By kind, in the order of the page."""
 
 
 def without_images(analysis: Analysis) -> list[str]:

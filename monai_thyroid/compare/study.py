@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,14 @@ import numpy as np
 
 from monai_thyroid.compare.judge import Verdict, copies, verdict
 from monai_thyroid.compare.reading import CaseRow, Evaluation, Run
-from monai_thyroid.compare.statistics import Comparison, compare_architectures, compare_weights, rank_stability
+from monai_thyroid.compare.statistics import (
+    Comparison,
+    Rate,
+    compare_architectures,
+    compare_weights,
+    exact_rate,
+    rank_stability,
+)
 from monai_thyroid.errors import UserError
 
 __all__ = ["Analysis", "Entry", "Study", "analyse", "make_study"]
@@ -169,6 +177,7 @@ class Analysis:
         architectures: None where there are not two networks of two common seeds.
         architecture_seeds: that are compared.
         architecture_notes: which networks and seeds were left out, or why the question is not asked.
+        collapse_rates: of every network how many of its seeds have collapsed, copies not counted.
     """
 
     study: Study
@@ -184,6 +193,7 @@ class Analysis:
     architectures: Comparison | None
     architecture_seeds: list[int]
     architecture_notes: list[str]
+    collapse_rates: dict[str, Rate]
 
     @property
     def order(self) -> list[str]:
@@ -230,16 +240,22 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         )
 
     weights, ranks, architectures = None, {}, None
+    options: dict[str, Any] = {"groups": study.groups, "larger_is_better": larger_is_better}
+    limits = (0.0, 1.0 if larger_is_better else math.inf)  # shares of an overlap, or distances
     if len(compared) > 1:
         values = matrix(compared)[:, 0]
-        options: dict[str, Any] = {"groups": study.groups, "larger_is_better": larger_is_better}
-        weights = compare_weights(values, networks=compared, **options)
+        weights = compare_weights(values, networks=compared, limits=limits, **options)
         ranks = rank_stability(values, networks=compared, **options)
     networks, seeds, notes = _balanced(study, compared, verdicts)
     if seeds:
+        collapsed = [[_is_collapsed(verdicts, study.entries[network, seed]) for seed in seeds] for network in networks]
         architectures = compare_architectures(
-            matrix(networks, seeds), networks=networks, groups=study.groups, larger_is_better=larger_is_better
+            matrix(networks, seeds), networks=networks, limits=limits, collapsed=collapsed, **options
         )
+    rates = {}
+    for network in study.networks:
+        own = [entry for entry in study.of(network) if not _is_copy(verdicts, entry)]
+        rates[network] = exact_rate(sum(_is_collapsed(verdicts, entry) for entry in own), len(own))
     return Analysis(
         study,
         metric,
@@ -254,6 +270,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         architectures,
         seeds,
         notes,
+        rates,
     )
 
 
@@ -296,6 +313,10 @@ def _choose(study: Study, verdicts: Mapping[tuple[str, int], Verdict]) -> tuple[
 def _is_copy(verdicts: Mapping[tuple[str, int], Verdict], entry: Entry) -> bool:
     one = verdicts.get((entry.network, entry.seed))
     return one is not None and one.kind == "copy"
+
+
+def _is_collapsed(verdicts: Mapping[tuple[str, int], Verdict], entry: Entry) -> bool:
+    return (entry.network, entry.seed) in verdicts and not _is_copy(verdicts, entry)
 
 
 def _balanced(

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from monai_thyroid import drawing
 from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster
 
-__all__ = ["PREDICTION_COLOUR", "REFERENCE_COLOUR", "draw_agreement", "draw_cases", "outline"]
-
-# Okabe and Ito's palette: told apart by every kind of colour vision; the line style tells them apart in grey.
-REFERENCE_COLOUR = "#E69F00"
-PREDICTION_COLOUR = "#56B4E9"
-_BLUE, _VERMILION = "#0072B2", "#D55E00"
+__all__ = ["draw_agreement", "draw_cases"]
 
 
 def draw_cases(
@@ -46,17 +42,17 @@ def draw_cases(
             tallest = max(tallest, image.shape[0] / image.shape[1])
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             for source, colour, style in (
-                (item["label"], REFERENCE_COLOUR, "solid"),
-                (predicted, PREDICTION_COLOUR, "dashed"),
+                (item["label"], drawing.REFERENCE, "solid"),
+                (predicted, drawing.PREDICTION, "dashed"),
             ):
                 for mask, width in zip(read_masks(source, classes=len(classes)), widths, strict=True):
-                    outline(axes, mask, colour, style, width=width)
+                    drawing.draw_outline(axes, mask, colour=colour, style=style, width=width)
             heading = f"{title}: " if row == 0 else ""
             axes.set_title(f"{heading}{item['case']}\nDice {dice:.2f}", fontsize=8, parse_math=False)
     figure.legend(
         handles=[
-            Line2D([], [], color=REFERENCE_COLOUR, linestyle="solid", label="reference"),
-            Line2D([], [], color=PREDICTION_COLOUR, linestyle="dashed", label="prediction"),
+            Line2D([], [], color=drawing.REFERENCE, linestyle="solid", label="reference"),
+            Line2D([], [], color=drawing.PREDICTION, linestyle="dashed", label="prediction"),
             *(
                 Line2D([], [], color="0.3", linewidth=width, label=name)
                 for name, width in zip(classes, widths, strict=True)
@@ -87,7 +83,7 @@ def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
     axes = figure.subplots()
     reference = np.array([row["reference"] for row in rows], dtype=float)
     predicted = np.array([row["predicted"] for row in rows], dtype=float)
-    axes.plot((reference + predicted) / 2, predicted - reference, ".", color=_BLUE, markersize=4, alpha=0.7)
+    axes.plot((reference + predicted) / 2, predicted - reference, ".", color=drawing.BLUE, markersize=4, alpha=0.7)
     axes.axhline(0, color="0.7", linewidth=0.8)
     for key, label, style in (
         ("limit_high", "+1.96 sd", "--"),
@@ -96,7 +92,7 @@ def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
     ):
         value = summary[key]
         if np.isfinite(value):
-            axes.axhline(value, color=_VERMILION, linestyle=style, linewidth=1.2)
+            axes.axhline(value, color=drawing.VERMILION, linestyle=style, linewidth=1.2)
             axes.annotate(
                 f"{label} {value:+.1f}",
                 (1.01, value),
@@ -111,30 +107,3 @@ def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
     axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
-
-
-def outline(axes: Any, mask: np.ndarray, colour: str, style: str, *, width: float = 1.0) -> None:
-    """Draw the border of a mask between its pixels, also along the edge of the image; nothing for an empty one.
-
-    Args:
-        axes: matplotlib axes that show the image.
-        mask: bool, (height, width).
-        colour: any matplotlib colour.
-        style: a matplotlib line style.
-        width: of the line, in points.
-    """
-    if not mask.any():
-        return
-    padded = np.pad(mask, 1).astype(float)
-    height, length = mask.shape
-    axes.contour(
-        np.arange(-1, length + 1),
-        np.arange(-1, height + 1),
-        padded,
-        levels=[0.5],
-        colors=colour,
-        linestyles=style,
-        linewidths=width,
-    )
-    axes.set_xlim(-0.5, length - 0.5)
-    axes.set_ylim(height - 0.5, -0.5)

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
+from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
 from monai_thyroid.images.nifti import nifti_volume
 from monai_thyroid.images.raster import to_channels
 
 __all__ = ["overlay", "save_label", "save_nifti"]
-
-# Okabe and Ito's palette, told apart by every kind of colour vision; further classes repeat it.
-_COLOURS = np.array(
-    [(86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178)],
-    dtype=np.uint8,
-)
 
 
 def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:
@@ -33,7 +27,7 @@ def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int
         picture = Image.fromarray((labels > 0).astype(np.uint8) * 255)
     else:
         picture = Image.fromarray(labels.astype(np.uint8)).convert("P")
-        colours = np.resize(_COLOURS, (classes, 3))
+        colours = np.resize(np.array([rgb(colour) for colour in CLASSES], np.uint8), (classes, 3))
         picture.putpalette(np.concatenate([np.zeros((1, 3), np.uint8), colours]).tobytes())
     picture.save(path)
 
@@ -63,22 +57,6 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         uint8, (height, width, 3).
     """
     picture = np.rint(to_channels(image, 3) * 255).astype(np.uint8)
-    width = max(1, round(max(labels.shape) / 400))
-    numbers = range(1, int(labels.max(initial=0)) + 1)
-    lines = {number: _lines(labels == number, width) for number in numbers}
-    for _, dark in lines.values():
-        picture[dark] = 0
-    for number, (line, _) in lines.items():
-        picture[line] = _COLOURS[(number - 1) % len(_COLOURS)]
+    masks = [labels == number for number in range(1, int(labels.max(initial=0)) + 1)]
+    paint_outlines(picture, masks, colours=CLASSES, width=max(1, round(max(labels.shape) / 400)))
     return picture
-
-
-def _lines(mask: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The line along the inside of a mask's border, and the dark ones at both of its sides."""
-
-    def shrunk(by: int) -> np.ndarray:
-        result: np.ndarray = ndimage.binary_erosion(np.pad(mask, 1), iterations=by)[1:-1, 1:-1]
-        return result
-
-    dark = (ndimage.binary_dilation(mask, iterations=width) & ~mask) | (shrunk(width) & ~shrunk(2 * width))
-    return mask & ~shrunk(width), dark

@@ -135,10 +135,11 @@ class Metric:
             width: half of the interval's, above 0 or NaN.
 
         Returns:
-            2 or 3 for shares, 1 to 3 for distances: the place of the first digit that the interval leaves open.
+            2 or 3 for shares, 1 to 3 for distances: such that the width is told in one digit, or in two where it begins
+            with 1 to 3, as the Particle Data Group rounds (Workman et al. 2022, doi 10.1093/ptep/ptac097).
         """
         least = 1 if self.unit else 2
-        return min(3, max(least, int(-np.floor(np.log10(width))))) if width > 0 else 3
+        return min(3, max(least, int(-np.floor(np.log10(width / 3.55))))) if width > 0 else 3
 
 
 METRICS: dict[str, Metric] = {}

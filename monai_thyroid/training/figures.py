@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from monai_thyroid.drawing import BLUE, VERMILION
 from monai_thyroid.files import atomic_path
 
 __all__ = ["draw_curves"]
-
-_BLUE, _VERMILION = "#0072B2", "#D55E00"
 
 
 def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> Path:
@@ -26,8 +25,8 @@ def draw_curves(history: Sequence[Mapping[str, float | None]], folder: Path) -> 
     figure = Figure(figsize=(7.2, 3.0), dpi=200, layout="constrained")
     losses, metrics = figure.subplots(1, 2)
     for axes, curves in (
-        (losses, (("train_loss", "training", _BLUE, "-"), ("val_loss", "validation", _VERMILION, "--"))),
-        (metrics, (("val_dice", "Dice", _BLUE, "-"), ("val_iou", "IoU", _VERMILION, "--"))),
+        (losses, (("train_loss", "training", BLUE, "-"), ("val_loss", "validation", VERMILION, "--"))),
+        (metrics, (("val_dice", "Dice", BLUE, "-"), ("val_iou", "IoU", VERMILION, "--"))),
     ):
         for column, label, colour, style in curves:
             points = [(index + 1, row[column]) for index, row in enumerate(history) if row[column] is not None]

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from sklearn.metrics import jaccard_score
 
 from monai_thyroid import cli
 from monai_thyroid.compare import build, compare_architectures, make_report
+from monai_thyroid.compare.contents import Shift
 from monai_thyroid.compare.reading import Unusable
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, write_csv, write_json
+from monai_thyroid.pages import Heading
 
 MakeRun = Callable[..., Path]
 QUALITIES = {"unet": 0.80, "segnet": 0.70, "resunet": 0.84}
@@ -33,7 +36,7 @@ def make_all(make_run: MakeRun, seeds: tuple[int, ...] = (0, 1, 2), **options: A
 
 
 def content(path: Path, **options: Any) -> dict[str, Any]:
-    return build([path], **options).content
+    return asdict(build([path], **options).report)
 
 
 def section(path: Path, **options: Any) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def test_other_metrics_and_distances(make_run: MakeRun, tmp_path: Path) -> None:
     write_csv(file, list(rows[0]), [{**rows[0], "spacing_y": "0.1", "spacing_x": "0.1"}, *rows[1:]])
     with pytest.raises(UserError, match="some in mm and some in pixels"):
         build([tmp_path / "runs"], metric="hd95")
-    with pytest.raises(UserError, match="--metric accuracy: choose one of dice, iou, nsd, hd95, asd"):
+    with pytest.raises(UserError, match="--metric accuracy: choose one of dice, iou, hd95, asd, nsd"):
         build([tmp_path / "runs"], metric="accuracy")
 
 
@@ -177,7 +180,7 @@ def test_a_collapsed_network_is_set_apart(make_run: MakeRun, tmp_path: Path, pre
         make_run("collapsed", seed, predict=predict, val_dice=[0.9, 0.9])
     report = content(tmp_path / "runs")
     (found,) = report["sections"]
-    assert [one["network"] for one in found["set_apart"]] == ["collapsed"]
+    assert [*found["set_apart"]] == ["collapsed"]
     assert [one["kind"] for one in found["degenerate"]] == [kind, kind]
     for question in ("weights", "architectures"):
         assert sorted(found[question]["networks"]) == sorted(QUALITIES)
@@ -209,7 +212,7 @@ def test_a_copy_of_another_run_is_no_network_of_its_own(make_run: MakeRun, tmp_p
     make_run("copied", predict=shrunk(QUALITIES["unet"], "unet", 0))
     found = section(tmp_path / "runs")
     # The first by name stays.
-    assert [one["network"] for one in found["set_apart"]] == ["unet"]
+    assert [*found["set_apart"]] == ["unet"]
     assert "equal those of copied seed 0 in all of 24 cases" in found["degenerate"][0]["sentence"]
 
 
@@ -424,7 +427,6 @@ def test_with_validation_scores_of_every_run_it_is_chosen_there(make_run: MakeRu
     values = [[scores(tmp_path / "runs", n, s, part="validation") for s in (0, 1, 2)] for n in sorted(QUALITIES)]
     expected = compare_architectures(values, networks=sorted(QUALITIES), groups=[f"p{i // 2}" for i in range(24)])
     assert choice["deficits"][1]["high"] == pytest.approx(expected.pairs[0].interval[1])
-    assert choice["reported"]["part"] == "test"
     assert choice["reported"]["mean"] == pytest.approx(scores(tmp_path / "runs", choice["network"], 1).mean())
     assert not choice["optimistic"]
     assert section(tmp_path, part="validation")["recommendation"]["optimistic"]
@@ -460,7 +462,7 @@ def test_models_on_other_datasets_stand_beside_their_own(make_run: MakeRun, tmp_
     assert [cell["in_domain"] for cell in cells["unet", "neck"]] == [False, True]
     assert [cell["in_domain"] for cell in cells["unet", "gland"]] == [True, False]
     assert cells["segnet", "neck"][0] is None
-    assert cells["unet", "neck"][1]["dice_mean"] == pytest.approx(scores(tmp_path / "runs", "unet", 0).mean())
+    assert cells["unet", "neck"][1]["dice"]["mean"] == pytest.approx(scores(tmp_path / "runs", "unet", 0).mean())
 
 
 def test_sites_stand_beside_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
@@ -475,7 +477,7 @@ def test_each_class_has_its_own_section(make_run: MakeRun, tmp_path: Path) -> No
     for network in ("unet", "segnet"):
         make_run(network, classes=["gland", "nodule"])
     found = content(tmp_path)["sections"]
-    assert [one["class"] for one in found] == ["gland", "nodule"]
+    assert [one["class_name"] for one in found] == ["gland", "nodule"]
     assert found[0]["networks"][0]["scores"]["dice_mean"] != found[1]["networks"][0]["scores"]["dice_mean"]
 
 
@@ -511,9 +513,9 @@ def test_the_forms_of_a_report_agree_and_are_the_same_again(runs: Path, tmp_path
     assert "@media print" in html
 
     # Every figure is there twice, is in the page, and is linked by the Markdown.
-    names = [name for group in found["figures"].values() for name in group] + report["shift"][0]["figures"]
+    names = [name for one in (found, report["shift"][0]) for group in one["figures"].values() for name in group]
     kinds = "cases confusion curves reliability gallery disagreement shift".split()
-    assert {*kinds, "weights-means", "weights-critical-difference", "architectures-differences"} <= set(names)
+    assert {*kinds, "weights-means", "weights-average-ranks", "architectures-differences"} <= set(names)
     assert {path.name for path in (output / "figures").iterdir()} == {f"{n}.{s}" for n in names for s in ("png", "svg")}
     assert html.count("<figure>") == len(names)
     assert set(re.findall(r"\(figures/(.*?)\.png\)", markdown)) == set(names)
@@ -578,8 +580,7 @@ def test_the_gallery_shows_worst_median_and_best(
     monkeypatch.setattr(
         "monai_thyroid.compare.figures.gallery", lambda folder, name, *, rows: drawn.update({name: rows})
     )
-    monkeypatch.setattr("monai_thyroid.compare.page.html", lambda *_, **__: "")
-    monkeypatch.setattr("monai_thyroid.compare.page.markdown", lambda *_, **__: "")
+    monkeypatch.setattr("monai_thyroid.compare.page.blocks", lambda *_, **__: [Heading(1, "")])
     make_report([tmp_path / "runs"], output=tmp_path / "report")
     assert set(drawn) == ({"gallery"} if len(classes) == 1 else {"1-gallery", "2-gallery"})
     for index, (_, rows) in enumerate(sorted(drawn.items())):
@@ -613,11 +614,12 @@ def test_an_interrupted_report_leaves_nothing(runs: Path, tmp_path: Path, monkey
     output.mkdir()
     write_json(output / "report.json", {"format": "monai-thyroid report 1"})
 
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+    def interrupted(_: Path, subject: Any, **__: Any) -> dict[str, Any]:
+        if isinstance(subject, Shift):
+            raise KeyboardInterrupt
+        return {}
 
-    monkeypatch.setattr("monai_thyroid.compare.pictures.draw_shift", interrupted)
-    monkeypatch.setattr("monai_thyroid.compare.pictures.draw", lambda *_, **__: {})
+    monkeypatch.setattr("monai_thyroid.compare.report.draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_report([runs], output=output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
@@ -661,7 +663,7 @@ def test_scores_of_chosen_sites_are_found_and_other_sites_are_another_domain(
         folder = (run / "evaluations" / f"neck-{part}").rename(run / "evaluations" / f"neck-{part}-{sites[0]}")
         evaluation = read_json(folder / "evaluation.json")
         write_json(folder / "evaluation.json", {**evaluation, "sites": sites, "data_hash": data_hash})
-    content = build([run]).content
+    content = asdict(build([run]).report)
     (section,) = content["sections"]
     assert section["n_cases"] == 24
     (table,) = content["shift"]

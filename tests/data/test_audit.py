@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -134,7 +135,9 @@ def test_page_stands_alone_and_escapes_names(copy: Path, tmp_path: Path) -> None
     assert "link" not in names
     pictures = [attrs for tag, attrs in tags if tag == "img"]
     assert pictures
-    assert all(str(attrs["src"]).startswith("data:image/jpeg;base64,") and attrs["alt"] for attrs in pictures)
+    assert all(
+        re.match("data:image/(jpeg|svg[+]xml);base64,", str(attrs["src"])) and attrs["alt"] for attrs in pictures
+    )
     assert "http" not in text
     assert "&lt;img src=x&gt;" in text
 

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from monai_thyroid.evaluation.figures import draw_cases, outline
+from monai_thyroid.drawing import draw_outline
+from monai_thyroid.evaluation.figures import draw_cases
 from monai_thyroid.training.figures import draw_curves
 
 
@@ -83,7 +84,7 @@ def test_curves_replace_the_old_ones(tmp_path: Path) -> None:
 def contour(mask: np.ndarray) -> list[np.ndarray]:
     axes = Figure().subplots()
     axes.imshow(mask)
-    outline(axes, mask, "red", "solid")
+    draw_outline(axes, mask, colour="red", width=1.0)
     return [path.vertices for collection in axes.collections for path in collection.get_paths() if len(path.vertices)]
 
 
@@ -103,7 +104,7 @@ def test_an_outline_runs_between_the_pixels(where: tuple[slice, slice]) -> None:
 
 def test_an_outline_keeps_the_image_in_view() -> None:
     axes = Figure().subplots()
-    outline(axes, np.ones((12, 30), bool), "red", "solid")
+    draw_outline(axes, np.ones((12, 30), bool), colour="red", width=1.0)
     assert axes.get_xlim() == (-0.5, 29.5)
     assert axes.get_ylim() == (11.5, -0.5)
 

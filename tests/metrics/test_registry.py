@@ -117,8 +117,8 @@ def test_rows_of_before_a_metric_are_not_scored_by_it() -> None:
 
 @pytest.mark.parametrize(
     ("name", "width", "decimals"),
-    [("dice", 0.05, 2), ("dice", 0.009, 3), ("dice", 0.0001, 3), ("dice", 0.4, 2), ("dice", float("nan"), 3),
-     ("hd95", 2.3, 1), ("hd95", 0.05, 2)],
+    [("dice", 0.05, 2), ("dice", 0.036, 2), ("dice", 0.02, 3), ("dice", 0.009, 3), ("dice", 0.0001, 3),
+     ("dice", 0.4, 2), ("dice", float("nan"), 3), ("hd95", 12.0, 1), ("hd95", 2.3, 1), ("hd95", 0.05, 2)],
 )  # fmt: skip
 def test_differences_have_the_decimals_that_their_interval_warrants(name: str, width: float, decimals: int) -> None:
     assert METRICS[name].decimals(width) == decimals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
+from monai_thyroid import drawing, pages
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture
 from monai_thyroid.data.audit.measure import foreground
 from monai_thyroid.errors import UserError
@@ -23,35 +22,6 @@ __all__ = ["facts_table", "render_html", "render_text"]
 _SHOWN = 10
 _SHOWN_PAGE = 40
 _SIDE = 260
-# Okabe and Ito's colours, which every kind of colour vision tells apart; the words beside them say the same.
-_COLOURS = {Level.PROBLEM: "#a3360a", Level.WARNING: "#8a5a00", Level.NOTE: "#00558c"}
-_FILLS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b1b1b; background: #fff;
-  max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-h3 { font-size: 1rem; margin: 0; } p { margin: .4rem 0; }
-.path, .cases, code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .82rem; }
-.path { color: #555; overflow-wrap: anywhere; }
-.verdict { border: 2px solid; border-radius: 6px; padding: .7rem 1rem; margin: 1.2rem 0; font-weight: 600; }
-table { border-collapse: collapse; margin: .4rem 0; } th, td { text-align: left; padding: .22rem .9rem .22rem 0;
-  border-bottom: 1px solid #ddd; vertical-align: top; } th { font-weight: 600; } td.n, th.n { text-align: right; }
-.finding { border-left: 5px solid; padding: .1rem 0 .3rem 1rem; margin: 1.1rem 0; break-inside: avoid-page; }
-.badge { color: #fff; border-radius: 3px; padding: .1rem .5rem; font-size: .75rem; font-weight: 700;
-  letter-spacing: .04em; margin-right: .5rem; vertical-align: 1px; print-color-adjust: exact;
-  -webkit-print-color-adjust: exact; }
-.cases { columns: 2; column-gap: 2rem; margin: .4rem 0; padding-left: 1.1rem; overflow-wrap: anywhere; }
-.cases.wide { columns: 1; }
-.pictures { display: flex; flex-wrap: wrap; gap: .8rem; margin: .6rem 0; }
-figure { margin: 0; width: 13.2rem; break-inside: avoid; }
-figure img { width: 100%; border: 1px solid #bbb; display: block; }
-figcaption { font-size: .78rem; color: #333; overflow-wrap: anywhere; }
-.key { display: inline-block; width: .8em; height: .8em; margin: 0 .35em 0 1em; }
-.small { color: #555; font-size: .85rem; }
-@media print { body { margin: 0; max-width: none; font-size: 11px; } a { color: inherit; } figure { width: 10rem; } }
-"""
 
 
 class Audited(Protocol):
@@ -140,51 +110,38 @@ def render_text(audit: Audited) -> str:
 
 def render_html(audit: Audited) -> str:
     """The audit as one page; its pictures are in it."""
-    colour = _COLOURS[Level.PROBLEM if audit.falsifies else Level.NOTE]
-    mark = "&#10007;" if audit.falsifies else "&#10003;"
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts_table(audit))
-    findings = "".join(_finding(finding) for finding in audit.findings) or "<p>Nothing to say.</p>"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Audit of {escape(audit.name)}</title><style>{_STYLE}</style></head><body>"
-        f'<h1>Audit of {escape(audit.name)}</h1><div class="path">{escape(str(audit.data.root))}</div>'
-        f'<div class="verdict" style="color:{colour}">{mark} {escape(verdict(audit))}</div>'
-        f"<h2>The dataset</h2><table>{rows}</table>{_histogram(audit.data)}"
-        f"<h2>Findings</h2>{findings}"
-        '<p class="small">Made by monai-thyroid audit. Not a medical device; for research on software.</p>'
-        "</body></html>\n"
-    )
+    page: list[pages.Block] = [
+        pages.Heading(1, f"Audit of {audit.name}"),
+        pages.Paragraph(str(audit.data.root), small=True),
+        pages.Callout("verdict", [f"{'✗' if audit.falsifies else '✓'} {verdict(audit)}"]),
+        pages.Heading(2, "The dataset"),
+        pages.table("", [("", "tight"), ("", "text")], facts_table(audit)),
+        *_histogram(audit.data),
+        pages.Heading(2, "Findings"),
+    ]
+    for finding in audit.findings:
+        page += _finding(finding)
+    if not audit.findings:
+        page.append(pages.Paragraph("Nothing to say."))
+    page.append(pages.Paragraph("Made by monai-thyroid audit. Not a medical device; for research.", small=True))
+    return pages.html(page)
 
 
-def _finding(finding: Finding) -> str:
-    colour = _COLOURS[finding.level]
-    shown = finding.cases[:_SHOWN_PAGE]
-    more = len(finding.cases) - len(shown)
-    wide = " wide" if any(len(case) > 60 for case in shown) else ""
-    cases = "".join(f"<li>{escape(case)}</li>" for case in shown)
-    cases = f'<ul class="cases{wide}">{cases}</ul>' if cases else ""
-    cases += f'<p class="small">... and {more} more</p>' if more else ""
-    figures = "".join(_figure(picture) for picture in finding.pictures)
-    figures = f'<div class="pictures">{figures}</div>' if figures else ""
-    return (
-        f'<section class="finding" style="border-color:{colour}"><h3>'
-        f'<span class="badge" style="background:{colour}">{finding.level.value.upper()}</span>'
-        f"{escape(finding.title)}</h3>"
-        f"<p>{escape(finding.text)}</p>{figures}{cases}</section>"
-    )
-
-
-def _figure(picture: Picture) -> str:
-    try:
-        content = _draw(picture)
-    except (UserError, ValueError) as error:
-        return f"<figure><figcaption>{escape(picture.caption)}: {escape(str(error))}</figcaption></figure>"
-    data = base64.b64encode(content).decode("ascii")
-    caption = escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
+def _finding(finding: Finding) -> list[pages.Block]:
+    found: list[pages.Block] = [pages.Callout(finding.level.value, [finding.text], title=finding.title)]
+    figures = []
+    for picture in finding.pictures:
+        try:
+            figures.append(pages.Figure(picture.caption, _draw(picture), "jpeg"))
+        except (UserError, ValueError) as error:
+            found.append(pages.Paragraph(f"{picture.caption}: {error}", small=True))
+    if figures:
+        found.append(pages.Gallery(figures))
+    if finding.cases:
+        found.append(pages.Items(finding.cases[:_SHOWN_PAGE], code=True))
+    if (more := len(finding.cases) - _SHOWN_PAGE) > 0:
+        found.append(pages.Paragraph(f"... and {more} more", small=True))
+    return found
 
 
 def _draw(picture: Picture) -> bytes:
@@ -202,23 +159,12 @@ def _draw(picture: Picture) -> bytes:
     small = Image.fromarray(colour).resize(
         shape[::-1], Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
     )
-    array = np.asarray(small)
+    array = np.array(small)
     if mask is not None:
-        array = _outlined(array, _resize(mask, shape))
+        drawing.paint_outlines(array, [_resize(mask, shape)], colours=[drawing.YELLOW], width=2)
     target = io.BytesIO()
     Image.fromarray(array).save(target, "JPEG", quality=85)
     return target.getvalue()
-
-
-def _outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A thick yellow line between black ones: seen on any ground, small, by every kind of colour vision."""
-    picture = picture.copy()
-    padded = np.pad(mask, 4)
-    grown = [ndimage.binary_dilation(padded, iterations=steps)[4:-4, 4:-4] if steps else mask for steps in (0, 1, 2)]
-    shrunk = [ndimage.binary_erosion(padded, iterations=steps)[4:-4, 4:-4] for steps in (1, 2)]
-    picture[grown[2] & ~shrunk[1]] = 0
-    picture[grown[1] & ~shrunk[0]] = (240, 228, 66)
-    return picture
 
 
 def _resize(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -226,26 +172,30 @@ def _resize(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)) > 127
 
 
-def _histogram(data: Dataset) -> str:
+def _histogram(data: Dataset) -> list[pages.Block]:
     """Marked areas by part, on a logarithmic scale, as bars."""
     parts: dict[str, list[float]] = {}
     for item, facts in data.pairs():
         if facts.area > 0:
             parts.setdefault(item["part"], []).append(facts.area)
     if sum(map(len, parts.values())) < 10:
-        return ""
+        return []
     everything = np.concatenate([np.asarray(found) for found in parts.values()])
     low, high = np.log10(max(everything.min(), 1e-5)), np.log10(everything.max())
     edges = np.linspace(low - 1e-9, max(high, low + 0.1) + 1e-9, 25)
     shares = {part: np.histogram(np.log10(found), edges)[0] / len(found) for part, found in parts.items()}
     top = max(float(share.max()) for share in shares.values())
-    width, height, foot = 640, 150, 34
+    width, height, foot, head = 640, 150, 34, 24
     step = width / (len(edges) - 1)
     bar = (step - 2) / len(shares)
     bars, keys = [], []
     for number, (part, share) in enumerate(shares.items()):
-        fill = _FILLS[number % len(_FILLS)]
-        keys.append(f'<span class="key" style="background:{fill}"></span>{escape(part)} ({len(parts[part])})')
+        fill = drawing.LINES[number % len(drawing.LINES)]
+        start = number * width / len(shares)
+        keys.append(
+            f'<rect x="{start:.1f}" y="{-head}" width="10" height="10" fill="{fill}"/>'
+            f'<text x="{start + 15:.1f}" y="{9 - head}">{escape(part)} ({len(parts[part])})</text>'
+        )
         for index, value in enumerate(share):
             if value:
                 tall = value / top * (height - 8)
@@ -262,9 +212,13 @@ def _histogram(data: Dataset) -> str:
                     f'<line x1="{x:.1f}" y1="{height}" x2="{x:.1f}" y2="{height + 5}" stroke="#555"/>'
                     f'<text x="{x:.1f}" y="{height + 18}" text-anchor="middle">{size * 100:g} %</text>'
                 )
-    return (
-        f"<p><b>Marked area</b>, share of the image:{''.join(keys)}</p>"
-        f'<svg viewBox="-20 0 {width + 40} {height + foot}" width="100%" style="max-width:{width + 40}px" role="img" '
-        'aria-label="histogram of marked areas by part" font-size="11" font-family="sans-serif" fill="#333">'
-        f'<line x1="0" y1="{height}" x2="{width}" y2="{height}" stroke="#555"/>{"".join(bars)}{"".join(ticks)}</svg>'
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-20 {-head} {width + 40} {height + foot + head}" '
+        f'width="{width + 40}" height="{height + foot + head}" font-size="11" font-family="sans-serif" fill="#333">'
+        f'{"".join(keys)}<line x1="0" y1="{height}" x2="{width}" y2="{height}" stroke="#555"/>'
+        f"{''.join(bars)}{''.join(ticks)}</svg>"
     )
+    told = (
+        f"Marked areas, as shares of the image (logarithmic), {'of each part' if len(shares) > 1 else 'of all images'}."
+    )
+    return [pages.Figure(told, svg.encode(), "svg+xml")]

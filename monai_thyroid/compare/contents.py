@@ -1,0 +1,351 @@
+"""What a report says, as plain values: `dataclasses.asdict` of `Report` is report.json, and the page is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_thyroid.compare.reading import Unusable
+from monai_thyroid.compare.statistics import Comparison
+from monai_thyroid.metrics import METRICS
+
+__all__ = [
+    "COSTS",
+    "Degenerate",
+    "Mean",
+    "NetworkResult",
+    "Options",
+    "Recommendation",
+    "Report",
+    "RunResult",
+    "Section",
+    "Shift",
+    "ShiftCell",
+    "ShiftRow",
+    "plural",
+]
+
+COSTS = ("parameters", "multiply_adds", "latency_ms", "seconds", "images_per_second")
+"""Keys of run.json that say what a network costs."""
+
+
+def plural(count: int, word: str) -> str:
+    """Such as ``1,200 cases``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the report was asked for; see `make_report`."""
+
+    margin: float
+    metric: str
+    part: str
+    force: bool
+    images: bool
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over groups with its 95 % interval; NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Degenerate:
+    """A run whose predictions have collapsed, or that is a copy of another."""
+
+    network: str
+    seed: int
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """A network.
+
+    Attributes:
+        network: its name.
+        set_apart: it has no usable seed, so it is neither ranked nor tested.
+        chosen_seed: of the weights that stand for it.
+        chosen_validation_dice: of these, best of an epoch.
+        scores: of these weights, from `summarise`.
+        mean_over_groups: of these, of the report's metric.
+        seeds: trained.
+        collapsed_seeds: of these.
+        copied_seeds: of these.
+        seed_dice: mean Dice per image of each seed.
+        seeds_mean_dice: over seeds without copies, and so the next ones.
+        seeds_sd_dice: None for one seed.
+        seeds_range_dice: None for one seed.
+        seeds_mean_dice_without_collapsed: None where none has collapsed.
+        volatility: of the validation Dice, mean over its runs.
+        worst_decile_dice: of the chosen weights.
+        expected_calibration_error: of these, as the next.
+        brier_score: None where not recorded.
+        cost: of each of `COSTS` the median over runs; None unless every run recorded it.
+    """
+
+    network: str
+    set_apart: bool
+    chosen_seed: int
+    chosen_validation_dice: float | None
+    scores: Mapping[str, Any]
+    mean_over_groups: Mean
+    seeds: Sequence[int]
+    collapsed_seeds: Sequence[int]
+    copied_seeds: Sequence[int]
+    seed_dice: Mapping[int, float]
+    seeds_mean_dice: float
+    seeds_sd_dice: float | None
+    seeds_range_dice: float | None
+    seeds_mean_dice_without_collapsed: float | None
+    volatility: float | None
+    worst_decile_dice: float
+    expected_calibration_error: float | None
+    brier_score: float | None
+    cost: Mapping[str, float | None]
+
+    @property
+    def label(self) -> str:
+        """Its name, marked where it is set apart."""
+        return f"{self.network} (set apart)" if self.set_apart else self.network
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run; the attributes are those of `NetworkResult` or keys of run.json, ``verdict`` is a kind of `Degenerate`."""
+
+    network: str
+    seed: int
+    fold: int | None
+    path: str
+    chosen: bool
+    verdict: str
+    best_validation_dice: float | None
+    best_epoch: Any
+    epochs: Any
+    volatility: float | None
+    worst_decile_dice: float
+    scores: Mapping[str, Any]
+    expected_calibration_error: float | None
+    brier_score: float | None
+    parameters: Any
+    multiply_adds: Any
+    latency_ms: Any
+    seconds: Any
+    images_per_second: Any
+    machine: str
+    precision: Any
+    data_hash: Any
+    protocol_hash: Any
+    checkpoint_sha256: Any
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which weights to use, and why.
+
+    Attributes:
+        network: chosen by the rule.
+        seed: of its weights.
+        paths: of their run folders.
+        best: network with the best mean where it was chosen.
+        eligible: networks that stability and cost chose among.
+        deficits: of each network to the best.
+        reasons: sentences, the deciding one last.
+        selected_on: the part that chose.
+        optimistic: the same part gives its score.
+        question: that was compared there.
+        margin: in the metric's unit.
+        n_cases: that chose.
+        n_groups: that chose.
+        blockers: why nothing is recommended for use after all.
+        limits: what has to be known about the choice.
+        reported: score of the weights on the report's part.
+    """
+
+    network: str
+    seed: int
+    paths: Sequence[str]
+    best: str
+    eligible: Sequence[str]
+    deficits: Sequence[Mapping[str, Any]]
+    reasons: Sequence[str]
+    selected_on: str
+    optimistic: bool
+    question: str
+    margin: float
+    n_cases: int
+    n_groups: int
+    blockers: Sequence[str]
+    limits: Sequence[str]
+    reported: Mean
+
+
+@dataclass(frozen=True)
+class Section:
+    """One dataset and class.
+
+    Attributes:
+        dataset: that the runs were trained on.
+        class_name: that was scored.
+        part: of the dataset.
+        metric: by which networks are compared.
+        larger_is_better: whether it is.
+        distance_unit: ``"mm"``, ``"pixels"`` or ``"mixed"``.
+        synthetic: computer-made images.
+        grouping: ``"known"``, ``"unknown"`` or ``"leaky"``.
+        split: how the parts came about.
+        n_cases: compared.
+        n_groups: compared.
+        folds: how the cases of several folds relate.
+        n_folds: of the runs.
+        forced: what makes the runs incomparable, where compared all the same.
+        notes: on what was left out.
+        chosen_by: how each network's weights were chosen.
+        set_apart: network and reason.
+        degenerate: runs.
+        networks: best mean first, those set apart last.
+        runs: all of them.
+        weights: the comparison of the models in hand.
+        rank_stability: shares of resamplings with each rank, of these.
+        architectures: the comparison of what was trained several times.
+        architecture_seeds: in it.
+        architecture_notes: what was left out, or why it was not asked.
+        machines: that trained.
+        precisions: of the arithmetic.
+        started_from: runs that began with other weights.
+        run_warnings: of runs and evaluations.
+        recommendation: None where there is nothing to choose from.
+        without_images: networks that kept no pictures; None where pictures are left out on request.
+        slug: start of the names of its figures.
+        figures: names of files, by kind.
+    """
+
+    dataset: str
+    class_name: str
+    part: str
+    metric: str
+    larger_is_better: bool
+    distance_unit: str
+    synthetic: bool
+    grouping: str
+    split: Sequence[str]
+    n_cases: int
+    n_groups: int
+    folds: str
+    n_folds: int
+    forced: Sequence[str]
+    notes: Sequence[str]
+    chosen_by: str
+    set_apart: Mapping[str, str]
+    degenerate: Sequence[Degenerate]
+    networks: Sequence[NetworkResult]
+    runs: Sequence[RunResult]
+    weights: Comparison | None
+    rank_stability: Mapping[str, Sequence[float]]
+    architectures: Comparison | None
+    architecture_seeds: Sequence[int]
+    architecture_notes: Sequence[str]
+    machines: Sequence[str]
+    precisions: Sequence[str]
+    started_from: Sequence[str]
+    run_warnings: Sequence[str]
+    recommendation: Recommendation | None
+    without_images: Sequence[str] | None
+    slug: str = ""
+    figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Dataset and class."""
+        return self.dataset if self.class_name == self.dataset else f"{self.dataset} ({self.class_name})"
+
+    @property
+    def axis(self) -> str:
+        """The metric's title, with its unit where it is a distance."""
+        return METRICS[self.metric].heading(self.distance_unit)
+
+    @property
+    def size(self) -> str:
+        """Cases and groups."""
+        unknown = ", grouping unknown" if self.grouping == "unknown" else ""
+        return f"{plural(self.n_cases, 'case')} ({plural(self.n_groups, 'group')}{unknown})"
+
+
+@dataclass(frozen=True)
+class ShiftCell:
+    """A model on a dataset.
+
+    Attributes:
+        dice: mean over groups.
+        n_cases: scored.
+        n_groups: they belong to.
+        in_domain: the dataset of its training.
+        holds_training_images: so that the score is too good.
+        data_hash: of what was scored.
+    """
+
+    dice: Mean
+    n_cases: int
+    n_groups: int
+    in_domain: bool
+    holds_training_images: bool
+    data_hash: Any
+
+
+@dataclass(frozen=True)
+class ShiftRow:
+    """A model; None of a dataset that it was not scored on."""
+
+    trained_on: str
+    network: str
+    seed: int
+    fold: int | None
+    chosen: bool
+    cells: Sequence[ShiftCell | None]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Models by datasets, for one class; ``unlike`` are datasets of which not all models were scored on the same."""
+
+    class_name: str
+    columns: Sequence[str]
+    rows: Sequence[ShiftRow]
+    unlike: Sequence[str]
+    slug: str = ""
+    figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report says.
+
+    Attributes:
+        format: by which an older report is known.
+        version: of the package.
+        options: asked for.
+        runs_started: days.
+        warnings: to be read before any number, the gravest first.
+        unusable: runs that are not in it.
+        sections: by dataset and class.
+        shift: across datasets.
+        policy: in words, one for each way that runs were scored.
+    """
+
+    format: str
+    version: str
+    options: Options
+    runs_started: Sequence[str]
+    warnings: Sequence[str]
+    unusable: Sequence[Unusable]
+    sections: Sequence[Section]
+    shift: Sequence[Shift]
+    policy: Sequence[str]

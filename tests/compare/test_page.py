@@ -1,0 +1,144 @@
+"""What a reader of the report meets: nothing to guess, nothing that contradicts what stands beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import nothing
+
+from monai_thyroid.compare import build, page
+from monai_thyroid.compare.pictures import FIGURES, Declared, Place
+from monai_thyroid.pages import Callout, Figure, Items, Paragraph, Table
+
+MakeRun = Callable[..., Path]
+
+
+def report(make_run: MakeRun, tmp_path: Path, **options: Any) -> tuple[Any, list[Any]]:
+    """Four networks with three seeds, of which one has collapsed in all and one in one."""
+    for network, quality in {"unet": 0.80, "segnet": 0.79, "resunet": 0.84, "dead": 0.5}.items():
+        for seed in (0, 1, 2):
+            dead = network == "dead" or (network == "segnet" and seed == 2)
+            make_run(
+                network, seed, quality=quality, predict=nothing if dead else None, grouping="known",
+                val_dice=[0.0] * 6 if dead else [0.3, 0.5, 0.6, 0.62, 0.61, 0.63], parts=["test", "validation"],
+                multiply_adds=1.5e9, others=["gland"],
+            )  # fmt: skip
+    made = build([tmp_path / "runs"], **options).report
+    return made, page.blocks(made, figures=tmp_path)
+
+
+def tables(blocks: list[Any], start: str) -> list[Table]:
+    return [one for one in blocks if isinstance(one, Table) and one.caption.startswith(start)]
+
+
+def cells(made: Table, title: str) -> list[str]:
+    index = [column.title for column in made.columns].index(title)
+    return [row[index].text for row in made.rows]
+
+
+def prose(blocks: list[Any]) -> str:
+    found = [one.text for one in blocks if isinstance(one, Paragraph)]
+    return "\n".join([*found, *(text for one in blocks if isinstance(one, (Items, Callout)) for text in one.items)])
+
+
+def test_what_is_set_apart_is_marked_in_every_table_of_networks(make_run: MakeRun, tmp_path: Path) -> None:
+    _, blocks = report(make_run, tmp_path)
+    for start in ("Overlap", "Misses", "Lesions", "Stability", "Calibration", "Cost"):
+        (found,) = tables(blocks, start)
+        assert cells(found, "Network")[-1] == "dead (set apart)"
+        assert found.aside == {3}
+    (stability,) = tables(blocks, "Stability")
+    assert cells(stability, "Volatility of the validation Dice")[-1] == "0.0000"  # and stays below when sorted
+    assert sorted(cells(stability, "Collapsed")) == ["0 of 3", "0 of 3", "1 of 3", "3 of 3"]
+    (cost,) = tables(blocks, "Cost")
+    assert set(cells(cost, "Multiply-adds of one image")) == {"1.5 G"}
+
+
+def test_differences_are_told_as_finely_as_they_are_known(make_run: MakeRun, tmp_path: Path) -> None:
+    made_report, blocks = report(make_run, tmp_path)
+    weights, architectures = tables(blocks, "All pairs")
+    for made in (weights, architectures):
+        told = [*cells(made, "Difference"), *" to ".join(cells(made, "95 % interval")).split(" to ")]
+        assert len({len(text.split(".")[1]) for text in told}) == 1
+        assert max(len(text.split(".")[1]) for text in told) <= 3
+        assert not any(re.fullmatch(r"[+−-]0\.0*", text) for text in told)
+    lower = [row[3].value for row in weights.rows]
+    assert lower == [pair.interval[0] for pair in made_report.sections[0].weights.pairs]
+
+
+def test_a_recommendation_says_where_it_was_chosen_and_why_not_the_best_mean(make_run: MakeRun, tmp_path: Path) -> None:
+    made, _ = report(make_run, tmp_path)
+    (section,) = made.sections
+    choice = replace(section.recommendation, network="unet", best="unet", eligible=["unet"])
+    assert section.networks[0].network == "resunet"
+    texts = page._verdict(replace(section, recommendation=choice)).items
+    assert "chosen on the part “validation” (12 groups, mean over seeds)" in texts[0]
+    assert "resunet has the better mean on “test”, which was not looked at in choosing" in texts[0]
+    assert "better mean" not in page._verdict(section).items[0]
+
+
+def test_friedman_is_explained_and_a_t_test_has_no_smallest_p(make_run: MakeRun, tmp_path: Path) -> None:
+    _, blocks = report(make_run, tmp_path)
+    text = prose(blocks)
+    assert text.count("The smallest adjusted p that") == 1
+    assert not re.search(r"\de-\d", text)
+    assert "A small p says that they are not, but not which of them differ" in text
+    assert "The training images are fixed" in text
+    assert "nothing is corrected across them" in text
+    assert "declared beforehand" not in text
+
+
+def test_the_table_across_datasets_has_intervals_over_groups(make_run: MakeRun, tmp_path: Path) -> None:
+    made, blocks = report(make_run, tmp_path)
+    (table,) = tables(blocks, "Dice, mean over groups")
+    (shift,) = made.shift
+    for row, shown in zip(shift.rows, cells(table, "gland-test"), strict=True):
+        cell = row.cells[shift.columns.index("gland-test")]
+        assert shown == f"{cell.dice.mean:.3f} ({cell.dice.low:.3f} to {cell.dice.high:.3f}; 12)"
+        assert cell.dice.low <= cell.dice.mean <= cell.dice.high
+    assert np.ptp([row.cells[0].dice.mean for row in shift.rows]) > 0
+
+
+# --- figures ---
+
+
+def test_a_figure_is_declared_once_and_its_caption_has_its_words() -> None:
+    words = dict.fromkeys(("axis", "Axis", "size", "n", "seeds", "class_name"), "x")
+    for kind, declared in FIGURES.items():
+        assert declared.kind == kind
+        assert isinstance(declared.place, Place)
+        assert declared.caption.format(**words)
+    assert {declared.place for declared in FIGURES.values()} == set(Place)
+
+
+def test_a_figure_that_is_declared_is_drawn_and_shown(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding one is one declaration: the page has it at its place, under its caption."""
+    from monai_thyroid.compare import make_report
+
+    def plot(folder: Path, name: str) -> str:
+        for suffix in ("png", "svg"):
+            (folder / f"{name}.{suffix}").write_bytes(b"drawn")
+        return name
+
+    new = Declared("mine", Place.CALIBRATION, "Mine, {size}.", lambda scene: [plot, plot])
+    monkeypatch.setattr("monai_thyroid.compare.page.FIGURES", {"mine": new})
+    monkeypatch.setattr("monai_thyroid.compare.pictures.FIGURES", {"mine": new})
+    made: list[Any] = []
+    monkeypatch.setattr("monai_thyroid.pages.html", lambda blocks: made.extend(blocks) or "")
+    make_run("unet")
+    make_report([tmp_path / "runs"], output=tmp_path / "report")
+    found = [one for one in made if isinstance(one, Figure)]
+    assert [one.link for one in found] == ["figures/mine.png", "figures/mine-2.png"]
+    assert found[0].caption == "Mine, 24 cases (12 groups, grouping unknown)."
+    assert found[0].data == b"drawn"
+    assert sorted(path.name for path in (tmp_path / "report" / "figures").iterdir()) == [
+        "mine-2.png", "mine-2.svg", "mine.png", "mine.svg",
+    ]  # fmt: skip
