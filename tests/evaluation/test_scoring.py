@@ -21,7 +21,7 @@ from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.files import read_csv, read_json, sha256_file, write_json
 from monai_thyroid.images import read_labels
 from monai_thyroid.metrics import CALIBRATION_COLUMNS, HeadCircumference, ScoringPolicy, ellipse_circumference
-from monai_thyroid.runfolder import CASE_COLUMNS
+from monai_thyroid.runfolder import CASE_COLUMNS, read_evaluation
 from monai_thyroid.transforms import LoadScand
 
 SHAPES = {"a": (37, 53), "b": (40, 31), "c": (24, 24)}  # (height, width): each its own
@@ -152,6 +152,8 @@ def test_predictions_are_kept_on_the_original_grid(scored: CaseScores) -> None:
     for path in files:
         expected = np.where(probabilities()[path.stem] > 0.5, 255, 0)
         np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+        found = read_evaluation(scored.folder).mask("predictions", path.stem, "nodule")
+        np.testing.assert_array_equal(found, expected == 255)
 
 
 def test_calibration_adds_up(scored: CaseScores) -> None:
@@ -435,7 +437,10 @@ def test_every_class_is_scored_by_itself(tmp_path: Path, activation: str) -> Non
         probability = maps[row["case"]][-2:][number]
         expected = brier_score_loss((labels[row["case"]] == number + 1).ravel(), probability.ravel())
         assert float(row["brier"]) == pytest.approx(expected, abs=1e-6)
+    kept = read_evaluation(scores.folder)
     for name, one in labels.items():
+        for number, class_name in enumerate(run.classes, 1):
+            np.testing.assert_array_equal(kept.mask("predictions", name, class_name), decided[name] == number)
         np.testing.assert_array_equal(
             read_labels(scores.folder / "predictions" / f"{name}.png", classes=2), decided[name]
         )
