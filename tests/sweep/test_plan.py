@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from monai.bundle import create_workflow
 
 from monai_thyroid import cli
@@ -67,6 +68,18 @@ def test_every_run_is_planned_once_and_nothing_is_written(tmp_path: Path) -> Non
     assert [option(job, name) for name in ("network", "seed", "fold", "folds")] == ["'segnet'", "3", "1", "2"]
     assert option(job, "resume") == "True"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_may_stand_in_a_file_of_ones_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    block = {"_target_": "torch.nn.Conv2d", "_mode_": "callable", "kernel_size": 1}
+    mine.write_text(yaml.safe_dump({"networks::mine": {**block, "in_channels": "@channels", "out_channels": 1}}))
+    found = plan_sweep([TRAIN, mine], networks=["mine"], seeds=[0], overrides=TINY, output=tmp_path / "new")
+    (job,) = found.jobs
+    assert job.train[job.train.index("--config_file") + 1] == f"['{TRAIN}', '{mine}']"
+    assert job.evaluate[job.evaluate.index("--config_file") + 1] == str(TRAIN.with_name("evaluate.yaml"))
+    with pytest.raises(UserError, match="network 'mine': the menu has unet"):
+        tiny(tmp_path / "new", networks=["mine"])
 
 
 def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
