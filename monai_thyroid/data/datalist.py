@@ -22,8 +22,9 @@ class Datalist:
         name: ``"phantom"`` or the folder's name.
         root: the folder, absolute; None for the phantom.
         items: dicts of strings: image, label, case, group, part (train, validation, test), site.
-        grouping: ``"known"``: no group is in two parts; ``"unknown"``: each image counted as its own group, so
-            images of one patient may be in two parts; ``"leaky"``: groups are known and were not heeded, on request.
+        grouping: ``"known"``: no group is in two parts; ``"unknown"``: each image (or set of near-identical images)
+            counted as a group of its own, so images of one patient may be in two parts; ``"leaky"``: groups are known
+            and were not heeded, on request.
         how: one sentence on how the parts came about.
         classes: how many classes a label has, background not counted.
         fold: which fold of how many, None without cross-validation.

@@ -63,7 +63,8 @@ def read_listing(
                 item["group"] = group
             else:
                 listing.problems.append(f"group_pattern {group_pattern!r}: finds nothing in {item['case']}")
-        listing.grouped = True
+        listing.grouped, listing.unit = True, "group" if listing.alike else listing.unit
+    listing.alike &= not listing.grouped
     return listing
 
 

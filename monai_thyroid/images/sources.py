@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 _AND = "|"
+# What numpy and zipfile raise on a broken file of arrays; RuntimeError on an unknown compression or a password.
+_BROKEN = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 Contour = list[tuple[float, float]]
 
 
@@ -184,7 +186,7 @@ def open_arrays(path: Path | str) -> dict[str, tuple[int, ...]]:
                         else np.lib.format.read_array_header_2_0
                     )
                     shapes[name.removesuffix(".npy")] = read(file)[0]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except _BROKEN as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({error})") from error
     return shapes
 
@@ -195,7 +197,7 @@ def _read_npz(rest: str) -> Raster:
         pixels = _array(path, key, os.stat(path).st_mtime_ns)[int(index)]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, IndexError, *_BROKEN) as error:
         raise UserError(f"{path}: {key} {index} cannot be read ({error})") from error
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
