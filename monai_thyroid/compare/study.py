@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from monai_thyroid.compare.statistics import (
     rank_stability,
 )
 from monai_thyroid.errors import UserError
+from monai_thyroid.metrics import METRICS
 
 __all__ = ["Analysis", "Entry", "Study", "analyse", "make_study"]
 
@@ -241,7 +241,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
 
     weights, ranks, architectures = None, {}, None
     options: dict[str, Any] = {"groups": study.groups, "larger_is_better": larger_is_better}
-    limits = (0.0, 1.0 if larger_is_better else math.inf)  # shares of an overlap, or distances
+    limits = METRICS[metric].limits
     if len(compared) > 1:
         values = matrix(compared)[:, 0]
         weights = compare_weights(values, networks=compared, limits=limits, **options)
