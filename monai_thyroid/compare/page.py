@@ -30,7 +30,7 @@ from monai_thyroid.compare.statistics import (
     Rate,
 )
 from monai_thyroid.metrics import METRICS, Metric
-from monai_thyroid.pages import Block, Callout, Figure, Form, Heading, Items, Paragraph, Table, table
+from monai_thyroid.pages import Block, Callout, Cell, Figure, Form, Heading, Items, Paragraph, Table, table
 
 __all__ = ["blocks"]
 
@@ -86,14 +86,14 @@ def _metric_form(metric: Metric) -> Callable[[float | None], str]:
 
 
 def _differences(
-    metric: Metric, intervals: Sequence[Sequence[float]], *, sign: Literal["+", "-"] = "+"
+    metric: Metric, intervals: Sequence[Sequence[float]], *, sign: Literal["+", "-"] = "-"
 ) -> Callable[[float | None], str]:
-    """How differences are told: in the decimals that the narrowest of their intervals warrants.
+    """How a difference is told: in the decimals that the narrowest of its intervals warrants.
 
     Args:
-        metric: that they are of.
-        intervals: of the differences.
-        sign: ``"+"``: those above 0 have a sign too.
+        metric: that it is of.
+        intervals: of it, or of what stands in one sentence with it.
+        sign: ``"+"``: above 0 it has a sign too.
     """
     known = [(low, high) for low, high in intervals if not math.isnan(low + high)]
     decimals = metric.decimals(min(((high - low) / 2 for low, high in known), default=math.nan))
@@ -240,7 +240,7 @@ def _claims(comparison: Comparison, section: Section) -> str:
     n = f"{comparison.n_groups} groups{seeds}"
     if not claims:
         return f"No network is shown to be better than another ({n}). That does not show that they are equal."
-    form = _differences(METRICS[section.metric], [pair.simultaneous for pair in claims], sign="-")
+    form = _differences(METRICS[section.metric], [pair.simultaneous for pair in claims])
     told = "; ".join(_claim(pair, form) for pair in claims[:4])
     more = f"; and {len(claims) - 4} more pairs, see the table" if len(claims) > 4 else ""
     rest = len(comparison.pairs) - len(claims)
@@ -306,7 +306,7 @@ def _recommendation(section: Section) -> list[Block]:
     if choice is None:
         return [*found]
     on = f"the part “{choice.selected_on}” ({plural(choice.n_cases, 'case')}, {plural(choice.n_groups, 'group')})"
-    form = _differences(METRICS[section.metric], [(row["low"], row["high"]) for row in choice.deficits], sign="-")
+    form = _differences(METRICS[section.metric], [(row["low"], row["high"]) for row in choice.deficits])
     return [
         *found,
         Paragraph(
@@ -441,12 +441,6 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         notes = section.architecture_notes if place is Place.ARCHITECTURES else []
         return [Paragraph(" ".join(notes) or "There are not two networks to compare.")]
     explanation = _QUESTIONS[comparison.question][1].format(chosen_by=section.chosen_by, seeds=_seeds(section))
-    limits = [limits for pair in comparison.pairs for limits in (pair.interval, pair.simultaneous)]
-    form = _differences(METRICS[section.metric], limits)
-
-    def interval(two: Sequence[float]) -> str:
-        return _interval(two, form)
-
     return [
         Paragraph(f"{explanation} {SCOPE[comparison.question]}"),
         Paragraph(f"Method: {comparison.method}"),
@@ -458,9 +452,9 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
             [
                 ("First", "text"),
                 ("Second", "text"),
-                ("Difference", form),
-                ("95 % interval, by itself", interval),
-                ("Simultaneous 95 % interval", interval),
+                ("Difference", "number"),
+                ("95 % interval, by itself", "number"),
+                ("Simultaneous 95 % interval", "number"),
                 ("p", _p),
                 ("Adjusted p", _p),
                 (f"Effect ({comparison.pairs[0].effect_name})", _form("{:.2f}".format)),
@@ -471,9 +465,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                 [
                     pair.first,
                     pair.second,
-                    pair.difference,
-                    pair.interval,
-                    pair.simultaneous,
+                    *_difference(pair, METRICS[section.metric]),
                     pair.p,
                     pair.p_adjusted,
                     pair.effect,
@@ -487,14 +479,21 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
     ]
 
 
+def _difference(pair: Pair, metric: Metric) -> list[Cell]:
+    """The difference, and its two intervals."""
+    form = _differences(metric, [pair.interval, pair.simultaneous], sign="+")
+    limits = (pair.interval, pair.simultaneous)
+    return [Cell(form(pair.difference), pair.difference), *(Cell(_interval(two, form), two[0]) for two in limits)]
+
+
 def _notes(section: Section, comparison: Comparison) -> list[str]:
     notes = [_claims(comparison, section), *comparison.warnings]
     if comparison.question == "architectures":
         notes += section.architecture_notes
         if collapsed := [row.network for row in section.networks if row.collapsed_seeds and not row.set_apart]:
             notes.append(
-                f"A collapsed seed of {', '.join(collapsed)} is in this comparison, as collapsing is part of how it "
-                "trains."
+                f"A collapsed seed of {', '.join(collapsed)} is in this comparison, as collapsing is part of how "
+                "a network trains."
             )
     else:
         # Of a rank test alone: a t test has no smallest p.
@@ -527,7 +526,7 @@ def _stability(section: Section) -> list[Block]:
             f"Stability, {section.size}; a dash where there is one seed, or too few validated epochs.",
             {
                 "Seeds": ("tight", lambda row: ", ".join(map(str, row.seeds))),
-                "Collapsed seeds (95 % interval of the rate)": (_rate, lambda row: (row.collapse.share, row.collapse)),
+                "Collapsed seeds (95 % interval of the rate)": ("number", lambda row: _rate(row.collapse)),
                 "Volatility of the validation Dice": (_fine, lambda row: row.volatility),
                 "Dice, mean over seeds": (_score, lambda row: row.seeds_mean_dice),
                 "Dice, standard deviation over seeds": (_score, lambda row: row.seeds_sd_dice),
@@ -538,10 +537,9 @@ def _stability(section: Section) -> list[Block]:
     ]
 
 
-def _rate(pair: tuple[float, Rate]) -> str:
-    rate = pair[1]
+def _rate(rate: Rate) -> Cell:
     low, high = rate.interval
-    return f"{rate.count} of {rate.total} ({100 * low:.0f} to {100 * high:.0f} %)"
+    return Cell(f"{rate.count} of {rate.total} ({100 * low:.0f} to {100 * high:.0f} %)", rate.share)
 
 
 def _degenerate(section: Section) -> list[Block]:
@@ -681,20 +679,18 @@ def _shift(one: Shift, figures: Path) -> list[Block]:
     rows = []
     for row in one.rows:
         fold = [] if not folds else ["" if row.fold is None else row.fold]
-        cells = [(cell.dice.mean, cell) if cell else (None, None) for cell in row.cells]
-        rows.append([row.network, row.trained_on, row.seed, *fold, *cells])
-    columns += [(name, _cell) for name in one.columns]
+        rows.append([row.network, row.trained_on, row.seed, *fold, *map(_cell, row.cells)])
+    columns += [(name, "number") for name in one.columns]
     page.append(table(f"Dice, mean over groups (95 % interval; n groups), class {one.class_name}.", columns, rows))
     return [*page, *_pictures(one, Place.SHIFT, figures, class_name=one.class_name)]
 
 
-def _cell(pair: tuple[float | None, ShiftCell | None]) -> str:
-    cell = pair[1]
+def _cell(cell: ShiftCell | None) -> Cell:
     if cell is None:
-        return "–"
+        return Cell("–")
     mark = "†" if cell.holds_training_images else "*" if cell.in_domain else ""
     interval = _interval((cell.dice.low, cell.dice.high))
-    return f"{_score(cell.dice.mean)}{mark} ({interval}; {cell.n_groups})"
+    return Cell(f"{_score(cell.dice.mean)}{mark} ({interval}; {cell.n_groups})", cell.dice.mean)
 
 
 def _policy(text: str) -> list[Block]:
