@@ -431,7 +431,8 @@ Found = dict[Cell, dict[str, float]]
 def summary(found: Found, kinds: Sequence[str]) -> str:
     """Of each number of networks and seeds, the range over groups and spreads."""
     columns = [
-        *("networks", "seeds", "kind", 'false "better" %, most', "former", "pairs covered %", "former"),
+        *("networks", "seeds", "kind", 'false "better" %, most', "at groups, spread", "former, most"),
+        *("pairs covered %", "former"),
         *("all pairs jointly %, least", "former", "power for 0.03 %, mean", "former", "warned %"),
     ]
     rows = []
@@ -445,9 +446,11 @@ def summary(found: Found, kinds: Sequence[str]) -> str:
                 def of(name: str, own: list[dict[str, float]] = own) -> list[float]:
                     return [one[name] for one in own]
 
+                worst = max(found, key=lambda cell: (found[cell] in own, found[cell]["false"]))
                 rows.append(
                     [
-                        *(k, s, kind or "plain", max(of("false")), max(of("former false"))),
+                        *(k, s, kind or "plain", max(of("false")), f"{worst.groups}, {worst.spread:g}"),
+                        max(of("former false")),
                         *(span(of("covered")), span(of("former covered")), min(of("joint")), min(of("former joint"))),
                         *(float(np.mean(of("power"))), float(np.mean(of("former power"))), span(of("warned"))),
                     ]

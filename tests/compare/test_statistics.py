@@ -29,6 +29,7 @@ from monai_thyroid.compare.statistics import (
     compare_weights,
     exact_rate,
     rank_stability,
+    unseen,
 )
 
 FIVE = list("abcde")
@@ -610,6 +611,12 @@ def test_a_rate_has_the_exact_interval(count: int, total: int) -> None:
     rate = exact_rate(count, total)
     assert rate.share == count / total
     assert rate.interval == pytest.approx(tuple(stats.binomtest(count, total).proportion_ci(method="exact")))
+
+
+def test_what_a_test_set_cannot_have_seen_is_told_by_the_rule_of_three() -> None:
+    assert "fewer than 11% of all patients" in unseen(25)
+    assert "in these 300 groups" in unseen(300)
+    assert "fewer than 1%" in unseen(300)  # 3 in 300
 
 
 def test_two_seeds_and_an_unstable_network_are_warned_of() -> None:

@@ -9,6 +9,8 @@ from made_runs import nothing, shrunk
 from scipy import stats
 
 from monai_thyroid.compare.report import build
+from monai_thyroid.compare.study import declared_margin
+from monai_thyroid.files import write_json
 
 
 def test_a_collapse_is_counted_and_leaves_the_other_networks_as_they_are(
@@ -29,3 +31,14 @@ def test_a_collapse_is_counted_and_leaves_the_other_networks_as_they_are(
     assert any(text.startswith("frail varies") for text in analysis.architectures.warnings)
     for low, high in analysis.architectures.intervals.values():
         assert math.isnan(low) or 0 <= low <= high <= 1
+
+
+def test_a_margin_is_declared_where_the_plan_recorded_it(tmp_path: Path) -> None:
+    runs = [tmp_path / "one" / "runs" / "a" / "seed-0", tmp_path / "one" / "runs" / "b" / "seed-0"]
+    assert declared_margin(runs) is None
+    write_json(tmp_path / "one" / "plan.json", {"networks": ["a", "b"]})
+    assert declared_margin(runs) is None
+    write_json(tmp_path / "one" / "plan.json", {"networks": ["a", "b"], "margin": 0.02})
+    assert declared_margin(runs) == 0.02
+    assert declared_margin([*runs, tmp_path / "two" / "c" / "seed-0"]) is None
+    assert declared_margin([]) is None
