@@ -345,6 +345,7 @@ class Report:
         format: by which an older report is known.
         version: of the package.
         options: asked for.
+        margin_declared: the plan of the comparison recorded the margin before the runs were trained.
         runs_started: days.
         warnings: to be read before any number, the gravest first.
         unusable: runs that are not in it.
@@ -356,6 +357,7 @@ class Report:
     format: str
     version: str
     options: Options
+    margin_declared: bool
     runs_started: Sequence[str]
     warnings: Sequence[str]
     unusable: Sequence[Unusable]

@@ -28,6 +28,7 @@ from monai_thyroid.compare.statistics import (
     Comparison,
     Pair,
     Rate,
+    unseen,
 )
 from monai_thyroid.metrics import METRICS, Metric
 from monai_thyroid.pages import Block, Callout, Cell, Figure, Form, Heading, Items, Paragraph, Table, table
@@ -200,7 +201,8 @@ def _opening(report: Report) -> str:
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") if dates else ""
     return (
         f"{plural(runs, 'run')}{when}. Compared on the part “{options.part}” by {METRICS[options.metric].title}; "
-        f"margin of the recommendation {options.margin:g}."
+        f"margin of the recommendation {options.margin:g}"
+        f"{', declared before the runs were trained' if report.margin_declared else ''}."
     )
 
 
@@ -391,7 +393,7 @@ def _scores(section: Section) -> list[Block]:
         Paragraph(
             "Per image: the mean over images, each counting the same. Pooled: from the summed pixels of all images, so "
             "that large objects count more. Foreground IoU is of the object alone, two-class IoU the mean of object "
-            f"and background. n = {size}. Chosen weights: {section.chosen_by}."
+            f"and background. n = {size}. Chosen weights: {section.chosen_by}. {unseen(section.n_groups)}"
         ),
         _of_networks(
             section,

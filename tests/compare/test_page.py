@@ -14,6 +14,7 @@ from made_runs import nothing
 
 from monai_thyroid.compare import build, page
 from monai_thyroid.compare.pictures import FIGURES, Declared, Place
+from monai_thyroid.files import write_json
 from monai_thyroid.pages import Callout, Figure, Items, Paragraph, Table
 
 MakeRun = Callable[..., Path]
@@ -99,7 +100,16 @@ def test_friedman_is_explained_and_a_t_test_has_no_smallest_p(make_run: MakeRun,
     assert "A small p says that they are not, but not which of them differ" in text
     assert "What other training images would change is not in the error" in text
     assert "within this dataset, class and question" in text
-    assert "declared beforehand" not in text
+    assert "declared" not in text
+    assert "Whatever happens in fewer than 22% of all patients" in text
+
+
+def test_a_margin_is_called_declared_only_where_the_plan_recorded_it(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    write_json(tmp_path / "plan.json", {"margin": 0.02})
+    for margin, said in ((0.02, True), (0.01, False)):
+        made = build([tmp_path / "runs"], margin=margin).report
+        assert ("declared before the runs were trained" in page.blocks(made, figures=tmp_path)[1].text) == said
 
 
 def test_the_table_across_datasets_has_intervals_over_groups(make_run: MakeRun, tmp_path: Path) -> None:
