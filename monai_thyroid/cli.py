@@ -217,12 +217,12 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from monai_thyroid.compare import Unusable, make_report
-    from monai_thyroid.sweep.matrix import Ray, plan
+    from monai_thyroid.sweep.plan import Ray, plan_sweep
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
-    matrix = plan(
+    sweep = plan_sweep(
         options.config,
         networks=_listed(options.networks),
         seeds=_numbers("--seeds", options.seeds),
@@ -231,17 +231,17 @@ def _compare(options: argparse.Namespace) -> int:
         overrides=_overrides(options.rest),
         elsewhere=ray is not None,
     )
-    print(matrix.table(at_once=options.jobs, ray=ray), flush=True)
+    print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
         return 0
     try:
-        failures = matrix.execute(at_once=options.jobs, ray=ray)
+        failures = sweep.execute(at_once=options.jobs, ray=ray)
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
-    for job in matrix.jobs:
+    for job in sweep.jobs:
         if job.name in failures:
             print(f"{job.name} failed, see {job.log}:\n{failures[job.name]}", file=sys.stderr)
-    folders = [str(job.path) for job in matrix.jobs if (job.path / "run.json").is_file()]
+    folders = [str(job.path) for job in sweep.jobs if (job.path / "run.json").is_file()]
     absent = [
         Unusable(
             path=str(job.path),
@@ -250,12 +250,12 @@ def _compare(options: argparse.Namespace) -> int:
             fold="" if job.fold is None else str(job.fold),
             reason=failures.get(job.name, "not trained"),
         )
-        for job in matrix.jobs
+        for job in sweep.jobs
         if str(job.path) not in folders
     ]
     page = make_report(
         folders,
-        output=matrix.output / "report",
+        output=sweep.output / "report",
         margin=options.margin,
         images=not options.no_images,
         failed=absent,

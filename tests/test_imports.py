@@ -23,7 +23,7 @@ MAY_KNOW = {
     "evaluation": {"data", "images", "metrics", "runfolder", "transforms"},
     "training": {"data", "evaluation", "images", "metrics", "runfolder", "transforms"},
     "sweep": {"data", "evaluation", "runfolder", "training"},
-    "bundles": {"data", "images"},
+    "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
     "deploy": {"evaluation", "images", "runfolder"},
     "cli": {"networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
@@ -141,7 +141,7 @@ def test_networks_data_and_runs_pull_in_no_optional_package() -> None:
     # MONAI itself imports some of them, where they are installed.
     before, more = pulled_in(
         "import torch, monai, monai.bundle",
-        "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.sweep.matrix",
+        "import monai_thyroid.networks, monai_thyroid.data, monai_thyroid.sweep.plan",
     )
     assert "monai_thyroid.training.session" in more
     assert not more & {*OPTIONAL, "matplotlib", "matplotlib.pyplot"}

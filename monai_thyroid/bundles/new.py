@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.resources
-import json
 import os
 import re
 import shlex
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from monai_thyroid.bundles.render import VERSIONS, render_bundle
 from monai_thyroid.data import PARTS, Datalist, found_classes, load_datalist, map_files, read_listing
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import read_raster
@@ -26,16 +25,8 @@ __all__ = ["NewBundle", "new_bundle"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _BINARY = "foreground"
-_PACKAGES = {
-    "monai": "monai",
-    "pytorch": "torch",
-    "numpy": "numpy",
-    "monai_thyroid": "monai_thyroid",
-    "ignite": "pytorch-ignite",
-    "fire": "fire",
-    "pyyaml": "pyyaml",
-    "tensorboard": "tensorboard",
-}
+_PACKAGES = {name: {"pytorch": "torch"}.get(name, name) for name in VERSIONS}
+_UNKNOWN = {"authors": "", "copyright": "", "data_source": "", "references": [], "modality": "n/a"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ def new_bundle(
     about = map_files(_look, [item["image"] for item in data.items], "Looking at images")
     channels = 3 if any(coloured for coloured, _, _ in about) else 1
     facts = _facts(data, names, channels, [size[1:] for size in about])
-    _write(target, _values(name, target, root, where, pattern, names, channels, facts))
+    _write(target, render_bundle("own", **_values(name, target, root, where, pattern, names, channels, facts)))
     config = shlex.quote(str(target / "train.yaml"))
     return NewBundle(
         path=target,
@@ -220,22 +211,17 @@ def _values(
     classes: Sequence[str],
     channels: int,
     facts: Sequence[str],
-) -> dict[str, str]:
-    """What the templates leave open, as the text to put there."""
+) -> dict[str, Any]:
+    """What the recipe leaves open."""
     title = name.replace("_", " ").replace("-", " ").strip().capitalize()
     numbered = [f"{number} is {one}" for number, one in enumerate(classes, 1)]
-    colours = ("R", "G", "B")
-    texts = {
-        "title": f"{title} segmentation",
+    metadata = {
+        "name": f"{title} segmentation",
         "task": f"Segmentation of {', '.join(classes)}",
         "description": f"2-D segmentation of {', '.join(classes)}, with a menu of networks",
-        "image_classes": f"{'three channels, RGB' if channels == 3 else 'single channel'}, intensity scaled to [0, 1]",
         "label_classes": f"one channel a class: {'; '.join(numbered)}; 0 is everything else",
         "pred_classes": "one channel of logits a class; sigmoid above 0.5 is the class",
-        "input_channels": {str(i): colours[i] for i in range(3)} if channels == 3 else {"0": "image"},
-        "output_channels": {str(number): one for number, one in enumerate(["background", *classes])},
     }
-    versions = {f"{key}_version": _version(package) for key, package in _PACKAGES.items()}
     return {
         "name": _yaml(name),
         "folder": target.as_posix(),
@@ -243,16 +229,13 @@ def _values(
         "images": _yaml(where["images"]),
         "masks": _yaml(where["masks"]),
         "group_pattern": _yaml(pattern),
-        "classes": _yaml(list(classes)),
-        "channels": str(channels),
-        "n_classes": str(len(classes)),
-        "about": "\n".join(f"- {fact}" for fact in facts),
-        **{key: json.dumps(text) for key, text in {**texts, **versions}.items()},
+        "classes": list(classes),
+        "class_lines": f"classes: {_yaml(list(classes))}",
+        "channels": channels,
+        "facts": "\n".join(f"- {fact}" for fact in facts),
+        "metadata": {**_UNKNOWN, **metadata},
+        "versions": {key: importlib.metadata.version(name).partition("+")[0] for key, name in _PACKAGES.items()},
     }
-
-
-def _version(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[0]
 
 
 def _yaml(value: Any) -> str:
@@ -261,15 +244,14 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _write(target: Path, values: Mapping[str, str]) -> None:
-    """Fill in the templates beside the target, and give the folder its name when all of them are there."""
+def _write(target: Path, files: Mapping[str, str]) -> None:
+    """Write the files beside the target, and give the folder its name when all of them are there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
     temporary.mkdir()
     try:
-        for template in importlib.resources.files(__package__).joinpath("template").iterdir():
-            text = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
-            (temporary / template.name).write_text(text, encoding="utf-8")
+        for name, text in files.items():
+            (temporary / name).write_text(text, encoding="utf-8")
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_thyroid.compare import figures
 from monai_thyroid.compare.contents import Section, Shift
-from monai_thyroid.compare.reading import Evaluation
+from monai_thyroid.compare.reading import CalibrationRow, CaseRow, Evaluation
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
@@ -105,7 +105,7 @@ def draw(
     return drawn
 
 
-def calibration_rows(study: Study, entry: Entry) -> list[dict[str, str]]:
+def calibration_rows(study: Study, entry: Entry) -> list[CalibrationRow]:
     """Rows of calibration.csv of an entry's cases; none unless every run has the file."""
     kept = set(study.cases)
     found = [evaluation.calibration(study.name) for evaluation in entry.evaluations]
@@ -352,10 +352,10 @@ def without_images(analysis: Analysis) -> list[str]:
     return [network for network in analysis.order if not _pictured(analysis.entry(network))]
 
 
-def _pictured(entry: Entry) -> dict[str, tuple[Evaluation, dict[str, Any]]]:
+def _pictured(entry: Entry) -> dict[str, tuple[Evaluation, CaseRow]]:
     """Evaluation and row of each case of which image, reference and prediction are kept."""
     kept = {row["case"] for row in entry.rows}
-    found: dict[str, tuple[Evaluation, dict[str, Any]]] = {}
+    found: dict[str, tuple[Evaluation, CaseRow]] = {}
     for evaluation in entry.evaluations:
         for row in evaluation.rows:
             case = row["case"]
@@ -374,7 +374,7 @@ def _files(evaluation: Evaluation, case: str) -> tuple[Path, Path, Path]:
     )
 
 
-def _panel(study: Study, case: str, evaluation: Evaluation, row: dict[str, Any], title: str) -> figures.Panel:
+def _panel(study: Study, case: str, evaluation: Evaluation, row: CaseRow, title: str) -> figures.Panel:
     from PIL import Image
 
     image, reference, prediction = (Image.open(path) for path in _files(evaluation, case))

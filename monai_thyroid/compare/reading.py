@@ -4,68 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import read_csv, read_json
-from monai_thyroid.metrics import METRICS, SCORE_COLUMNS, summarise
-
-__all__ = ["Evaluation", "Run", "Unusable", "by_dataset", "comparability", "find_runs"]
-
-_KEY_COLUMNS = ("dataset", "site", "part", "case", "group", "class")
-_HISTORY_COLUMNS = ("stage", "epoch", "lr", "train_loss", "val_loss", "val_dice", "val_iou", "seconds")
-_BOOLEANS = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
-# What two runs of one race may differ in, and what has no influence on the result.
-_OWN = set(
-    "network seed fold output_dir bundle_root device num_workers resume overwrite mlflow imports networks trackers "
-    "session initialize run finalize _meta_".split()
+from monai_thyroid.runfolder import (
+    CalibrationRow,
+    CaseRow,
+    Evaluation,
+    HistoryRow,
+    RunRecord,
+    differing_settings,
+    grouping_of,
+    read_config,
+    read_evaluation,
+    read_history,
+    read_run,
 )
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One folder of ``evaluations/``.
-
-    Attributes:
-        path: the folder.
-        dataset: that was scored.
-        part: of it.
-        rows: of cases.csv, numbers read; a row whose ``error`` is filled has no scores.
-        record: evaluation.json, empty where there is none.
-    """
-
-    path: Path
-    dataset: str
-    part: str
-    rows: list[dict[str, Any]] = field(repr=False)
-    record: dict[str, Any] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """``<dataset>-<part>[-<site>]``."""
-        return self.path.name
-
-    def of_data(self, run: Mapping[str, Any]) -> bool:
-        """Whether the data, split included, are those of a run's run.json."""
-        return self.dataset == run["dataset"] and self.record.get("data_hash") == run.get("data_hash")
-
-    @property
-    def classes(self) -> list[str]:
-        """In the order of the rows."""
-        return list(dict.fromkeys(row["class"] for row in self.rows))
-
-    def of_class(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a class."""
-        return [row for row in self.rows if row["class"] == name]
-
-    def calibration(self, name: str) -> list[dict[str, str]]:
-        """The rows of calibration.csv of a class; none where there is no such file."""
-        path = self.path / "calibration.csv"
-        return [row for row in read_csv(path) if row.get("class") == name] if path.is_file() else []
+__all__ = ["CalibrationRow", "CaseRow", "Evaluation", "Run", "Unusable", "by_dataset", "comparability", "find_runs"]
 
 
 @dataclass(frozen=True)
@@ -75,15 +35,15 @@ class Run:
     Attributes:
         path: the folder, absolute.
         record: run.json.
-        history: rows of history.csv, empty fields None.
+        history: rows of history.csv.
         evaluations: every one that can be read, by folder name.
         scored: the one that is compared.
         notes: what could not be read, though the run can be used.
     """
 
     path: Path
-    record: dict[str, Any] = field(repr=False)
-    history: list[dict[str, float | None]] = field(repr=False)
+    record: RunRecord = field(repr=False)
+    history: list[HistoryRow] = field(repr=False)
     evaluations: dict[str, Evaluation] = field(repr=False)
     scored: Evaluation = field(repr=False)
     notes: list[str] = field(repr=False)
@@ -95,7 +55,7 @@ class Run:
     @property
     def network(self) -> str:
         """Name of the network."""
-        return str(self.record["network"])
+        return str(self.record.network)
 
     @property
     def seed(self) -> int:
@@ -105,18 +65,17 @@ class Run:
     @property
     def fold(self) -> int | None:
         """Of a cross-validation."""
-        fold = self.record.get("fold")
-        return None if fold is None else int(fold)
+        return self.record.fold
 
     @property
     def dataset(self) -> str:
         """It was trained on."""
-        return str(self.record["dataset"])
+        return str(self.record.dataset)
 
     @property
     def classes(self) -> list[str]:
         """It marks."""
-        return [str(name) for name in self.record["classes"]]
+        return list(self.record.classes or [])
 
     @property
     def title(self) -> str:
@@ -126,18 +85,23 @@ class Run:
     @property
     def best_validation(self) -> float | None:
         """Best validation Dice of an epoch, on the network's grid."""
-        found = (row["val_dice"] for row in self.history)
+        found = (row.val_dice for row in self.history)
         return max((value for value in found if value is not None and math.isfinite(value)), default=None)
 
     @property
     def grouping(self) -> str:
-        """``known``, ``unknown`` or ``leaky``; unknown where no file says."""
-        return str(self.record.get("grouping") or self.scored.record.get("grouping") or "unknown")
+        """``known``, ``unknown`` or ``leaky``."""
+        return grouping_of(self.record, self.scored)
 
     @property
     def synthetic(self) -> bool:
         """Whether its images are computer-made."""
-        return bool(self.record.get("synthetic", self.dataset == "phantom"))
+        return self.dataset == "phantom" if self.record.synthetic is None else self.record.synthetic
+
+    @property
+    def data_hash(self) -> str | None:
+        """Of the data that were scored."""
+        return self.scored.record.data_hash or self.record.data_hash
 
 
 @dataclass(frozen=True)
@@ -186,9 +150,10 @@ def find_runs(paths: Iterable[str | Path], *, part: str = "test") -> tuple[list[
             unusable.append(
                 Unusable(
                     path=str(folder),
-                    network=str(error.record.get("network", "")),
-                    seed=str(error.record.get("seed", "")),
-                    fold="" if error.record.get("fold") is None else str(error.record["fold"]),
+                    **{
+                        key: "" if error.record[key] is None else str(error.record[key])
+                        for key in ("network", "seed", "fold")
+                    },
                     reason=str(error),
                 )
             )
@@ -226,7 +191,7 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
         fatal.append(f"{where}some runs are folds of a cross-validation and some are not; give one kind.\n{listed}")
     same: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        same[run.network, run.seed, run.fold, run.record.get("protocol_hash")].append(run)
+        same[run.network, run.seed, run.fold, run.record.protocol_hash].append(run)
     for twice in same.values():
         if len(twice) > 1:
             listed = "\n".join(f"  {run.path}" for run in twice)
@@ -237,176 +202,122 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
         forcible += _hash_problem(of_fold, "data_hash", f"{where}the runs were made on different data or splits")
     forcible += _hash_problem(runs, "protocol_hash", f"{where}the runs were made by different protocols (recipes)")
     forcible += _case_problems(runs, where)
-    policies = {repr(run.scored.record["policy"]) for run in runs if run.scored.record.get("policy")}
-    if len(policies) > 1:
+    if _policies_differ([run.scored.record.policy for run in runs]):
         forcible.append(f"{where}the runs were scored by different policies; evaluate them anew with one version.")
     return fatal, forcible
 
 
 class _UnusableError(Exception):
-    def __init__(self, reason: str, record: Mapping[str, Any] | None = None) -> None:
-        super().__init__(reason)
-        self.record = dict(record or {})
+    def __init__(self, reasons: str | Sequence[str], record: RunRecord | None = None) -> None:
+        super().__init__(reasons if isinstance(reasons, str) else "; ".join(reasons))
+        self.record = record or RunRecord()
 
 
 def _read_run(folder: Path, part: str) -> Run:
     try:
-        record = read_json(folder / "run.json")
-    except (ValueError, OSError) as error:
-        raise _UnusableError(f"run.json cannot be read ({error})") from error
-    if not isinstance(record, dict):
-        raise _UnusableError("run.json does not hold the record of a run")
-    if missing := [key for key in ("dataset", "network", "seed", "classes", "status") if record.get(key) is None]:
+        record = read_run(folder)
+    except UserError as error:
+        raise _UnusableError(error.problems) from error
+    if missing := [key for key in record.needed() if record[key] in (None, [])]:
         raise _UnusableError(f"run.json lacks {', '.join(missing)}", record)
-    if not isinstance(record["seed"], int) or not isinstance(record.get("fold"), (int, type(None))):
-        raise _UnusableError("run.json: seed and fold must be whole numbers", record)
-    if not isinstance(record["classes"], list) or not record["classes"]:
-        raise _UnusableError("run.json: classes must be a list of names", record)
-    status = record["status"]
-    if status == "failed":
-        raise _UnusableError(f"the run failed: {record.get('error') or 'no reason was recorded'}", record)
-    if status != "done":
-        raise _UnusableError(f"the run is not complete (status {status}); resume it with --resume true", record)
+    if record.status == "failed":
+        raise _UnusableError(f"the run failed: {record.error or 'no reason was recorded'}", record)
+    if record.status != "done":
+        raise _UnusableError(f"the run is not complete (status {record.status}); resume it with --resume true", record)
 
-    history = _read_history(folder / "history.csv", record)
-    evaluations, notes = {}, []
-    for path in sorted((folder / "evaluations").glob("*")):
-        if path.is_dir() and not path.name.startswith("."):
-            try:
-                evaluations[path.name] = _read_evaluation(path)
-            except ValueError as error:
-                notes.append(f"evaluation {path.name}: {error}")
-    name = f"{record['dataset']}-{part}"
+    problems: list[str] = []
+    history: list[HistoryRow] = []
+    try:
+        history = read_history(folder / "history.csv")
+    except UserError as error:
+        problems += error.problems
+    diverged = (_divergence(row) for row in history)
+    problems += itertools.islice(filter(None, diverged), 1)
+    evaluations: dict[str, Evaluation] = {}
+    unreadable: dict[str, list[str]] = {}
+    for path in sorted((folder / "evaluations").glob("[!.]*/")):
+        try:
+            evaluations[path.name] = read_evaluation(path)
+        except UserError as error:
+            unreadable[path.name] = error.problems
+    name = f"{record.dataset}-{part}"
     own = _own(evaluations, record, part)
-    if own is None:
-        reason = next((note for note in notes if note.startswith(f"evaluation {name}: ")), None)
+    if own is None or (name in unreadable and not own.of_data(record)):
         there = f"there is {', '.join(evaluations)}" if evaluations else "there is none"
-        raise _UnusableError(
-            reason or f"no evaluation {name} ({there}); run the bundle's evaluate.yaml with --part {part}", record
-        )
-    name = own.name
-    scored, current = own.record.get("checkpoint_sha256"), record.get("checkpoint_sha256")
+        lacking = f"no evaluation {name} ({there}); run the bundle's evaluate.yaml with --part {part}"
+        told = [f"evaluation {name}: {problem}" for problem in unreadable.get(name, [])] or [lacking]
+        raise _UnusableError([*problems, *told], record)
+    scored, current = own.record.checkpoint_sha256, record.checkpoint_sha256
     if scored and current and scored != current:
-        raise _UnusableError(f"the scores in evaluations/{name} are of other weights than the run's; evaluate", record)
-    if missing := [one for one in record["classes"] if one not in own.classes]:
-        raise _UnusableError(f"evaluations/{name} has no scores of the class {', '.join(missing)}", record)
-    data, scored_data = record.get("data_hash"), own.record.get("data_hash")
+        problems.append(f"the scores in evaluations/{own.name} are of other weights than the run's; evaluate")
+    if absent := [one for one in record.classes or [] if one not in own.classes]:
+        problems.append(f"evaluations/{own.name} has no scores of the class {', '.join(absent)}")
+    if problems:
+        raise _UnusableError(problems, record)
+    notes = [f"evaluation {name}: {'; '.join(told)}" for name, told in unreadable.items()]
+    data, scored_data = record.data_hash, own.record.data_hash
     if data and scored_data and data != scored_data:
-        notes.append(f"evaluation {name} is of other data than the training's (data hash {str(scored_data)[:8]})")
+        notes.append(f"evaluation {own.name} is of other data than the training's (data hash {scored_data[:8]})")
     return Run(folder, record, history, evaluations, own, notes)
 
 
-def _own(evaluations: Mapping[str, Evaluation], record: Mapping[str, Any], part: str) -> Evaluation | None:
-    """The evaluation of a part of the run's own data."""
-    named = evaluations.get(f"{record['dataset']}-{part}")
-    if named or not record.get("data_hash"):
-        return named
-    # Where sites were chosen, they are in the folder's name.
-    return next((one for one in evaluations.values() if one.part == part and one.of_data(record)), None)
+def _divergence(row: HistoryRow) -> str | None:
+    for name in ("train_loss", "val_loss"):
+        if row[name] is not None and not math.isfinite(row[name]):
+            epoch = "?" if row.epoch is None else row.epoch
+            return f"its {name} is {row[name]} in epoch {epoch}: the training diverged"
+    return None
 
 
-def _read_history(path: Path, record: Mapping[str, Any]) -> list[dict[str, float | None]]:
-    if not path.is_file():
-        raise _UnusableError("history.csv is missing", record)
-    try:
-        rows = [
-            {name: float(row[name]) if row.get(name) else None for name in _HISTORY_COLUMNS} for row in read_csv(path)
-        ]
-    except ValueError as error:
-        raise _UnusableError(f"history.csv cannot be read ({error})", record) from error
-    if not rows:
-        raise _UnusableError("history.csv has no epoch", record)
-    for row in rows:
-        for name in ("train_loss", "val_loss"):
-            value = row.get(name)
-            if value is not None and not math.isfinite(value):
-                epoch = "?" if row.get("epoch") is None else f"{row['epoch']:.0f}"
-                raise _UnusableError(f"its {name} is {value} in epoch {epoch}: the training diverged", record)
-    return rows
+def _own(evaluations: Mapping[str, Evaluation], record: RunRecord, part: str) -> Evaluation | None:
+    """The evaluation of a part of the run's own data, known by their hash; by name where that tells nothing."""
+    by_data = [one for one in evaluations.values() if record.data_hash and one.part == part and one.of_data(record)]
+    return by_data[0] if by_data else evaluations.get(f"{record.dataset}-{part}")
 
 
-def _read_evaluation(path: Path) -> Evaluation:
-    """Read a folder of scores.
+def _policies_differ(policies: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Whether two policies differ in what both have: a metric that one of them lacks was not scored."""
 
-    Raises:
-        ValueError: a file is missing or cannot be used; says what.
-    """
-    record: dict[str, Any] = {}
-    if (path / "evaluation.json").is_file():
-        record = dict(read_json(path / "evaluation.json"))
-    if not (path / "cases.csv").is_file():
-        raise ValueError("cases.csv is missing")
-    raw = read_csv(path / "cases.csv")
-    if not raw:
-        raise ValueError("cases.csv has no case")
-    if missing := [name for name in (*_KEY_COLUMNS, *SCORE_COLUMNS, "error") if name not in raw[0]]:
-        raise ValueError(f"cases.csv lacks the columns {', '.join(missing)}")
-    rows = [_read_row(row) for row in raw]
-    for name in dict.fromkeys(row["class"] for row in rows):
-        of_class = [row for row in rows if row["class"] == name]
-        twice = [case for case, count in Counter(row["case"] for row in of_class).items() if count > 1]
-        if twice:
-            raise ValueError(f"cases.csv has the case {twice[0]} more than once")
-        summarise(of_class)
-        if all(row["error"] for row in of_class):
-            raise ValueError(f"no case of the class {name} could be scored ({of_class[0]['error']})")
-    first = raw[0]
-    return Evaluation(
-        path, str(record.get("dataset") or first["dataset"]), str(record.get("part") or first["part"]), rows, record
+    def flat(policy: Mapping[str, Any]) -> dict[str, str]:
+        metrics = policy.get("metrics") if isinstance(policy.get("metrics"), dict) else {}
+        return {key: repr(value) for key, value in {**policy, **(metrics or {})}.items() if key != "metrics"}
+
+    found: dict[str, str] = {}
+    return any(
+        found.setdefault(key, value) != value for policy in policies if policy for key, value in flat(policy).items()
     )
 
 
-def _read_row(row: Mapping[str, str]) -> dict[str, Any]:
-    read: dict[str, Any] = dict(row)
-    if row["error"]:
-        return read
-    for name in SCORE_COLUMNS:
-        value = row[name]
-        if name in ("ref_empty", "pred_empty"):
-            read[name] = _BOOLEANS.get(value, value)
-        elif value == "":
-            read[name] = math.nan
-        else:
-            try:
-                read[name] = float(value) if name in METRICS or name.startswith("spacing") else int(float(value))
-            except ValueError as error:
-                raise ValueError(f"{name} of case {row['case']} must be a number, got {value!r}") from error
-    return read
-
-
 def _hash_problem(runs: Sequence[Run], key: str, sentence: str) -> list[str]:
-    hashes = [run.record.get(key) for run in runs]
+    def hashed(run: Run) -> str | None:
+        return run.data_hash if key == "data_hash" else run.record.protocol_hash
+
+    hashes = [hashed(run) for run in runs]
     if len(set(hashes)) <= 1:
         return []
-    listed = _listed(runs, lambda run: f"{key} {str(run.record.get(key))[:8]}")
+    listed = _listed(runs, lambda run: f"{key} {str(hashed(run))[:8]}")
     # Of each further hash, the first run that has it beside the first run.
-    others = {run.record.get(key): run for run in reversed(runs) if run.record.get(key) != hashes[0]}
-    told = [_settings(runs[0], run, key) for run in sorted(others.values(), key=lambda run: str(run.path))]
+    others = {hashed(run): run for run in reversed(runs) if hashed(run) != hashes[0]}
+    told = []
+    for run in sorted(others.values(), key=lambda run: str(run.path)):
+        names = " / ".join(f"{one.title} of {str(hashed(one))[:8]}" for one in (runs[0], run))
+        told.append(_settings(runs[0], run, key, names))
     return ["\n".join([f"{sentence}, so their scores cannot be compared.", listed, *told])]
 
 
-def _settings(first: Run, second: Run, key: str) -> str:
+def _settings(first: Run, second: Run, key: str, names: str) -> str:
     """Which settings differ, from both config.yaml."""
-    import yaml
-
-    configs = []
-    for run in (first, second):
-        path = run.path / "config.yaml"
-        try:
-            configs.append(dict(yaml.safe_load(path.read_text(encoding="utf-8"))))
-        except (OSError, TypeError, ValueError, yaml.YAMLError):
-            return f"  {path} cannot be read, so which settings differ is not known."
-    differing = []
-    for name in sorted({*configs[0], *configs[1]} - _OWN):
-        values = [config.get(name) for config in configs]
-        if values[0] == values[1]:
-            continue
-        if any(isinstance(value, dict) or (isinstance(value, list) and len(str(value)) > 60) for value in values):
-            differing.append(f"{name} (a section of the config)")
-        else:
-            differing.append(f"{name} ({values[0]} / {values[1]})")
+    try:
+        pairs = differing_settings(read_config(first.path), read_config(second.path), of=key)
+    except UserError as error:
+        return f"  {error}, so which settings differ is not known."
+    differing = [
+        f"{name} (a section of the config)"
+        if any(isinstance(value, dict) or (isinstance(value, list) and len(str(value)) > 60) for value in values)
+        else f"{name} ({values[0]} / {values[1]})"
+        for name, values in pairs.items()
+    ]
     told = ", ".join(differing) or "none in config.yaml: the files of the dataset themselves, or its version"
-    names = " / ".join(f"{run.title} of {str(run.record.get(key))[:8]}" for run in (first, second))
     return f"  settings that differ, {names}: {told}"
 
 

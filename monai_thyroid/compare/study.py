@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monai_thyroid.compare.judge import Verdict, copies, verdict
-from monai_thyroid.compare.reading import Evaluation, Run
+from monai_thyroid.compare.reading import CaseRow, Evaluation, Run
 from monai_thyroid.compare.statistics import (
     Comparison,
     Rate,
@@ -43,7 +43,7 @@ class Entry:
     seed: int
     runs: list[Run] = field(repr=False)
     evaluations: list[Evaluation] = field(repr=False)
-    rows: list[dict[str, Any]] = field(repr=False)
+    rows: list[CaseRow] = field(repr=False)
 
     @property
     def title(self) -> str:

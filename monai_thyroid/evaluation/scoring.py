@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ from ignite.engine import Engine, Events
 from PIL import Image
 
 from monai_thyroid.data import Datalist
+from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.figures import draw_agreement, draw_cases
-from monai_thyroid.files import atomic_path, write_csv, write_json
+from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster, save_label
 from monai_thyroid.metrics import (
-    CALIBRATION_COLUMNS,
-    SCORE_COLUMNS,
     ScoringPolicy,
     agreement,
     calibration_case,
@@ -29,22 +27,12 @@ from monai_thyroid.metrics import (
     score_case,
     summarise,
 )
-from monai_thyroid.runfolder.folder import machine, versions
+from monai_thyroid.runfolder import EvaluationFolder, EvaluationRecord, evaluation_path
 from monai_thyroid.transforms import class_numbers
 
-__all__ = ["CASE_COLUMNS", "MEASURE_COLUMNS", "CaseScores"]
+__all__ = ["CaseScores"]
 
 logger = logging.getLogger(__name__)
-
-_KEY_COLUMNS = ("dataset", "site", "part", "case", "group", "class")
-CASE_COLUMNS = (*_KEY_COLUMNS, *SCORE_COLUMNS, "error")
-"""Columns of cases.csv, the only source of every table and test in a report."""
-
-MEASURE_COLUMNS = (
-    *_KEY_COLUMNS,
-    *("measure", "unit", "reference", "predicted", "difference", "absolute_difference", "error"),
-)
-"""Columns of measures.csv; a difference is predicted less reference."""
 
 _LONGEST_SIDE = 1024  # of the pictures kept for galleries, in pixels
 
@@ -73,11 +61,16 @@ class Scored(Protocol):
     def checkpoint_sha256(self) -> str | None:
         """SHA-256 of the weights that are scored."""
 
+    @property
+    def own_data(self) -> tuple[str | None, str | None]:
+        """Name and hash of the data of the run; None where not known."""
+
 
 class CaseScores:
     """Score each case on its original grid and write ``evaluations/<dataset>-<part>/`` when the evaluator is through.
 
-    Where a dataset was restricted to some sites, ``-<site>`` follows. Attach it to an evaluator whose postprocessing
+    Where a dataset was restricted to some sites, ``-<site>`` follows, and where the name is that of other data, the
+    first digits of their hash (see `evaluation_path`). Attach it to an evaluator whose postprocessing
     has mapped ``pred`` back to the original grid as probabilities, (channels, width, height), in [0, 1], which become
     classes as `class_numbers` says. The reference is read from the item's ``label`` path, untouched by any
     resizing. The folder is written beside its place and moved there when complete.
@@ -118,12 +111,19 @@ class CaseScores:
         self.rows: list[dict[str, Any]] = []
         self._calibration: list[dict[str, Any]] = []
         self._measured: list[dict[str, Any]] = []
+        self._writer: EvaluationFolder | None = None
 
     @property
     def folder(self) -> Path:
         """Where the evaluation is written."""
-        name = "-".join([self.data.name, self.part, *self._sites()])
-        return self.run.path / "evaluations" / name
+        return evaluation_path(
+            self.run.path,
+            dataset=self.data.name,
+            part=self.part,
+            sites=self._sites(),
+            data_hash=self.data.inspect().data_hash,
+            own=self.run.own_data,
+        )
 
     def _sites(self) -> list[str]:
         """The sites in the part, where they were chosen."""
@@ -139,11 +139,9 @@ class CaseScores:
         """Forget earlier cases."""
         self.rows, self._calibration, self._measured = [], [], []
         self._started = time.perf_counter()
-        self._building = self.folder.with_name(f".{self.folder.name}")
-        if self.keep:
-            shutil.rmtree(self._building, ignore_errors=True)
-            for name in ("predictions", "references", "images"):
-                (self._building / name).mkdir(parents=True)
+        if self._writer:  # of an evaluation that failed
+            self._writer.abandon()
+        self._writer = EvaluationFolder(self.folder) if self.keep else None
 
     def iteration_completed(self, engine: Engine) -> None:
         """Score the cases of a batch."""
@@ -183,69 +181,57 @@ class CaseScores:
             index = measure.class_index
             row = _measure(measure, item, reference[index], labels == index + 1, spacing=spacing)
             self._measured.append({**key, "class": self.run.classes[index], **row})
-        if self.keep:
+        if self._writer:
             numbers = (reference * np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]).max(axis=0)
             for folder, content in (("predictions", labels), ("references", numbers)):
-                save_label(content, self._building / folder / f"{item['case']}.png", classes=classes)
-            _save_picture(item["image"].meta["filename_or_obj"], self._building / "images" / f"{item['case']}.jpg")
+                save_label(content, self._writer.picture(folder, item["case"]), classes=classes)
+            _save_picture(item["image"].meta["filename_or_obj"], self._writer.picture("images", item["case"]))
 
     def completed(self, engine: Engine) -> None:
         """Sum up and, unless told otherwise, write the folder."""
         by_class = {name: summarise([row for row in self.rows if row["class"] == name]) for name in self.run.classes}
         self.by_class, self.summary = by_class, _over_classes(by_class)
-        if not self.keep:
+        if self._writer is None:
             return
-        write_csv(self._building / "cases.csv", CASE_COLUMNS, self.rows)
-        write_csv(self._building / "calibration.csv", (*_KEY_COLUMNS, *CALIBRATION_COLUMNS), self._calibration)
         agreements = {
             measure.name: agreement(row for row in self._measured if row["measure"] == measure.name)
             for measure in self.measures
         }
-        if self.measures:
-            write_csv(self._building / "measures.csv", MEASURE_COLUMNS, self._measured)
-        seconds = time.perf_counter() - self._started
-        write_json(
-            self._building / "evaluation.json",
-            {
-                "dataset": self.data.name,
-                "dataset_dir": str(self.data.root) if self.data.root else None,
-                "part": self.part,
-                "sites": self._sites(),
-                "split": self.data.how,
-                "grouping": self.data.grouping,
-                "data_hash": self.data.inspect().data_hash,
-                "warnings": self.data.inspect().warnings,
-                "checkpoint_sha256": self.run.checkpoint_sha256,
-                "threshold": self.run.threshold,
-                "classes": {
-                    name: {
-                        **{key: _finite(value) for key, value in summary.items()},
-                        "expected_calibration_error": _finite(
-                            expected_calibration_error([row for row in self._calibration if row["class"] == name])
-                        ),
-                    }
-                    for name, summary in by_class.items()
-                },
-                "measures": {
-                    name: {key: _finite(value) for key, value in figures.items()}
-                    for name, figures in agreements.items()
-                },
-                "policy": self.policy.as_dict(),
-                "versions": versions(),
-                "machine": machine(),
-                "seconds": round(seconds, 3),
-                "date": time.strftime("%Y-%m-%d"),
+        record = EvaluationRecord(
+            dataset=self.data.name,
+            dataset_dir=str(self.data.root) if self.data.root else None,
+            part=self.part,
+            sites=self._sites(),
+            split=self.data.how,
+            grouping=self.data.grouping,
+            data_hash=self.data.inspect().data_hash,
+            warnings=self.data.inspect().warnings,
+            checkpoint_sha256=self.run.checkpoint_sha256,
+            threshold=self.run.threshold,
+            classes={
+                name: {
+                    **{key: _finite(value) for key, value in summary.items()},
+                    "expected_calibration_error": _finite(
+                        expected_calibration_error([row for row in self._calibration if row["class"] == name])
+                    ),
+                }
+                for name, summary in by_class.items()
             },
+            measures={
+                name: {key: _finite(value) for key, value in figures.items()} for name, figures in agreements.items()
+            },
+            policy=self.policy.as_dict(),
+            versions=versions(),
+            machine=machine(),
+            seconds=round(time.perf_counter() - self._started, 3),
+            date=time.strftime("%Y-%m-%d"),
         )
-        before = self.folder.with_name(f".before-{self.folder.name}")
-        shutil.rmtree(before, ignore_errors=True)
-        if self.folder.is_dir():
-            self.folder.rename(before)
-        self._building.rename(self.folder)
-        shutil.rmtree(before, ignore_errors=True)
-        self._draw()
-        self._draw_agreements(agreements)
-        logger.info("Scores of %d cases: %s", len({row["case"] for row in self.rows}), self.folder)
+        measured = self._measured if self.measures else None
+        self._writer.finish(record, rows=self.rows, calibration=self._calibration, measures=measured)
+        folder, self._writer = self._writer.path, None
+        self._draw(folder)
+        self._draw_agreements(folder.name, agreements)
+        logger.info("Scores of %d cases: %s", len({row["case"] for row in self.rows}), folder)
 
     def sentence(self) -> str:
         """The result in a line, with a further one for each of several classes."""
@@ -262,7 +248,7 @@ class CaseScores:
         """Log the result."""
         logger.info(self.sentence())
 
-    def _draw(self) -> None:
+    def _draw(self, folder: Path) -> None:
         by_case: dict[str, list[float]] = {}
         for row in self.rows:
             by_case.setdefault(row["case"], []).append(row["dice"])
@@ -277,21 +263,21 @@ class CaseScores:
         }
         figures = self.run.path / "figures"
         figures.mkdir(exist_ok=True)
-        with atomic_path(figures / f"{self.folder.name}.png") as temporary:
+        with atomic_path(figures / f"{folder.name}.png") as temporary:
             draw_cases(
                 {
-                    title: [(items[case], self.folder / "predictions" / f"{case}.png", mean[case]) for case in cases]
+                    title: [(items[case], folder / "predictions" / f"{case}.png", mean[case]) for case in cases]
                     for title, cases in chosen.items()
                 },
                 temporary,
                 classes=self.run.classes,
             )
 
-    def _draw_agreements(self, agreements: Mapping[str, Mapping[str, float]]) -> None:
+    def _draw_agreements(self, prefix: str, agreements: Mapping[str, Mapping[str, float]]) -> None:
         for name, figures in agreements.items():
             rows = [row for row in self._measured if row["measure"] == name and row["difference"] is not None]
             if rows:
-                draw_agreement(rows, figures, self.run.path / "figures" / f"{self.folder.name}-{name}.png")
+                draw_agreement(rows, figures, self.run.path / "figures" / f"{prefix}-{name}.png")
 
 
 def _measure(

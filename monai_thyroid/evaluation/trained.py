@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import pydoc
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigComponent, ConfigParser
 
 from monai_thyroid.data import Datalist, map_files
 from monai_thyroid.errors import UserError
@@ -19,7 +19,7 @@ from monai_thyroid.evaluation.weights import load_weights
 from monai_thyroid.files import read_json, sha256_file
 from monai_thyroid.images import is_image, read_raster, stem
 from monai_thyroid.images.reading import IMAGE_SUFFIXES
-from monai_thyroid.runfolder.folder import dataset_path, read_run
+from monai_thyroid.runfolder import RunRecord, dataset_path, read_config, read_run
 
 __all__ = ["TrainedRun", "input_items"]
 
@@ -35,38 +35,62 @@ class TrainedRun:
     Attributes:
         path: the folder.
         record: content of run.json.
-        config: content of config.yaml.
+        config: content of config.yaml, brought to the present schema.
         classes: names of the classes without background.
         activation: ``"sigmoid"`` or ``"softmax"``.
         threshold: probability above which a pixel is foreground.
 
     Raises:
-        UserError: no run folder was given, it is not one, or it holds no weights or changed ones.
+        UserError: no run folder was given, it is not one, it holds no weights or changed ones, or its files contradict
+            each other; all that was found.
     """
 
     def __init__(self, run_dir: str | None) -> None:
         if not run_dir:
             raise UserError("run_dir: say which run's model to use, --run_dir runs/BUNDLE/DATASET/NETWORK-HASH/seed-N")
         self.path = Path(run_dir).expanduser()
-        self.record = read_run(self.path)
+        self.record: RunRecord = read_run(self.path)
         missing = [name for name in ("config.yaml", "model.pt") if not (self.path / name).is_file()]
         if missing:
             raise UserError(f"{self.path}: has no {' and no '.join(missing)}; its training did not get that far")
-        if self.record["status"] != "done":
-            logger.warning("%s is not finished (%s): using its best weights so far", self.path, self.record["status"])
-        self.config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        self.config = read_config(self.path)
+        if problems := self._problems():
+            raise UserError(problems)
+        if self.record.status != "done":
+            logger.warning("%s is not finished (%s): using its best weights so far", self.path, self.record.status)
         self.classes: list[str] = self.record["classes"]
         self.activation: str = self.record["activation"]
         self.threshold: float = self.record["threshold"]
         self._parser = ConfigParser(_without_pretraining(self.config))
-        recorded = self.record.get("checkpoint_sha256")
+
+    def _problems(self) -> list[str]:
+        """What is lacking, and where run.json, config.yaml and model.pt contradict each other."""
+        path = self.path / "run.json"
+        needed = ("classes", "activation", "threshold")
+        problems = [f"{path}: lacks {name}" for name in needed if self.record[name] is None]
+        problems += [
+            f"{path}: {name} is {self.record[name]!r}, but {self.config[name]!r} in config.yaml; one of them was edited"
+            for name in needed
+            if name in self.config and self.record[name] not in (None, self.config[name])
+        ]
+        model, recorded = self.path / "model.pt", self.record.checkpoint_sha256
         if recorded and recorded != self.checkpoint_sha256:
-            raise UserError(f"{self.path / 'model.pt'}: is not the file the run recorded (its SHA-256 differs)")
+            return [*problems, f"{model}: is not the file the run recorded (its SHA-256 differs)"]
+        weights = load_weights(model)
+        if broken := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            problems.append(f"{model}: holds weights that are no finite numbers ({broken[0]}{more}); train anew")
+        return problems
 
     @cached_property
     def checkpoint_sha256(self) -> str:
         """SHA-256 of model.pt."""
         return sha256_file(self.path / "model.pt")
+
+    @property
+    def own_data(self) -> tuple[str | None, str | None]:
+        """Name and hash of the data it was trained on."""
+        return self.record.dataset, self.record.data_hash
 
     @property
     def dataset_dir(self) -> str:
@@ -75,10 +99,13 @@ class TrainedRun:
         Raises:
             UserError: it has moved.
         """
-        return dataset_path(self.path, self.config["dataset_dir"], self.record.get("dataset_dir"))
+        return dataset_path(self.path, self.config["dataset_dir"], self.record.dataset_dir)
 
     def parsed(self, name: str) -> Any:
-        """What the run's own config means by an id, such as ``"image_transforms"``."""
+        """What the run's own config means by an id, such as ``"image_transforms"`` or ``"to_original_grid"``.
+
+        The same object each time, so that ``to_original_grid`` inverts the very transforms that prepared an image.
+        """
         return self._parser.get_parsed_content(name)
 
     def network(self) -> torch.nn.Module:
@@ -95,16 +122,18 @@ class TrainedRun:
             sites: these sites only, each split by itself, whichever the run was trained and tested on.
         """
         own = self.dataset_dir if dataset_dir is None else str(dataset_dir)
-        self._parser["dataset_dir"] = own
+        # A parser of its own: setting a value makes a parser forget its transforms, whose identity inverting needs.
+        parser = ConfigParser(copy.deepcopy(self.config))
+        parser["dataset_dir"] = own
         if sites:
-            self._parser["data::sites"], self._parser["data::test_sites"] = sites, None
+            parser["data::sites"], parser["data::test_sites"] = sites, None
         if self.config.get("split_file"):
             # The file it was given may be gone; the run folder keeps its content. It is of no other dataset.
-            same = Path(own).name == self.record["dataset"] and not sites
-            self._parser["split_file"] = str(self.path / "split.json") if same else None
-        data: Datalist = self._parser.get_parsed_content("data")
-        if data.inspect().data_hash != self.record["data_hash"]:
-            if data.name == self.record["dataset"]:
+            same = Path(own).name == self.record.dataset and not sites
+            parser["split_file"] = str(self.path / "split.json") if same else None
+        data: Datalist = parser.get_parsed_content("data")
+        if data.inspect().data_hash != self.record.data_hash:
+            if data.name == self.record.dataset:
                 logger.warning("Dataset %s is not what it was when this run was trained (other files or split)", own)
             if overlap := self._seen(data):
                 logger.warning("%d of the images of %s were in this run's training part", overlap, data.name)
@@ -120,11 +149,13 @@ class TrainedRun:
 def _without_pretraining(config: dict[str, Any]) -> dict[str, Any]:
     """The config without the pretrained weights its training began with: model.pt holds them, trained further.
 
-    They need not be there any more, nor the internet they came from.
+    They need not be there any more, nor the internet they came from. A network says itself which of its arguments these
+    are, in ``pretraining_arguments``: of another's, ``weights`` or ``mean`` may be anything.
     """
     config = copy.deepcopy(config)
     chosen = config["networks"][config["network"]]
-    for name in ("weights", "mean", "std"):
+    found = pydoc.locate(ConfigComponent({"_target_": chosen["_target_"]}).resolve_module_name())
+    for name in getattr(found, "pretraining_arguments", ()):
         chosen.pop(name, None)
     return config
 

@@ -44,6 +44,9 @@ class EncoderUNet(PaddedNetwork):
         UserError: no such encoder, or weights that cannot be had, do not fit, or whose preprocessing is not known.
     """
 
+    pretraining_arguments = ("weights", "mean", "std")
+    """What a network that is built for trained weights can do without."""
+
     def __init__(
         self,
         *,

@@ -1,36 +1,30 @@
-"""The networks of the comparison by name."""
+"""The networks of the comparison by name, from the one menu of all bundles, menu.yaml."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
 from torch import nn
 
-__all__ = ["CONFIGS", "MENU"]
+__all__ = ["CONFIGS", "MENU", "MENU_TEXT"]
 
-# What a bundle's menu says of each, less in_channels and out_channels.
+MENU_TEXT = Path(__file__).with_name("menu.yaml").read_text(encoding="utf-8")
+"""The menu as it stands in every bundle, comments and all."""
+
+_OF_THE_BUNDLE = ("_mode_", "in_channels", "out_channels")
 CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "unet": {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2},
-        "unet_classic": {
-            "_target_": "monai.networks.nets.BasicUNet",
-            "spatial_dims": 2,
-            "features": [64, 128, 256, 512, 1024, 64],
-        },
-        "unpadded_unet": {"_target_": "monai_thyroid.networks.UnpaddedUNet"},
-        "segnet": {"_target_": "monai_thyroid.networks.SegNet"},
-        "resunet": {"_target_": "monai_thyroid.networks.ResUNet"},
-        "rngunet": {"_target_": "monai_thyroid.networks.RNGUNet"},
-        "vgg16_unet": {"_target_": "monai_thyroid.networks.EncoderUNet", "encoder": "vgg16"},
-        "vgg19_unet": {"_target_": "monai_thyroid.networks.EncoderUNet", "encoder": "vgg19"},
-        "resnet50_unet": {"_target_": "monai_thyroid.networks.EncoderUNet", "encoder": "resnet50"},
-        "mobilenet_v2_unet": {"_target_": "monai_thyroid.networks.EncoderUNet", "encoder": "mobilenet_v2"},
+        name: MappingProxyType({key: value for key, value in entry.items() if key not in _OF_THE_BUNDLE})
+        for name, entry in yaml.safe_load(MENU_TEXT).items()
     }
 )
+"""What the menu says of each, less what a bundle adds."""
 
 
 def _build(name: str, /, *, in_channels: int, out_channels: int, **arguments: Any) -> nn.Module:

@@ -75,6 +75,9 @@ class SegNet(PaddedNetwork):
         UserError: weights that cannot be had or do not fit; filters and convs of different length.
     """
 
+    pretraining_arguments = ("weights", "mean", "std")
+    """What a network that is built for trained weights can do without."""
+
     def __init__(
         self,
         *,

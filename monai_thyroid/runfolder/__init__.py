@@ -1,1 +1,65 @@
-"""The run folder: the files that a training leaves, from which everything else is made."""
+"""The run folder: the files that a training leaves, from which everything else is made. No torch.
+
+`schema` says what the files hold, `reading` reads and `folder` writes them, `hashes` identifies a run, `older` brings
+configurations of earlier versions up to date.
+"""
+
+from __future__ import annotations
+
+from monai_thyroid.runfolder.folder import (
+    EvaluationFolder,
+    RunFolder,
+    dataset_path,
+    evaluation_path,
+    locked,
+    run_path,
+)
+from monai_thyroid.runfolder.hashes import differing_settings, protocol_hash, run_hash
+from monai_thyroid.runfolder.reading import (
+    Evaluation,
+    evaluation_records,
+    finished_epochs,
+    grouping_of,
+    read_config,
+    read_evaluation,
+    read_history,
+    read_run,
+)
+from monai_thyroid.runfolder.schema import (
+    CASE_COLUMNS,
+    KEY_COLUMNS,
+    SCHEMA_VERSION,
+    CalibrationRow,
+    CaseRow,
+    EvaluationRecord,
+    HistoryRow,
+    RunRecord,
+)
+
+__all__ = [
+    "CASE_COLUMNS",
+    "KEY_COLUMNS",
+    "SCHEMA_VERSION",
+    "CalibrationRow",
+    "CaseRow",
+    "Evaluation",
+    "EvaluationFolder",
+    "EvaluationRecord",
+    "HistoryRow",
+    "RunFolder",
+    "RunRecord",
+    "dataset_path",
+    "differing_settings",
+    "evaluation_path",
+    "evaluation_records",
+    "finished_epochs",
+    "grouping_of",
+    "locked",
+    "protocol_hash",
+    "read_config",
+    "read_evaluation",
+    "read_history",
+    "read_run",
+    "run_hash",
+    "run_path",
+]

@@ -1,43 +1,155 @@
-"""The run folder: its files, read and written; no network, no training."""
+"""The run folder: where its files are, who may write, and the one writer of each."""
 
 from __future__ import annotations
 
-import importlib
 import os
-import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import atomic_path, read_csv, read_json
-from monai_thyroid.machine import processor
+from monai_thyroid.files import atomic_path, read_json, remove_partial, write_csv, write_json
+from monai_thyroid.metrics import CALIBRATION_COLUMNS
+from monai_thyroid.runfolder.reading import read_history, read_run
+from monai_thyroid.runfolder.schema import (
+    CASE_COLUMNS,
+    HISTORY_COLUMNS,
+    KEY_COLUMNS,
+    MEASURE_COLUMNS,
+    SCHEMA_VERSION,
+    EvaluationRecord,
+    HistoryRow,
+    RunRecord,
+)
 
-__all__ = [
-    "HISTORY_COLUMNS",
-    "RUN_FILES",
-    "append_history",
-    "dataset_path",
-    "locked",
-    "machine",
-    "read_history",
-    "read_run",
-    "trim_history",
-    "versions",
-    "write_yaml",
-]
-
-HISTORY_COLUMNS = ("stage", "epoch", "lr", "train_loss", "val_loss", "val_dice", "val_iou", "seconds")
-"""Means over images; ``val_dice`` and ``val_iou`` are of the network grid, not of the original one."""
+__all__ = ["EvaluationFolder", "RunFolder", "dataset_path", "evaluation_path", "locked", "run_path"]
 
 # run.json first: a folder that is cleared only in part must not look like a run.
-RUN_FILES = ("run.json", "config.yaml", "split.json", "history.csv", "model.pt", "last.pt")
+_FILES = ("run.json", "config.yaml", "split.json", "history.csv", "model.pt", "last.pt")
+_FOLDERS = ("evaluations", "figures", "tensorboard")
+_PICTURES = ("predictions", "references", "images")
+_BUILDING = ".building-"
+
+
+def run_path(
+    output_dir: str | Path, *, bundle: str, dataset: str, network: str, protocol_hash: str, seed: int, fold: int | None
+) -> Path:
+    """Where a run's folder is; another recipe or image size never collides with a finished run."""
+    name = f"seed-{seed}" + ("" if fold is None else f"-fold-{fold}")
+    return Path(output_dir) / bundle / dataset / f"{network}-{protocol_hash[:8]}" / name
+
+
+class RunFolder:
+    """A run's folder and its writer.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        record: content of run.json; empty before `begin` or `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = RunRecord()
+
+    @property
+    def model(self) -> Path:
+        """The best weights on validation."""
+        return self.path / "model.pt"
+
+    @property
+    def last(self) -> Path:
+        """All that resuming needs."""
+        return self.path / "last.pt"
+
+    @property
+    def figures(self) -> Path:
+        """Curves and pictures of cases."""
+        return self.path / "figures"
+
+    def stage_file(self, stage: int) -> Path:
+        """The best weights of a stage that is not the last, from which the next one started."""
+        return self.path / f"stage-{stage}.pt"
+
+    @property
+    def started(self) -> bool:
+        """Whether a run is there."""
+        return (self.path / "run.json").is_file()
+
+    def open(self) -> RunRecord:
+        """Read run.json and remove what killed writers left.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        remove_partial(self.path)
+        self.record = read_run(self.path)
+        return self.record
+
+    def begin(self, record: RunRecord, *, config: Mapping[str, Any], split: Mapping[str, Any]) -> None:
+        """Replace what there is by a new run.
+
+        Args:
+            record: content of run.json.
+            config: content of config.yaml, as executed.
+            split: content of split.json.
+        """
+        remove_partial(self.path)
+        self.clear()
+        write_yaml(self.path / "config.yaml", {"schema_version": SCHEMA_VERSION, **config})
+        write_json(self.path / "split.json", split)
+        self.record = replace(record, schema_version=SCHEMA_VERSION)
+        self.update()
+
+    def update(self, **changes: Any) -> None:
+        """Change run.json."""
+        self.record = replace(self.record, **changes)
+        RunRecord.from_json(self.record)  # nothing is written that would be refused when read
+        write_json(self.path / "run.json", dict(self.record))
+
+    def clear(self) -> None:
+        """Remove what a run left in its folder, the folder aside."""
+        for target in (*(self.path / name for name in (*_FILES, *_FOLDERS)), *self.path.glob("stage-*.pt")):
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    def history(self) -> list[HistoryRow]:
+        """The rows of history.csv."""
+        return read_history(self.path / "history.csv")
+
+    def append(self, row: HistoryRow) -> None:
+        """Append an epoch to history.csv; the header first where the file is new."""
+        path = self.path / "history.csv"
+        new = not path.exists() or path.stat().st_size == 0
+        fields = ["" if value is None else str(value) for value in row.values()]
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            file.write((",".join(HISTORY_COLUMNS) + "\n" if new else "") + ",".join(fields) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def trim(self, *, stage: int, epoch: int) -> None:
+        """Cut off of history.csv what came after an epoch, half-written lines included."""
+        path = self.path / "history.csv"
+        if not path.is_file():
+            return
+        kept = [",".join(HISTORY_COLUMNS)]
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+            fields = line.split(",")
+            with suppress(ValueError):
+                if len(fields) == len(HISTORY_COLUMNS) and (int(fields[0]), int(fields[1])) <= (stage, epoch):
+                    kept.append(line)
+        with atomic_path(path) as temporary:
+            temporary.write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
@@ -46,53 +158,13 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """Read run.json.
-
-    Raises:
-        UserError: the folder is not a run folder.
-    """
-    if not (path / "run.json").is_file():
-        raise UserError(f"{path}: is not a run folder (no run.json in it)")
-    try:
-        record = read_json(path / "run.json")
-    except ValueError as error:
-        raise UserError(f"{path / 'run.json'}: is not valid JSON ({error})") from error
-    return dict(record)
-
-
-def append_history(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one epoch to history.csv; the header first where the file is new."""
-    new = not path.exists() or path.stat().st_size == 0
-    fields = ["" if row[column] is None else str(row[column]) for column in HISTORY_COLUMNS]
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        file.write((",".join(HISTORY_COLUMNS) + "\n" if new else "") + ",".join(fields) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_history(path: Path) -> list[dict[str, float | None]]:
-    """Read history.csv; empty fields become None."""
-    return [{key: float(value) if value else None for key, value in row.items()} for row in read_csv(path)]
-
-
-def trim_history(path: Path, *, stage: int, epoch: int) -> None:
-    """Cut off what came after an epoch, half-written lines included."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = lines[:1] if lines[:1] == [",".join(HISTORY_COLUMNS)] else [",".join(HISTORY_COLUMNS)]
-    for line in lines[1:]:
-        fields = line.split(",")
-        if len(fields) == len(HISTORY_COLUMNS) and (int(fields[0]), int(fields[1])) <= (stage, epoch):
-            kept.append(line)
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(kept) + "\n", encoding="utf-8")
-
-
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder; the lock goes with the process, however that ends.
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock goes with the process, however that ends.
+
+    Args:
+        path: the folder.
+        wait: for another process to leave, instead of refusing.
 
     Raises:
         UserError: another process holds it.
@@ -103,7 +175,7 @@ def locked(path: Path) -> Iterator[None]:
     _locks.add(descriptor)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise UserError(f"{path}: another process is training there; wait for it or stop it") from error
         yield
@@ -121,18 +193,6 @@ def _leave_locks() -> None:
 
 _locks: set[int] = set()
 os.register_at_fork(after_in_child=_leave_locks)
-
-
-def clear(path: Path) -> None:
-    """Remove what a run left in its folder, the folder aside."""
-    for target in (
-        *(path / name for name in (*RUN_FILES, "evaluations", "figures", "tensorboard")),
-        *path.glob("stage-*.pt"),
-    ):
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
 
 
 def dataset_path(path: Path, given: str, recorded: str | None) -> str:
@@ -156,17 +216,93 @@ def dataset_path(path: Path, given: str, recorded: str | None) -> str:
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the result."""
-    names = {"monai_thyroid": "monai_thyroid", "monai": "monai", "torch": "torch", "ignite": "pytorch-ignite"}
-    found = {"python": platform.python_version(), **{key: version(name) for key, name in names.items()}}
-    found["numpy"] = importlib.import_module("numpy").__version__
-    return found
+def evaluation_path(
+    run: Path, *, dataset: str, part: str, sites: Sequence[str], data_hash: str, own: tuple[str | None, str | None]
+) -> Path:
+    """Where an evaluation is kept: ``evaluations/<dataset>-<part>[-<site>]``.
+
+    Folders of one name are told apart by the data's hash: the run's own data keep the plain name, and other data whose
+    name is taken get the first digits of their hash behind it.
+
+    Args:
+        run: the run folder.
+        dataset: name of the dataset that is scored.
+        part: of it.
+        sites: it was restricted to.
+        data_hash: of it.
+        own: name and hash of the data of the run; None where not known.
+    """
+    path = run / "evaluations" / "-".join([dataset, part, *sites])
+    if own[1] is None or own == (dataset, data_hash):
+        return path
+    taken = dataset == own[0] and not sites
+    with suppress(OSError, ValueError):
+        taken = taken or read_json(path / "evaluation.json").get("data_hash") != data_hash
+    return path.with_name(f"{path.name}-{data_hash[:8]}") if taken else path
 
 
-def machine() -> dict[str, Any]:
-    """What computes: processor, threads, GPU."""
-    found: dict[str, Any] = {"system": platform.system(), "processor": processor(), "threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+class EvaluationFolder:
+    """An evaluation being written: in a folder of this process's own, which takes its place when it is complete.
+
+    Args:
+        path: its place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stack = ExitStack()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent, wait=True):
+            for left in path.parent.glob(f"{_BUILDING}*"):
+                with suppress(UserError, FileNotFoundError), locked(left):  # its process is gone
+                    shutil.rmtree(left)
+            self.building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=path.parent))
+            self._stack.enter_context(locked(self.building))
+        os.chmod(self.building, 0o777 & ~_umask())
+        for name in _PICTURES:
+            (self.building / name).mkdir()
+
+    def picture(self, kind: str, case: str) -> Path:
+        """Where a prediction, reference or image of a case is to be written."""
+        return self.building / kind / (f"{case}.jpg" if kind == "images" else f"{case}.png")
+
+    def finish(
+        self,
+        record: EvaluationRecord,
+        *,
+        rows: Sequence[Mapping[str, Any]],
+        calibration: Sequence[Mapping[str, Any]],
+        measures: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write the tables, and put the folder in its place.
+
+        Args:
+            record: content of evaluation.json.
+            rows: of cases.csv.
+            calibration: rows of calibration.csv.
+            measures: rows of measures.csv; None without clinical measures.
+        """
+        write_csv(self.building / "cases.csv", CASE_COLUMNS, rows)
+        write_csv(self.building / "calibration.csv", (*KEY_COLUMNS, *CALIBRATION_COLUMNS), calibration)
+        if measures is not None:
+            write_csv(self.building / "measures.csv", MEASURE_COLUMNS, measures)
+        write_json(self.building / "evaluation.json", dict(replace(record, schema_version=SCHEMA_VERSION)))
+        with locked(self.path.parent, wait=True):
+            before = self.path.with_name(f"{_BUILDING}before-{os.getpid()}-{time.monotonic_ns()}")
+            if self.path.is_dir():
+                self.path.rename(before)
+            self.building.rename(self.path)
+            shutil.rmtree(before, ignore_errors=True)
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Remove what was written, unless it is complete and in its place."""
+        if self.building.is_dir():
+            shutil.rmtree(self.building)
+        self._stack.close()
+
+
+def _umask() -> int:
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return mask

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from monai_thyroid.training.check import check_config, check_file, input_size, output_size
-from monai_thyroid.training.config import boolean
-from monai_thyroid.training.handlers import EarlyStop, Recorder
+from monai_thyroid.training.constants import boolean
+from monai_thyroid.training.handlers import EarlyStop
+from monai_thyroid.training.recorder import Recorder
 from monai_thyroid.training.session import TrainingSession, training_session
+from monai_thyroid.training.validations import LastValidation, LrSchedule
 
 __all__ = [
     "EarlyStop",
+    "LastValidation",
+    "LrSchedule",
     "Recorder",
     "TrainingSession",
     "boolean",

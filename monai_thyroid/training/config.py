@@ -1,169 +1,16 @@
-"""Constants, hashes and the executed configuration of a bundle."""
+"""The executed configuration of a bundle: overrides applied, constants evaluated and checked."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from monai.bundle import ConfigParser
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.precision import PRECISIONS
-from monai_thyroid.files import canonical_hash
+from monai_thyroid.training.constants import CONSTANTS
 
-__all__ = ["CONSTANTS", "boolean", "check_constants", "executed_config", "mistake_behind", "protocol_hash", "run_hash"]
-
-
-def boolean(value: Any) -> bool:
-    """Read a boolean strictly: the command line gives strings, and ``"false"`` would count as true.
-
-    Raises:
-        UserError: neither a boolean nor the words true and false.
-    """
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    raise UserError(f"{value!r}: write true or false")
-
-
-def _whole(least: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{value!r}: give a whole number of at least {least}")
-        return value
-
-    return read
-
-
-def _between(low: float, high: float) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        try:
-            number = float(value)  # YAML reads 1e-4 as a string
-        except (TypeError, ValueError):
-            number = math.nan
-        if isinstance(value, bool) or not low < number < high:
-            raise UserError(
-                f"{value!r}: give a number above {low:g}" + ("" if high == math.inf else f", below {high:g}")
-            )
-        return number
-
-    return read
-
-
-def _device(value: Any) -> str:
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{value!r}: no such device; give cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{value!r}: this machine has no CUDA device that torch can use; give cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"{value!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
-    return str(device)
-
-
-def _precision(value: Any) -> str:
-    if value not in PRECISIONS:
-        raise UserError(f"{value!r}: choose one of {', '.join(PRECISIONS)}")
-    return str(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise UserError(f"{value!r}: give a name or a path")
-    if "::" in value:
-        raise UserError(f"{value!r}: a path in a config cannot hold # or ::, which mean something to MONAI; rename it")
-    return value
-
-
-def _names(value: Any) -> list[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
-        raise UserError(f"{value!r}: give a list of class names without the background")
-    return value
-
-
-def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value in (None, "None", "null", "") else read(value)
-
-
-def _optional_names(value: Any) -> list[str] | None:
-    if value in (None, "None", "null", "", []):
-        return None
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise UserError(f"{value!r}: give a name, or several with commas")
-    return [name.strip() for name in names]
-
-
-def _split(value: Any) -> str:
-    if value not in ("groups", "frames"):
-        raise UserError(f"{value!r}: choose groups or frames (leaky)")
-    return str(value)
-
-
-def _channels(value: Any) -> int:
-    if isinstance(value, bool) or value not in (1, 3):
-        raise UserError(f"{value!r}: choose 1 (grey) or 3 (colour)")
-    return int(value)
-
-
-def _activation(value: Any) -> str:
-    if value not in ("sigmoid", "softmax"):
-        raise UserError(f"{value!r}: choose sigmoid or softmax")
-    return str(value)
-
-
-CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
-    "bundle": _text,
-    "dataset_dir": _text,
-    "output_dir": _text,
-    "network": _text,
-    "classes": _names,
-    "activation": _activation,
-    "threshold": _between(0, 1),
-    "channels": _channels,
-    "image_size": _whole(1),
-    "max_epochs": _whole(1),
-    "val_interval": _whole(1),
-    "batch_size": _whole(1),
-    "learning_rate": _between(0, math.inf),
-    "first_stage_epochs": _whole(1),
-    "first_stage_learning_rate": _between(0, math.inf),
-    "patience": _whole(1),
-    "seed": _whole(0),
-    "split_seed": _whole(0),
-    "validation_fraction": _between(0, 1),
-    "test_fraction": _between(0, 1),
-    "stratify": boolean,
-    "split": _split,
-    "split_file": _optional(_text),
-    "folds": _optional(_whole(2)),
-    "fold": _optional(_whole(0)),
-    "sites": _optional_names,
-    "test_sites": _optional_names,
-    "phantom_cases": _whole(10),
-    "phantom_seed": _whole(0),
-    "device": _device,
-    "precision": _precision,
-    "num_workers": _whole(0),
-    "resume": boolean,
-    "overwrite": boolean,
-    "mlflow": boolean,
-    "init_from": _optional(_text),
-    "input": _optional(_text),
-}
-"""The top-level constants of a bundle and how each is read; a bundle may lack some, but none means another thing."""
-
-# What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
-_PLUMBING = {"dataset_dir", "output_dir", "bundle_root", "device", "num_workers", "resume", "overwrite", "mlflow"}
-_PLUMBING |= {"split_file"}  # its content is in the data's hash
-_PLUMBING |= {"networks", "trackers", "session", "imports", "initialize", "run", "finalize", "_meta_"}
-# What may differ between two runs of one race besides: which network, which seed, which of the data.
-_ENTRANT = {"network", "seed", "fold", "split_seed", "validation_fraction", "phantom_cases", "phantom_seed"}
+__all__ = ["check_constants", "executed_config", "mistake_behind"]
 
 
 def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
@@ -207,27 +54,3 @@ def executed_config(parser: ConfigParser) -> dict[str, Any]:
         raise UserError(problems)
     config = copy.deepcopy({key: value for key, value in parser.get().items() if key != "_meta_"})
     return {**config, **values}
-
-
-def protocol_hash(config: Mapping[str, Any]) -> str:
-    """Hash of the recipe: two runs that share it run the same race (network, seed, paths and machine aside).
-
-    Args:
-        config: from `executed_config`.
-    """
-    recipe = {key: value for key, value in config.items() if key not in _PLUMBING | _ENTRANT}
-    recipe["init_from"] = recipe.get("init_from") is not None
-    return canonical_hash(recipe)
-
-
-def run_hash(config: Mapping[str, Any], *, data_hash: str, parent_sha256: str | None) -> str:
-    """Hash of all that determines a run's result; unchanged and complete means that it need not be repeated.
-
-    Args:
-        config: from `executed_config`.
-        data_hash: of contents and split.
-        parent_sha256: of the checkpoint the weights started from.
-    """
-    content = {key: value for key, value in config.items() if key not in _PLUMBING | {"init_from"}}
-    content["network_definition"] = config.get("networks", {}).get(config.get("network"))
-    return canonical_hash([content, data_hash, parent_sha256])

@@ -18,25 +18,17 @@ from monai.engines import Evaluator, Trainer
 from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.cost import inference_cost
+from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.weights import find_weights, fit_weights
-from monai_thyroid.files import atomic_path, remove_partial, sha256_file, write_json
-from monai_thyroid.runfolder.folder import (
-    append_history,
-    clear,
-    locked,
-    machine,
-    read_history,
-    read_run,
-    trim_history,
-    versions,
-    write_yaml,
-)
+from monai_thyroid.files import atomic_path, sha256_file
+from monai_thyroid.runfolder import RunFolder, RunRecord, locked, protocol_hash, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
 from monai_thyroid.training.caller import calling_workflow, on_command_line
-from monai_thyroid.training.config import executed_config, protocol_hash, run_hash
+from monai_thyroid.training.config import executed_config
+from monai_thyroid.training.distributed import processes, rank
 from monai_thyroid.training.figures import draw_curves
-from monai_thyroid.training.handlers import Recorder
+from monai_thyroid.training.recorder import Recorder, on_cpu
 
 __all__ = ["TrainingSession", "training_session"]
 
@@ -51,8 +43,8 @@ class TrainingSession:
         data: the dataset it trains on.
 
     Attributes:
-        path: the run folder.
-        recorders: by stage; the `Recorder` of each of the config's trainers enters itself.
+        folder: the run folder, with its record.
+        path: where it is.
     """
 
     def __init__(self, config: dict[str, Any], data: Datalist) -> None:
@@ -63,23 +55,26 @@ class TrainingSession:
         self.activation: str = config["activation"]
         self.threshold: float = config["threshold"]
         self.protocol_hash = protocol_hash(config)
-        self.path = (
-            Path(config["output_dir"])
-            / config["bundle"]
-            / data.name
-            / f"{config['network']}-{self.protocol_hash[:8]}"
-            / (f"seed-{self.seed}" + (f"-fold-{data.fold[0]}" if data.fold else ""))
+        self.path = run_path(
+            config["output_dir"],
+            bundle=config["bundle"],
+            dataset=data.name,
+            network=config["network"],
+            protocol_hash=self.protocol_hash,
+            seed=self.seed,
+            fold=data.fold[0] if data.fold else None,
         )
-        self.recorders: dict[int, Recorder] = {}
-        self.record: dict[str, Any] = {}
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.writes = not distributed or torch.distributed.get_rank() == 0
-        self.processes: int = torch.distributed.get_world_size() if distributed else 1
+        self.folder = RunFolder(self.path)
 
     @property
     def checkpoint_sha256(self) -> str | None:
         """SHA-256 of the best checkpoint, None before there is one."""
-        return self.record.get("checkpoint_sha256")
+        return self.folder.record.checkpoint_sha256
+
+    @property
+    def own_data(self) -> tuple[str | None, str | None]:
+        """Name and hash of the data it trains on."""
+        return self.data.name, self.data.inspect().data_hash
 
     def execute(
         self,
@@ -101,38 +96,44 @@ class TrainingSession:
         Raises:
             UserError: the run folder is finished, interrupted or in use, and the options do not say what to do.
         """
-        if sorted(self.recorders) != [*range(1, len(trainers) + 1)] or not trainers:
+        recorders = [Recorder.of(trainer) for trainer in trainers]
+        if [recorder.stage for recorder in recorders] != [*range(1, len(trainers) + 1)] or not trainers:
             raise ValueError("each trainer needs the Recorder of its stage, 1 to the last, among its handlers")
-        stages = dict(enumerate(trainers, 1))
         with _mistakes_as_messages():
-            if not self.writes:
-                for stage, trainer in stages.items():
+            if rank() > 0:
+                for trainer in trainers:
                     start = self._share(None)
                     if start is None:
                         return
-                    self._train(stage, trainer, start, [])
+                    self._train(trainer, recorders, start, [])
                 return
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path), _stop_signals():
                 state = self._open()
-                if self.record["status"] == "done":
+                if self.folder.record.status == "done":
                     logger.info("This run is complete and unchanged: %s", self.path)
                     self._share(None)
                     return
                 try:
-                    for stage, trainer in stages.items():
-                        start = self._share(self._start(stage, state, test, scores))
+                    self._announce()
+                    for trainer, recorder in zip(trainers, recorders, strict=True):
+                        start = self._share(self._start(recorder, state, test, scores))
                         assert start is not None
-                        self._train(stage, trainer, start, trackers)
-                        self._end_stage(stage)
-                    self._finish(len(stages), test, scores)
+                        self._train(trainer, recorders, start, trackers)
+                        self._end_stage(recorder)
+                    self._finish(recorders[-1], test, scores)
                 except BaseException as error:
                     self._fail(error)
                     raise
 
+    def _announce(self) -> None:
+        counts = ", ".join(f"{len(self.data.part(part))} {part}" for part in ("train", "validation", "test"))
+        network, device, precision = (self.config[name] for name in ("network", "device", "precision"))
+        logger.info("Training %s on %s (%s images), %s, %s", network, self.data.name, counts, device, precision)
+
     def _share(self, start: dict[str, Any] | None) -> dict[str, Any] | None:
         """Give the first process's starting point to all processes of a distributed training."""
-        if self.processes > 1:
+        if processes() > 1:
             box = [start]
             torch.distributed.broadcast_object_list(box)
             start = box[0]
@@ -145,191 +146,152 @@ class TrainingSession:
         parent_sha256 = sha256_file(parent) if parent else None
         data_hash = self.data.inspect().data_hash
         now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
-        remove_partial(self.path)
-        earlier = read_run(self.path) if (self.path / "run.json").is_file() else None
-        if earlier is not None and not overwrite:
-            done = earlier["status"] == "done"
+        if self.folder.started and not overwrite:
+            earlier = self.folder.open()
+            done = earlier.status == "done"
             if not resume:
                 raise UserError(
                     f"{self.path}: holds a finished run; --overwrite true replaces it"
                     if done
                     else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
                 )
-            if earlier["run_hash"] != now:
-                what = "data" if earlier["data_hash"] != data_hash else "settings"
+            if earlier.run_hash != now:
+                what = "data" if earlier.data_hash != data_hash else "settings"
                 raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
-            self.record = earlier
             if done:
                 return None
-            self._write_record(status="running", error=None)
-            last = self.path / "last.pt"
+            self.folder.update(status="running", error=None)
+            last = self.folder.last
             return torch.load(last, map_location="cpu", weights_only=True) if last.is_file() else None
-        clear(self.path)
+        record = RunRecord(
+            bundle=self.config["bundle"],
+            dataset=self.data.name,
+            dataset_dir=str(self.data.root) if self.data.root else None,
+            synthetic=self.data.root is None,
+            grouping=self.data.grouping,
+            split=self.data.how,
+            warnings=self.data.inspect().warnings,
+            network=self.config["network"],
+            seed=self.seed,
+            fold=self.data.fold[0] if self.data.fold else None,
+            folds=self.data.fold[1] if self.data.fold else None,
+            stage=1,
+            stages=[],
+            classes=self.classes,
+            activation=self.activation,
+            threshold=self.threshold,
+            data_hash=data_hash,
+            protocol_hash=self.protocol_hash,
+            run_hash=now,
+            parent_sha256=parent_sha256,
+            init_from={"path": str(parent)} if parent else None,
+            versions=versions(),
+            machine=machine(),
+            device=str(self.config["device"]),
+            precision=self.config["precision"],
+            epochs=0,
+            started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            status="running",
+        )
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
-        write_yaml(self.path / "config.yaml", config)
-        write_json(self.path / "split.json", self.data.split())
-        self.record = {
-            "bundle": self.config["bundle"],
-            "dataset": self.data.name,
-            "dataset_dir": str(self.data.root) if self.data.root else None,
-            "synthetic": self.data.root is None,
-            "grouping": self.data.grouping,
-            "split": self.data.how,
-            "warnings": self.data.inspect().warnings,
-            "network": self.config["network"],
-            "seed": self.seed,
-            "fold": self.data.fold[0] if self.data.fold else None,
-            "folds": self.data.fold[1] if self.data.fold else None,
-            "stage": 1,
-            "stages": [],
-            "classes": self.classes,
-            "activation": self.activation,
-            "threshold": self.threshold,
-            "data_hash": data_hash,
-            "protocol_hash": self.protocol_hash,
-            "run_hash": now,
-            "checkpoint_sha256": None,
-            "parent_sha256": parent_sha256,
-            "init_from": {"path": str(parent)} if parent else None,
-            "versions": versions(),
-            "machine": machine(),
-            "device": str(self.config["device"]),
-            "precision": self.config["precision"],
-            "parameters": None,
-            "multiply_adds": None,
-            "latency_ms": None,
-            "images_per_second": None,
-            "seconds": None,
-            "epochs": 0,
-            "best_epoch": None,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        self._write_record(status="running", error=None)
+        self.folder.begin(record, config=config, split=self.data.split())
         return None
 
-    def _write_record(self, **changes: Any) -> None:
-        self.record.update(changes)
-        write_json(self.path / "run.json", self.record)
-
-    def _start(self, stage: int, state: dict[str, Any] | None, test: Evaluator, scores: CaseScores) -> dict[str, Any]:
+    def _start(
+        self, recorder: Recorder, state: dict[str, Any] | None, test: Evaluator, scores: CaseScores
+    ) -> dict[str, Any]:
         """What a stage begins with: where it was interrupted, the best of the stage before, or new weights."""
-        network = self.recorders[stage].network
+        stage, network = recorder.stage, recorder.network
         if state is not None and stage <= state["stage"]:
             return state
         if stage > 1:
-            earlier = self._stage_file(stage - 1)
+            earlier = self.folder.stage_file(stage - 1)
             # Written before anything of this stage, which may be interrupted in its first epoch.
             if not earlier.is_file():
                 with atomic_path(earlier) as temporary:
-                    shutil.copyfile(self.path / "model.pt", temporary)
+                    shutil.copyfile(self.folder.model, temporary)
             weights = torch.load(earlier, map_location="cpu", weights_only=True)
             return {"stage": stage, "epoch": 0, "network": weights, "recorder": None}
-        if self.record["init_from"]:
-            report = fit_weights(network, Path(self.record["init_from"]["path"]))
+        if begun := self.folder.record.init_from:
+            report = fit_weights(network, Path(begun["path"]))
             scores.keep = False
             test.run()
             scores.keep = True
             before = scores.summary["dice_mean"]
-            self._write_record(init_from={**self.record["init_from"], **report, "test_dice_before": before})
+            self.folder.update(init_from={**begun, **report, "test_dice_before": before})
             logger.info("Before training: %s", scores.sentence())
-        return {"stage": 1, "epoch": 0, "network": _on_cpu(network.state_dict()), "recorder": None}
-
-    def _stage_file(self, stage: int) -> Path:
-        """The best checkpoint of a stage that is not the last, from which the next one started."""
-        return self.path / f"stage-{stage}.pt"
+        return {"stage": 1, "epoch": 0, "network": on_cpu(network.state_dict()), "recorder": None}
 
     def _train(
-        self, stage: int, trainer: Trainer, start: dict[str, Any], trackers: Sequence[Callable[..., Any] | None]
+        self,
+        trainer: Trainer,
+        recorders: Sequence[Recorder],
+        start: dict[str, Any],
+        trackers: Sequence[Callable[..., Any] | None],
     ) -> None:
-        if start["stage"] > stage:
+        recorder = Recorder.of(trainer)
+        if start["stage"] > recorder.stage:
             return
-        recorder = self.recorders[stage]
         recorder.network.load_state_dict(start["network"])
-        if stage > 1:
-            recorder.follow(self.recorders[stage - 1])
+        if recorder.stage > 1:
+            recorder.follow(recorders[recorder.stage - 2])
         if start["recorder"] is not None:
             recorder.load_state_dict(start["recorder"])
             trainer.state.epoch = start["epoch"]
             trainer.state.iteration = start["epoch"] * trainer.state.epoch_length
-            logger.info("Resuming after epoch %d of stage %d: %s", start["epoch"], stage, self.path)
-        if self.writes:
-            self.record["parameters"] = sum(parameter.numel() for parameter in recorder.network.parameters())
-            trim_history(self.path / "history.csv", stage=stage, epoch=start["epoch"])
+            logger.info("Resuming after epoch %d of stage %d: %s", start["epoch"], recorder.stage, self.path)
+        done = 0
+        if rank() == 0:
+            parameters = sum(parameter.numel() for parameter in recorder.network.parameters())
+            self.folder.update(parameters=parameters)
+            self.folder.trim(stage=recorder.stage, epoch=start["epoch"])
+            done = sum(entry["epochs"] for entry in self.folder.record.stages or [])
         # Ignite would start again from epoch 0 where nothing is left to do.
         if trainer.state.epoch >= trainer.state.max_epochs or recorder.early_stop.exhausted:
             return
-        done = sum(entry["epochs"] for entry in self.record.get("stages", []))
         for tracker in trackers:
             if tracker is not None:
                 (tracker(global_epoch_transform=lambda epoch: epoch + done) if done else tracker()).attach(trainer)
         trainer.run()
 
-    def _end_stage(self, stage: int) -> None:
+    def _end_stage(self, recorder: Recorder) -> None:
         """Enter a finished stage into run.json."""
-        recorder = self.recorders[stage]
-        if len(self.record["stages"]) >= stage:  # resumed after it
+        record, stage = self.folder.record, recorder.stage
+        stages = record.stages or []
+        if len(stages) >= stage:  # resumed after it
             return
-        rows = [row for row in read_history(self.path / "history.csv") if row["stage"] == stage]
-        parent = self._stage_file(stage - 1)
+        rows = [row for row in self.folder.history() if row.stage == stage]
         entry = {
             "stage": stage,
             "epochs": len(rows),
-            "best_val_dice": max((row["val_dice"] for row in rows if row["val_dice"] is not None), default=None),
+            "best_val_dice": max((row.val_dice for row in rows if row.val_dice is not None), default=None),
             "images": recorder.images,
             "training_seconds": round(recorder.seconds, 3),
-            "parent_sha256": sha256_file(parent) if stage > 1 else self.record["parent_sha256"],
+            "parent_sha256": sha256_file(self.folder.stage_file(stage - 1)) if stage > 1 else record.parent_sha256,
         }
-        self._write_record(stages=[*self.record["stages"], entry])
+        self.folder.update(stages=[*stages, entry])
 
-    def write_epoch(self, recorder: Recorder, row: dict[str, Any], *, best: bool) -> None:
-        """Write one epoch into the run folder; called by the `Recorder`.
-
-        Args:
-            recorder: who holds the state.
-            row: the row of history.csv.
-            best: whether the validation Dice is the best so far.
-        """
-        if not self.writes:
-            return
-        logger.info(
-            "%sepoch %d  lr %.1e  train loss %.4f  val loss %s  val Dice %s  %.1f s%s",
-            f"stage {row['stage']}  " if len(self.recorders) > 1 else "",
-            row["epoch"],
-            row["lr"],
-            row["train_loss"],
-            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("val_loss", "val_dice")),
-            row["seconds"],
-            "  best" if best else "",
-        )
-        append_history(self.path / "history.csv", row)
-        weights = _on_cpu(recorder.network.state_dict())
-        if best or not (self.path / "model.pt").is_file():
-            _save(weights, self.path / "model.pt")
-        state = {"stage": recorder.stage, "epoch": row["epoch"], "network": weights}
-        _save({**state, "recorder": recorder.state_dict()}, self.path / "last.pt")
-
-    def _finish(self, last_stage: int, test: Evaluator, scores: CaseScores) -> None:
-        recorder = self.recorders[last_stage]
-        best = self.path / "model.pt"
+    def _finish(self, recorder: Recorder, test: Evaluator, scores: CaseScores) -> None:
+        best = self.folder.model
         recorder.network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
-        history = read_history(self.path / "history.csv")
-        images, seconds = (sum(entry[key] for entry in self.record["stages"]) for key in ("images", "training_seconds"))
-        self._write_record(
+        history, stages = self.folder.history(), self.folder.record.stages or []
+        images, seconds = (sum(entry[key] for entry in stages) for key in ("images", "training_seconds"))
+        self.folder.update(
             checkpoint_sha256=sha256_file(best),
             stage=recorder.best_stage,
             best_epoch=recorder.best_epoch,
             epochs=len(history),
-            seconds=round(sum(row["seconds"] or 0.0 for row in history), 3),
+            seconds=round(sum(row.seconds or 0.0 for row in history), 3),
             images_per_second=round(images / seconds, 3) if seconds else None,
         )
         test.run()
         if scores.input_shape:
-            self._write_record(**inference_cost(recorder.network, test.inferer, shape=scores.input_shape))
-        draw_curves(history, self.path / "figures")
+            self.folder.update(**inference_cost(recorder.network, test.inferer, shape=scores.input_shape))
+        draw_curves(history, self.folder.figures)
         baseline = None
         if len(self.classes) == 1:
             baseline = threshold_baseline(self.data.part("train"), self.data.part("test"))
-        self._write_record(
+        self.folder.update(
             test={
                 **{key: scores.summary[key] for key in ("dice_mean", "iou_foreground_mean", "n_cases")},
                 "classes": {name: summary["dice_mean"] for name, summary in scores.by_class.items()},
@@ -341,7 +303,7 @@ class TrainingSession:
 
     def _tell(self, scores: CaseScores, baseline: dict[str, Any] | None) -> None:
         """Say in a few lines what came out, and where it is."""
-        started = self.record["init_from"]
+        started = self.folder.record.init_from
         lines = ["", scores.sentence()]
         if started:
             lines.append(f"The model it started from: Dice {started['test_dice_before']:.4f}")
@@ -371,7 +333,7 @@ class TrainingSession:
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         text = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-        self._write_record(status="failed", error=text)
+        self.folder.update(status="failed", error=text)
         logger.error("%s; the run folder keeps what there is: %s", text, self.path)
 
 
@@ -383,16 +345,6 @@ def training_session() -> TrainingSession:
     """
     parser = calling_workflow().parser
     return TrainingSession(executed_config(parser), parser.get_parsed_content("data"))
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    """Write tensors atomically, equal ones as equal bytes: given a path, torch would write its name into the file."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
-
-
-def _on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu() for name, tensor in weights.items()}
 
 
 @contextmanager

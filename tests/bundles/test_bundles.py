@@ -258,20 +258,13 @@ def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
     assert {path.name for path in folder.iterdir()} == set(names)
     for path in folder.glob("*.yaml"):
         config = ConfigParser.load_config_file(path)
-        if path.name != "multi_gpu_train.yaml":
+        if path.name == "train.yaml":
             assert config["bundle"] == bundle
         assert "%" not in path.read_text(), "no macros"
         text = path.read_text() + (folder / "README.md").read_text()
         assert all(f"bundles/{other}/" not in text for other in BUNDLES if other != bundle)
-    assert (folder / "logging.conf").read_text() == (root / "bundles" / "thyroid" / "logging.conf").read_text()
-
-
-def test_menus_are_one(root: Path) -> None:
-    menus = {
-        name: ConfigParser.load_config_file(root / "bundles" / name / "train.yaml")["networks"] for name in BUNDLES
-    }
-    assert all(menu == menus["thyroid"] for menu in menus.values())
-    assert len(menus["thyroid"]) == 10
+    for same in ("evaluate.yaml", "inference.yaml", "logging.conf"):
+        assert (folder / same).read_bytes() == (root / "bundles" / "thyroid" / same).read_bytes()
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -616,6 +609,44 @@ def test_fetal_head_is_measured_in_mm(
     one, two = read_json(run / "run.json"), read_json(padded / "run.json")
     assert (one["data_hash"], one["protocol_hash"]) == (two["data_hash"], two["protocol_hash"]), "one race"
     assert {row["height"] for row in read_csv(_test_folder(padded) / "cases.csv")} == {"60"}
+
+
+# Like an unpadded U-Net: of its input, a picture that is smaller on all sides; marks what is bright.
+SMALLER = {"_target_": "torch.nn.Conv2d", "_mode_": "callable", "in_channels": 1, "out_channels": 1, "kernel_size": 17}
+
+
+@pytest.mark.parametrize(("bundle", "other"), [("fetal_head", "thyroid"), ("thyroid", "fetal_head")])
+def test_a_run_is_scored_and_applied_alike_with_any_bundles_file(
+    bundle: str,
+    other: str,
+    train: Callable[..., Path],
+    miniature: Callable[[str], Path],
+    workflow: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    # The one resizes the logits of an unpadded network, the other pads them; the one takes measures.
+    given = {"image_size": 64, "max_epochs": 1, "network": "unpadded_unet", "networks::unpadded_unet": SMALLER}
+    run = train(bundle, dataset_dir=str(miniature(bundle)), output_dir=str(tmp_path / "runs"), **given)
+    weights = {"weight": torch.zeros(1, 1, 17, 17), "bias": torch.tensor([-9.0])}
+    weights["weight"][0, 0, 8, 8] = 40
+    torch.save(weights, run / "model.pt")
+    record = read_json(run / "run.json")
+    (run / "run.json").write_text(json.dumps({**record, "checkpoint_sha256": sha256_file(run / "model.pt")}))
+    folder = _test_folder(run)
+    found = []
+    for file in (bundle, other):
+        shutil.rmtree(folder)
+        workflow(file, "evaluate", run_dir=str(run)).run()
+        found.append({path.name: path.read_bytes() for path in folder.glob("*.csv")})
+    assert found[0] == found[1]
+    assert ("measures.csv" in found[0]) == (bundle == "fetal_head")
+    marked = [float(row["tp"]) + float(row["fp"]) for row in read_csv(folder / "cases.csv")]
+    assert min(marked) > 0
+    for case, image in _test_images(run, miniature(bundle)).items():
+        workflow(other, "inference", run_dir=str(run), input=str(image), output_dir=str(tmp_path / "out")).run()
+        written = np.asarray(Image.open(tmp_path / "out" / f"{image.stem}_mask.png"))
+        assert np.array_equal(written, np.asarray(Image.open(folder / "predictions" / f"{case}.png")))
+        break
 
 
 def test_fetal_head_goes_back_from_the_small_picture(

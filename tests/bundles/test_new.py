@@ -21,6 +21,7 @@ from monai_thyroid.files import read_csv, read_json
 from monai_thyroid.images import read_raster
 from monai_thyroid.training import check_file
 
+ROOT = Path(__file__).parents[2]
 REAL = {  # folder of images, folder of masks, channels, classes
     "polyp": ("segmented-images/images", "segmented-images/masks", 3, ["foreground"]),
     "nerve": ("images", "masks", 1, ["class_1", "class_2"]),
@@ -117,39 +118,10 @@ def test_metadata_tell_channels_and_classes(real: tuple[str, Path]) -> None:
     assert formats["inputs"]["image"]["num_channels"] == channels == len(formats["inputs"]["image"]["channel_def"])
     assert formats["outputs"]["pred"]["num_channels"] == len(classes)
     assert formats["outputs"]["pred"]["channel_def"] == dict(zip("012", ["background", *classes], strict=False))
-    thyroid = read_json(Path(__file__).parents[2] / "bundles" / "thyroid" / "metadata.json")
+    thyroid = read_json(ROOT / "bundles" / "thyroid" / "metadata.json")
     assert meta.keys() == thyroid.keys()
+    assert {path.name for path in bundle.iterdir()} == {path.name for path in (ROOT / "bundles" / "thyroid").iterdir()}
     assert meta["required_packages_version"].keys() == thyroid["required_packages_version"].keys()
-
-
-# --- one recipe in two places ---
-
-
-def test_templates_are_in_step_with_the_thyroid_bundle(tmp_path: Path, root: Path) -> None:
-    """Everything is the same but what belongs to the thyroid, its phantom and its recipe."""
-    folder = ten(tmp_path / "set")
-    written = new_bundle("own", images=str(folder / "images"), masks=str(folder / "masks"), output=str(tmp_path)).path
-    thyroid = root / "bundles" / "thyroid"
-    assert {path.name for path in written.iterdir()} == {path.name for path in thyroid.iterdir()}
-    assert (written / "logging.conf").read_text() == (thyroid / "logging.conf").read_text()
-    assert "{{" not in "".join(path.read_text() for path in written.iterdir())
-    mine = {name: yaml.safe_load((written / f"{name}.yaml").read_text()) for name in ("train", "evaluate", "inference")}
-    theirs = {name: yaml.safe_load((thyroid / f"{name}.yaml").read_text()) for name in mine}
-    assert (
-        written.joinpath("multi_gpu_train.yaml").read_text().split("imports:")[1]
-        == (thyroid.joinpath("multi_gpu_train.yaml").read_text().split("imports:")[1])
-    )
-    for config in theirs.values():
-        config["bundle"] = "own"
-    train = theirs["train"]
-    for gone in ("phantom", "phantom_cases", "phantom_seed"):
-        del train[gone]
-    del train["data"]["layout"], train["data"]["phantom_cases"], train["data"]["phantom_seed"]
-    train["data"].update({"images": "images", "masks": "masks", "group_pattern": None})
-    train["loss"] = {"_target_": "DiceFocalLoss", "sigmoid": True, "gamma": 0}
-    train.update(dataset_dir=str(folder), classes=["foreground"], channels=1, stratify=True)
-    train.update(image_size=256, max_epochs=100, learning_rate="1e-3", batch_size=16)
-    assert mine == theirs
 
 
 # --- what is found ---
@@ -326,8 +298,8 @@ def test_a_bundle_is_not_written_over_another_nor_by_half(tmp_path: Path, monkey
     (output / "own").mkdir(parents=True)
     assert "exists already" in refused(folder, output)[0]
     assert list((output / "own").iterdir()) == []
-    monkeypatch.setattr(new, "_values", lambda *given: {"name": "other"})
-    with pytest.raises(KeyError):
+    monkeypatch.setattr(new, "render_bundle", lambda *_, **__: {"train.yaml": "a: 1", "metadata.json": None})
+    with pytest.raises(TypeError):
         new_bundle("other", images=str(folder / "images"), masks=str(folder / "masks"), output=str(output))
     assert [path.name for path in output.iterdir()] == ["own"]
 

@@ -377,17 +377,10 @@ def test_trains_in_colour_and_at_odd_sizes(
 
 def test_menu_is_that_of_the_package(bundle: Path) -> None:
     menu = ConfigParser.load_config_file(bundle / "train.yaml")["networks"]
-    bundled = {
-        name: {
-            key: value
-            for key, value in entry.items()
-            if key not in ("_mode_", "in_channels", "out_channels", "weights")
-        }
-        for name, entry in menu.items()
-    }
-    default = {"features": [32, 32, 64, 128, 256, 32]}  # written out in the bundle
-    assert bundled == {name: {**(default if name == "unet" else {}), **config} for name, config in CONFIGS.items()}
-    assert all(entry["_mode_"] == "callable" for entry in menu.values())
+    assert menu.keys() == CONFIGS.keys()
+    for name, entry in menu.items():
+        of_the_bundle = {"_mode_": "callable", "in_channels": "@channels", "out_channels": "$len(@classes)"}
+        assert entry == {**CONFIGS[name], **of_the_bundle}
 
 
 def test_unpadded_network_is_scored_on_the_whole_image(train: Callable[..., Path], scans: Path, tmp_path: Path) -> None:

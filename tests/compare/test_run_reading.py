@@ -27,7 +27,7 @@ def test_a_run_is_read_from_the_keys_of_the_contract_alone(make_run: MakeRun) ->
     assert (run.path, run.network, run.seed, run.fold, run.dataset) == (path.resolve(), "unet", 3, None, "neck")
     assert run.title == "unet seed 3"
     assert run.best_validation == 0.63
-    assert run.grouping == "unknown"  # nothing says that groups are known
+    assert run.grouping == "known"  # its cases have groups, although nothing says so
     assert not run.synthetic
     assert len(run.scored.of_class("nodule")) == 24
     row = run.scored.rows[0]
@@ -137,12 +137,108 @@ def test_scores_that_cannot_be_used_are_named(make_run: MakeRun, change: Callabl
     assert told in only_reason(path)
 
 
-def test_a_missing_column_is_named(make_run: MakeRun) -> None:
+def test_a_missing_key_column_is_named(make_run: MakeRun) -> None:
+    path = make_run("unet")
+    file = path / "evaluations" / "neck-test" / "cases.csv"
+    rows = [{key: value for key, value in row.items() if key != "case"} for row in read_csv(file)]
+    write_csv(file, list(rows[0]), rows)
+    assert "lacks the columns case" in only_reason(path)
+
+
+def test_a_score_that_an_older_run_lacks_is_not_scored(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run("unet")
     file = path / "evaluations" / "neck-test" / "cases.csv"
     rows = [{key: value for key, value in row.items() if key != "hd95"} for row in read_csv(file)]
     write_csv(file, list(rows[0]), rows)
-    assert "lacks the columns hd95" in only_reason(path)
+    record = read_json(file.with_name("evaluation.json"))
+    del record["policy"]["metrics"]["hd95"]
+    write_json(file.with_name("evaluation.json"), record)
+    make_run("segnet")
+    runs, unusable = find_runs([tmp_path])
+    assert not unusable
+    assert {run.network: run.scored.rows[0]["hd95"] is None for run in runs} == {"unet": True, "segnet": False}
+    assert comparability(runs) == ([], [])
+
+
+def test_cases_that_are_their_own_groups_are_of_unknown_grouping(make_run: MakeRun) -> None:
+    path = make_run("unet")
+    change_cases(path, lambda rows: [{**row, "group": row["case"]} for row in rows])
+    (run,), _ = find_runs([path])
+    assert run.grouping == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("history.csv", lambda text: text.replace("\n", "\n1,", 1), "history.csv: line 1 has 9 values for 8 columns"),
+        ("history.csv", lambda text: text.replace("0.3", "1.3"), "val_dice of line 1 must be 0 to 1, got 1.3"),
+        ("cases", lambda text: text.replace("case-00", '"case-00', 1), "cases.csv cannot be read"),
+        ("cases", lambda text: text[: text.rindex(",")], "values for 29 columns"),
+        ("cases", lambda text: text.replace("False", "perhaps", 1), "ref_empty of case case-00 must be true or false"),
+    ],
+)
+def test_files_that_hold_nonsense_are_named(make_run: MakeRun, file: str, change: Callable, told: str) -> None:
+    path = make_run("unet")
+    target = path / ("evaluations/neck-test/cases.csv" if file == "cases" else file)
+    target.write_text(change(target.read_text()))
+    assert told in only_reason(path)
+
+
+def test_all_that_is_wrong_with_a_run_is_in_one_list(make_run: MakeRun) -> None:
+    path = make_run("unet", losses=(float("nan"),))
+    change_cases(path, lambda rows: [{**rows[0], "dice": "1.5", "tp": "inf"}, {**rows[1], "n_ref": "0.5"}, *rows[2:]])
+    reason = only_reason(path)
+    for told in (
+        "its train_loss is nan in epoch 1",
+        "dice of case case-00 must be 0 to 1, got 1.5",
+        "tp of case case-00 must be a whole number, got 'inf'",
+        "n_ref of case case-01 must be a whole number, got '0.5'",
+    ):
+        assert told in reason
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"threshold": "0.5"}, "threshold must be a number, got '0.5'"),
+        ({"threshold": 1.5}, "threshold must be 0 to 1, got 1.5"),
+        ({"status": "finished"}, "status must be one of running, done, failed, got 'finished'"),
+        ({"schema_version": 99}, "schema_version 99"),
+        ({"seed": True}, "seed must be a whole number, got True"),
+    ],
+)
+def test_a_record_that_holds_nonsense_is_named(make_run: MakeRun, more: dict, told: str) -> None:
+    path = make_run("unet")
+    write_json(path / "run.json", {**read_json(path / "run.json"), **more})
+    assert told in only_reason(path)
+
+
+def test_the_evaluation_of_the_runs_own_data_is_found_by_their_hash(make_run: MakeRun, tmp_path: Path) -> None:
+    """Before, an evaluation of another folder of the same name took the place of the run's own without a word."""
+    path = make_run("unet")
+    make_run("segnet")
+    plain = path / "evaluations" / "neck-test"
+    record = read_json(plain / "evaluation.json")
+    own_hash = read_json(path / "run.json")["data_hash"]
+    shutil.copytree(plain, plain.with_name("neck-test-0000"))
+    write_json(plain.with_name("neck-test-0000") / "evaluation.json", {**record, "data_hash": own_hash})
+    write_json(plain / "evaluation.json", {**record, "data_hash": "f" * 64})
+    runs, _ = find_runs([tmp_path])
+    assert [run.scored.name for run in runs] == ["neck-test", "neck-test-0000"]
+    assert comparability(runs) == ([], [])
+    shutil.rmtree(plain.with_name("neck-test-0000"))
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "different data or splits" in problem
+    assert "data_hash ffffffff: unet seed 0" in problem
+
+
+@pytest.mark.parametrize("name", ["split_seed", "validation_fraction", "phantom_cases", "split_file", "mlflow"])
+def test_what_is_no_part_of_the_recipe_is_not_blamed(make_run: MakeRun, tmp_path: Path, name: str) -> None:
+    make_run("unet")
+    make_run("segnet", protocol="other", settings={"image_size": 128, name: 7})
+    (problem,) = comparability(find_runs([tmp_path])[0])[1]
+    assert "image_size" in problem
+    assert name not in problem
 
 
 def test_scores_of_other_weights_are_not_taken_for_the_runs(make_run: MakeRun) -> None:

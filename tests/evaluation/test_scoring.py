@@ -16,10 +16,11 @@ from scipy.spatial.distance import directed_hausdorff
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, jaccard_score, precision_score, recall_score
 
 from monai_thyroid.data import Datalist, load_datalist
-from monai_thyroid.evaluation.scoring import CASE_COLUMNS, CaseScores
+from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.files import read_csv, read_json, sha256_file
 from monai_thyroid.images import read_labels
 from monai_thyroid.metrics import CALIBRATION_COLUMNS, HeadCircumference, ScoringPolicy, ellipse_circumference
+from monai_thyroid.runfolder import CASE_COLUMNS
 from monai_thyroid.transforms import LoadScand
 
 SHAPES = {"a": (37, 53), "b": (40, 31), "c": (24, 24)}  # (height, width): each its own
@@ -32,6 +33,7 @@ class Run:
     activation: str = "sigmoid"
     threshold: float = 0.5
     checkpoint_sha256: str | None = "abc"
+    own_data: tuple[str | None, str | None] = (None, None)
 
 
 def write_dataset(root: Path) -> None:
@@ -299,7 +301,7 @@ def test_rounding_beyond_one_is_a_probability_still(tmp_path: Path, data: Datali
 
 
 def test_the_policy_decides_what_is_scored(tmp_path: Path, data: Datalist, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CaseScores, "_draw", lambda self: None)
+    monkeypatch.setattr(CaseScores, "_draw", lambda self, folder: None)
     shifted = {name: np.roll(truth(name), 3, axis=1).astype(np.float32) for name in SHAPES}
     found = {}
     for tolerance in (0.5, 4.0):

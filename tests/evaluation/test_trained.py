@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.networks.nets import BasicUNet
 from PIL import Image
 
@@ -97,6 +98,30 @@ def test_a_run_gives_its_network_its_transforms_and_its_threshold(run: Path) -> 
     assert trained.checkpoint_sha256 == sha256_file(run / "model.pt")
     (load,) = trained.parsed("image_transforms")
     assert type(load).__name__ == "LoadScand"
+
+
+def test_reading_the_dataset_does_not_part_the_transforms_from_their_inverse(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    both = {"_target_": "Compose", "transforms": "@image_transforms"}
+    invert = {"_target_": "Invertd", "keys": "pred", "transform": both, "orig_keys": "image"}
+    write_yaml(run / "config.yaml", {**config, "to_original_grid": [invert], "measures": ["$1 + 1"]})
+    trained = TrainedRun(str(run))
+    before = trained.parsed("image_transforms")
+    trained.datalist()
+    (inverse,) = trained.parsed("to_original_grid")
+    assert inverse.transform.transforms[0] is before[0]
+    assert trained.parsed("measures") == [2]
+
+
+def test_a_run_of_before_the_grid_had_a_name_is_read(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    chain = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]
+    config["test"] = {"postprocessing": {"_target_": "Compose", "transforms": chain}, "scores": "@absent"}
+    write_yaml(run / "config.yaml", config)
+    trained = TrainedRun(str(run))
+    (activation,) = trained.parsed("to_original_grid")
+    assert type(activation).__name__ == "Activationsd"
+    assert trained.parsed("measures") == []
 
 
 @pytest.mark.parametrize("nothing", [None, ""])

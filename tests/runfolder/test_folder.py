@@ -4,80 +4,66 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.runfolder.folder import (
-    HISTORY_COLUMNS,
-    append_history,
-    clear,
-    dataset_path,
-    locked,
-    machine,
-    read_history,
-    read_run,
-    trim_history,
-    versions,
-    write_yaml,
-)
+from monai_thyroid.runfolder import HistoryRow, RunFolder, dataset_path, locked, read_history, read_run
+from monai_thyroid.runfolder.folder import write_yaml
+from monai_thyroid.runfolder.schema import HISTORY_COLUMNS
 
 
-def row(epoch: int, *, stage: int = 1, dice: float | None = 0.5) -> dict[str, float | None]:
+def row(epoch: int, *, stage: int = 1, dice: float | None = 0.5) -> HistoryRow:
     values = dict.fromkeys(HISTORY_COLUMNS, 0.25)
-    return {**values, "stage": stage, "epoch": epoch, "val_dice": dice}
+    return HistoryRow(**{**values, "stage": stage, "epoch": epoch, "val_dice": dice})
 
 
 def test_the_history_grows_by_lines(tmp_path: Path) -> None:
-    path = tmp_path / "history.csv"
+    folder, path = RunFolder(tmp_path), tmp_path / "history.csv"
     for epoch in (1, 2, 3):
-        append_history(path, row(epoch, dice=None if epoch == 2 else 1 / 3))
+        folder.append(row(epoch, dice=None if epoch == 2 else 1 / 3))
     lines = path.read_text().splitlines()
     assert lines[0] == "stage,epoch,lr,train_loss,val_loss,val_dice,val_iou,seconds"
     assert len(lines) == 4
-    history = read_history(path)
-    assert [one["epoch"] for one in history] == [1, 2, 3]
-    assert [one["val_dice"] for one in history] == [1 / 3, None, 1 / 3]
-    with pytest.raises(KeyError, match="seconds"):
-        append_history(path, {key: value for key, value in row(4).items() if key != "seconds"})
-    assert len(read_history(path)) == 3
+    history = folder.history()
+    assert [one.epoch for one in history] == [1, 2, 3]
+    assert [one.val_dice for one in history] == [1 / 3, None, 1 / 3]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 3, 9])
 def test_the_history_is_trimmed_to_an_epoch(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "history.csv"
     for epoch in (1, 2, 3):
-        append_history(path, row(epoch))
+        RunFolder(path.parent).append(row(epoch))
     before = path.read_text().splitlines()
-    trim_history(path, stage=1, epoch=kept)
+    RunFolder(path.parent).trim(stage=1, epoch=kept)
     assert path.read_text().splitlines() == before[: 1 + min(kept, 3)]
-    append_history(path, row(kept + 1))
-    assert [one["epoch"] for one in read_history(path)] == [*range(1, min(kept, 3) + 1), kept + 1]
+    RunFolder(path.parent).append(row(kept + 1))
+    assert [one.epoch for one in read_history(path)] == [*range(1, min(kept, 3) + 1), kept + 1]
 
 
 def test_earlier_stages_stay_and_later_ones_go(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     for stage, epoch in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1)):
-        append_history(path, row(epoch, stage=stage))
-    trim_history(path, stage=2, epoch=1)
-    assert [(one["stage"], one["epoch"]) for one in read_history(path)] == [(1, 1), (1, 2), (2, 1)]
+        RunFolder(path.parent).append(row(epoch, stage=stage))
+    RunFolder(path.parent).trim(stage=2, epoch=1)
+    assert [(one.stage, one.epoch) for one in read_history(path)] == [(1, 1), (1, 2), (2, 1)]
 
 
 def test_a_line_cut_anywhere_is_dropped(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.csv"
+    whole = tmp_path / "whole" / "history.csv"
+    whole.parent.mkdir()
     for epoch in (1, 2, 3):
-        append_history(whole, row(epoch))
+        RunFolder(whole.parent).append(row(epoch))
     content = whole.read_bytes()
     end_of_second = len(content) - len(content.splitlines(keepends=True)[-1])
     path = tmp_path / "history.csv"
     for length in range(end_of_second, len(content) + 1):
         path.write_bytes(content[:length])
-        trim_history(path, stage=1, epoch=2)
+        RunFolder(path.parent).trim(stage=1, epoch=2)
         assert path.read_bytes() == content[:end_of_second]
 
 
@@ -85,22 +71,22 @@ def test_a_header_that_is_cut_is_written_anew(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     for content in ("", "stage,ep", "\0" * 40, ",".join(HISTORY_COLUMNS)):
         path.write_text(content)
-        trim_history(path, stage=1, epoch=0)
-        append_history(path, row(1))
-        assert [one["epoch"] for one in read_history(path)] == [1]
+        RunFolder(path.parent).trim(stage=1, epoch=0)
+        RunFolder(path.parent).append(row(1))
+        assert [one.epoch for one in read_history(path)] == [1]
 
 
 def test_a_tail_of_zeros_after_a_power_failure_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    append_history(path, row(1))
+    RunFolder(path.parent).append(row(1))
     before = path.read_bytes()
     path.write_bytes(before + b"\0" * 64)
-    trim_history(path, stage=1, epoch=1)
+    RunFolder(path.parent).trim(stage=1, epoch=1)
     assert path.read_bytes() == before
 
 
 def test_without_a_history_there_is_nothing_to_trim(tmp_path: Path) -> None:
-    trim_history(tmp_path / "history.csv", stage=1, epoch=3)
+    RunFolder(tmp_path).trim(stage=1, epoch=3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +98,9 @@ def test_only_run_folders_are_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json: is not valid JSON"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text('{"status": "done"}')
-    assert read_run(tmp_path) == {"status": "done"}
+    record = read_run(tmp_path)
+    assert record.status == record["status"] == "done"
+    assert record.network is None
 
 
 def test_yaml_keeps_order_and_language(tmp_path: Path) -> None:
@@ -131,9 +119,9 @@ def test_clearing_takes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None
     for folder in ("evaluations/phantom-test", "figures", "tensorboard"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x").write_text("x")
-    clear(tmp_path)
+    RunFolder(tmp_path).clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    clear(tmp_path)
+    RunFolder(tmp_path).clear()
 
 
 def test_a_dataset_is_looked_for_where_it_was(tmp_path: Path) -> None:
@@ -146,14 +134,6 @@ def test_a_dataset_is_looked_for_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--dataset_dir") as caught:
         dataset_path(tmp_path, gone + "2", gone)
     assert gone in str(caught.value)
-
-
-def test_versions_and_machine_are_what_is_here() -> None:
-    found = versions()
-    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert {"monai_thyroid", "monai", "ignite", "numpy"} <= set(found)
-    assert {"system", "processor", "threads"} <= set(machine())
 
 
 # --- the lock ---

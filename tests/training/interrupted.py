@@ -1,7 +1,7 @@
 """Run trainings in forked processes and kill them at chosen moments; a script of its own, so that no test's threads
 are forked.
 
-    python tests/runs/interrupted.py CONFIG OVERRIDES.json FOLDER MOMENTS WORKERS
+    python tests/training/interrupted.py CONFIG OVERRIDES.json FOLDER MOMENTS WORKERS
 
 Trains once without interruption, then MOMENTS times killed at a seeded moment and resumed, and prints a JSON list of
 {"kind", "moment", "output_dir"}; the first entry is the uninterrupted run.
@@ -27,7 +27,7 @@ import torch
 from monai.bundle import run
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
-from monai_thyroid.training import session
+from monai_thyroid.runfolder import HistoryRow, RunFolder
 
 
 class Moments:
@@ -39,7 +39,7 @@ class Moments:
         self.count = 0
         SupervisedTrainer._iteration = self.around("step", SupervisedTrainer._iteration)
         SupervisedEvaluator._iteration = self.around("validation", SupervisedEvaluator._iteration)
-        session.append_history = self.half_line(session.append_history)
+        RunFolder.append = self.half_line(RunFolder.append)
         torch.save = self.half_file(torch.save)
         os.replace = self.around("rename", os.replace)
 
@@ -76,14 +76,15 @@ class Moments:
         return wrapped
 
     def half_line(self, append: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(path: Path, row: dict[str, Any]) -> None:
+        def wrapped(folder: RunFolder, row: HistoryRow) -> None:
+            path = folder.path / "history.csv"
             if self.reached("within history"):
                 before = path.read_text() if path.exists() else ""
-                append(path, row)
+                append(folder, row)
                 written = path.read_text()
                 path.write_text(written[: len(before) + (len(written) - len(before)) // 2])
                 self.die()
-            append(path, row)
+            append(folder, row)
 
         return wrapped
 

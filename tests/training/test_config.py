@@ -12,8 +12,9 @@ import yaml
 from monai.bundle import ConfigParser
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.training import boolean
-from monai_thyroid.training.config import CONSTANTS, check_constants, executed_config, protocol_hash, run_hash
+from monai_thyroid.runfolder import protocol_hash, run_hash
+from monai_thyroid.training.config import check_constants, executed_config
+from monai_thyroid.training.constants import CONSTANTS, boolean
 
 TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train.yaml"
 METADATA = TRAIN.with_name("metadata.json")

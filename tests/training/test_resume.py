@@ -54,7 +54,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     done = subprocess.run(
         [
             sys.executable,
-            str(root / "tests" / "runs" / "interrupted.py"),
+            str(root / "tests" / "training" / "interrupted.py"),
             str(root / "bundles" / bundle / "train.yaml"),
             *map(str, (tmp_path / "overrides.json", tmp_path / "runs", moments, workers)),
         ],

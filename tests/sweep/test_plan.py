@@ -1,4 +1,4 @@
-"""Planning and executing a matrix of runs; engines are tried with small scripts in the place of trainings."""
+"""Planning and executing many runs; executors are tried with small scripts in the place of trainings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from monai_thyroid.data import datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_json, write_json
 from monai_thyroid.images import write_phantom
-from monai_thyroid.runfolder.folder import append_history, locked
-from monai_thyroid.sweep import engines, matrix
-from monai_thyroid.sweep.engines import Job, Progress, execute, run_local
-from monai_thyroid.sweep.matrix import Plan, plan
+from monai_thyroid.runfolder import HistoryRow, RunFolder, finished_epochs, locked
+from monai_thyroid.sweep import plan
+from monai_thyroid.sweep.executors import run_local
+from monai_thyroid.sweep.jobs import Job, execute
+from monai_thyroid.sweep.plan import Sweep, plan_sweep
+from monai_thyroid.sweep.progress import Progress
 
 TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train.yaml"
 TINY: dict[str, Any] = {
@@ -39,9 +41,9 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny(output: Path, **changes: Any) -> Plan:
+def tiny(output: Path, **changes: Any) -> Sweep:
     options = {"networks": ["unet"], "seeds": [0], "overrides": TINY, **changes}
-    return plan(TRAIN, output=output, **options)
+    return plan_sweep(TRAIN, output=output, **options)
 
 
 # --- the plan ---
@@ -131,7 +133,7 @@ def test_a_plan_for_other_machines_needs_none_of_their_devices(tmp_path: Path, m
 
 
 def test_the_epochs_of_all_stages_are_counted(tmp_path: Path) -> None:
-    found = plan(
+    found = plan_sweep(
         TRAIN.parents[1] / "polyp" / "train.yaml",
         networks=["unet"],
         seeds=[0],
@@ -143,7 +145,7 @@ def test_the_epochs_of_all_stages_are_counted(tmp_path: Path) -> None:
 
 def test_a_config_may_refer_to_arguments_of_its_data(tmp_path: Path) -> None:
     """As that of nerves does, which finds its classes in the data; their files are read once all the same."""
-    found = plan(
+    found = plan_sweep(
         TRAIN.parents[1] / "nerve" / "train.yaml",
         networks=["unet", "resunet"],
         seeds=[0],
@@ -191,7 +193,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, options: dict[str, An
 
 def test_a_config_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        plan(tmp_path / "train.yaml", networks=["unet"], seeds=[0], output=tmp_path)
+        plan_sweep(tmp_path / "train.yaml", networks=["unet"], seeds=[0], output=tmp_path)
     assert len(caught.value.problems) == 2
     assert f"{tmp_path / 'evaluate.yaml'}: no such file" in caught.value.problems
 
@@ -213,7 +215,7 @@ def history(path: Path, seconds: list[float]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for epoch, taken in enumerate(seconds, 1):
         row = {"stage": 1, "epoch": epoch, "lr": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_dice": 0, "val_iou": 0}
-        append_history(path / "history.csv", {**row, "seconds": taken})
+        RunFolder(path).append(HistoryRow(**row, seconds=taken))
 
 
 def test_the_estimate_is_that_of_epochs_timed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +223,7 @@ def test_the_estimate_is_that_of_epochs_timed_before(tmp_path: Path, monkeypatch
     found = tiny(tmp_path, seeds=[0, 1], overrides=overrides)
     history(found.jobs[0].path, [9.0, 11.0])  # as left by a training killed before run.json was there
     history(found.jobs[0].path.with_name("seed-7"), [13.0])  # of an earlier plan
-    monkeypatch.setattr(matrix, "_image_seconds", lambda *_: pytest.fail("nothing is to be probed"))
+    monkeypatch.setattr(plan, "_image_seconds", lambda *_: pytest.fail("nothing is to be probed"))
     lines = tiny(tmp_path, seeds=[0, 1], overrides=overrides).table(at_once=2).splitlines()
     assert lines[1].split() == ["unet-seed-0", "new", "2", "of", "50", "9", "min"]  # 48 epochs of 11 s
     assert lines[2].split() == ["unet-seed-1", "new", "0", "of", "50", "9", "min"]  # 50
@@ -230,19 +232,19 @@ def test_the_estimate_is_that_of_epochs_timed_before(tmp_path: Path, monkeypatch
 
 def test_what_was_never_trained_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = tiny(tmp_path, networks=["unet"])
-    measured = matrix._image_seconds(found.parsers["unet"], 1)
+    measured = plan._image_seconds(found.parsers["unet"], 1)
     assert 0 < measured < 1
-    monkeypatch.setattr(matrix, "_image_seconds", lambda *_: 2.0)
+    monkeypatch.setattr(plan, "_image_seconds", lambda *_: 2.0)
     expected = 2 * 2 * (found.train_images + found.validation_images / 3)
     assert found.train_images > found.validation_images > 0
     text = found.table()
-    assert f"Estimate: {matrix._duration(expected)} with 1 at a time" in text
-    assert f"Estimate: {matrix._duration(expected)} of computing, from" in found.table(ray=matrix.Ray())
+    assert f"Estimate: {plan._duration(expected)} with 1 at a time" in text
+    assert f"Estimate: {plan._duration(expected)} of computing, from" in found.table(ray=plan.Ray())
     assert "a few steps of unet on random images on this machine." in text
     assert "training may stop early" in text
 
 
-# --- the engines ---
+# --- executors ---
 
 
 def script(tmp_path: Path, name: str, train: str, **changes: Any) -> Job:
@@ -350,8 +352,8 @@ PARENT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_matrix import ENDLESS, script
-from monai_thyroid.sweep.engines import run_local
+from test_plan import ENDLESS, script
+from monai_thyroid.sweep.executors import run_local
 jobs = [script(Path(sys.argv[1]), name, ENDLESS) for name in ('a', 'b', 'c')]
 try:
     for _ in run_local(jobs, at_once=2):
@@ -416,8 +418,8 @@ def test_half_a_line_of_a_history_is_no_epoch(tmp_path: Path) -> None:
     history(found.jobs[0].path, [1.0, 3.0])
     with open(found.jobs[0].path / "history.csv", "a") as file:
         file.write("1,3,1e-")
-    assert engines.epoch_seconds(found.jobs[0].path / "history.csv") == [1.0, 3.0]
-    assert engines.epoch_seconds(tmp_path / "absent.csv") == []
+    assert [row.seconds for row in finished_epochs(found.jobs[0].path / "history.csv")] == [1.0, 3.0]
+    assert finished_epochs(tmp_path / "absent.csv") == []
     assert tiny(tmp_path).jobs[0].trained == 2
 
 
@@ -454,7 +456,7 @@ def test_the_report_tells_of_runs_that_failed(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def execute(self: Plan, **_: Any) -> dict[str, str]:
+    def execute(self: Sweep, **_: Any) -> dict[str, str]:
         for job in self.jobs[:2]:
             job.path.mkdir(parents=True)
             write_json(job.path / "run.json", {"run_hash": "of another run"})
@@ -464,7 +466,7 @@ def test_the_report_tells_of_runs_that_failed(
         asked.update(options, paths=paths)
         return Path("report.html")
 
-    monkeypatch.setattr(Plan, "execute", execute)
+    monkeypatch.setattr(Sweep, "execute", execute)
     monkeypatch.setattr("monai_thyroid.compare.make_report", make_report)
     arguments = ("--networks", "unet", "--seeds", "0,1,2", "--output", str(tmp_path), "--margin", "0.02", "--no-images")
     assert compare(*arguments) == 1
@@ -475,9 +477,9 @@ def test_the_report_tells_of_runs_that_failed(
     assert (absent.network, absent.seed, absent.fold, absent.reason) == ("unet", "2", "", "another reason")
     assert "a reason of its own" in capsys.readouterr().err
 
-    def stopped(self: Plan, **_: Any) -> dict[str, str]:
+    def stopped(self: Sweep, **_: Any) -> dict[str, str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Plan, "execute", stopped)
+    monkeypatch.setattr(Sweep, "execute", stopped)
     assert compare(*arguments, "--overwrite", "true") == 1
     assert "the same command goes on" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A comparison's matrix of runs, networks x seeds x folds: planned, estimated and executed."""
+"""A comparison's runs, networks x seeds x folds: planned, estimated and executed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,18 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import AutocastInferer
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
-from monai_thyroid.runfolder.folder import locked, read_run
-from monai_thyroid.sweep.engines import (
-    Finished,
-    Job,
-    Progress,
-    State,
-    epoch_seconds,
-    run_local,
-    run_ray,
-    threads_each,
-)
+from monai_thyroid.runfolder import finished_epochs, locked, run_hash
+from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
+from monai_thyroid.sweep.jobs import Job, state_of
+from monai_thyroid.sweep.progress import Progress
 from monai_thyroid.training.check import input_size, problems_of, unknown_overrides
-from monai_thyroid.training.config import boolean, executed_config, run_hash
+from monai_thyroid.training.config import executed_config
+from monai_thyroid.training.constants import boolean
 from monai_thyroid.training.session import TrainingSession
 
-__all__ = ["Plan", "Ray", "plan"]
+__all__ = ["Ray", "Sweep", "plan_sweep"]
 
-# What `plan` sets itself, and what the user is to say instead.
+# What `plan_sweep` sets itself, and what the user is to say instead.
 _OWN = {
     "network": "use --networks",
     "seed": "use --seeds",
@@ -63,8 +57,8 @@ class Ray:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a comparison will do; made by `plan`.
+class Sweep:
+    """What a comparison will do; made by `plan_sweep`.
 
     Attributes:
         output: the comparison's folder; ``runs/``, ``logs/`` and ``plan.json`` are in it.
@@ -130,7 +124,7 @@ class Plan:
                 continue
             # Other seeds and folds of the same recipe, of this plan or an earlier one.
             histories = job.path.parent.glob("seed-*/history.csv")
-            seconds = [taken for path in sorted(histories) for taken in epoch_seconds(path)]
+            seconds = [row.seconds or 0.0 for path in sorted(histories) for row in finished_epochs(path)]
             if seconds:
                 found[job.network] = sum(seconds) / len(seconds)
             else:
@@ -175,7 +169,7 @@ class Plan:
             return progress.failures
 
 
-def plan(
+def plan_sweep(
     config_file: str | os.PathLike[str],
     *,
     networks: Sequence[str],
@@ -184,7 +178,7 @@ def plan(
     folds: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     elsewhere: bool = False,
-) -> Plan:
+) -> Sweep:
     """Find out which runs a comparison consists of and what is there of each; writes nothing.
 
     Args:
@@ -270,9 +264,9 @@ def plan(
         "data_hashes": hashes,
     }
     _same_comparison(output / "plan.json", content)
-    return Plan(
+    return Sweep(
         output=output,
-        jobs=[_overwritten(job) for job in jobs] if overwrite else jobs,
+        jobs=[job.anew() for job in jobs] if overwrite else jobs,
         content=content,
         overwrite=overwrite,
         device=str(given.get("device", executed["device"])),
@@ -362,7 +356,7 @@ def _job(
         parent_sha256=sha256_file(find_weights(parent)) if parent else None,
     )
     network, seed = executed["network"], executed["seed"]
-    state = _state(path, now)
+    state = state_of(path, now)
     folds = {} if fold is None else {"folds": executed["folds"], "fold": fold}
     options = {**given, "network": network, "seed": seed, **folds, "output_dir": str(output / "runs"), "resume": True}
     scoring_file = config.with_name("evaluate.yaml")
@@ -375,7 +369,7 @@ def _job(
         path=path,
         state=state,
         epochs=epochs,
-        trained=0 if state == "other settings" else min(epochs, len(epoch_seconds(path / "history.csv"))),
+        trained=0 if state == "other settings" else min(epochs, len(finished_epochs(path / "history.csv"))),
         log=output / "logs" / f"{network}-{path.name}.log",
         train=_command(config, options),
         evaluate=_command(scoring_file, {**scoring, "run_dir": str(path)}),
@@ -387,25 +381,6 @@ def _command(config: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
     # Written as Python writes them, so that MONAI reads a string that looks like a number as a string.
     words = [f"--{name}={value!r}" for name, value in options.items()]
     return ("-m", "monai.bundle", "run", "--config_file", str(config), *words)
-
-
-def _state(path: Path, now: str) -> State:
-    if not (path / "run.json").is_file():
-        return "new"
-    record = read_run(path)
-    if record["run_hash"] != now:
-        return "other settings"
-    if record["status"] == "done":
-        return "complete"
-    # A killed training could not say so, a stopped one says "interrupted".
-    return "failed" if record["status"] == "failed" and record["error"] != "interrupted" else "interrupted"
-
-
-def _overwritten(job: Job) -> Job:
-    """The job, to be trained anew if its folder holds a run with other settings."""
-    if job.state != "other settings":
-        return job
-    return replace(job, train=(*(word for word in job.train if word != "--resume=True"), "--overwrite=True"))
 
 
 def _same_comparison(path: Path, content: Mapping[str, Any]) -> None:

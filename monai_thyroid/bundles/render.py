@@ -1,0 +1,124 @@
+"""The files of a bundle, rendered from what all bundles share (``templates/``) and what it is about (``recipes/``).
+
+A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
+all. `python -m monai_thyroid.bundles` writes the bundles of this repository anew.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from monai_thyroid import __version__
+from monai_thyroid.files import atomic_path
+from monai_thyroid.networks.menu import MENU_TEXT
+
+__all__ = ["SHIPPED", "VERSIONS", "render_bundle", "write_shipped"]
+
+_HERE = Path(__file__).parent
+SHIPPED = tuple(sorted(path.stem for path in _HERE.glob("recipes/*.yaml") if path.stem != "own"))
+"""Names of the bundles of this repository."""
+
+VERSIONS = {
+    "monai": "1.6.1",
+    "pytorch": "2.13.0",
+    "numpy": "2.4.6",
+    "monai_thyroid": __version__,
+    "pytorch-ignite": "0.5.5",
+    "fire": "0.7.1",
+    "pyyaml": "6.0.3",
+    "tensorboard": "2.21.0",
+}
+"""What the bundles of this repository are tested with, as metadata.json says it."""
+
+# What a recipe may leave out.
+_OPTIONAL = {
+    **dict.fromkeys(("imports", "network", "class_lines", "layout", "measures", "leak", "groups", "first_stage")),
+    **{"phantom": True, "square": False, "shrunk": False, "sites": False, "versions": VERSIONS},
+}
+
+
+def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
+    """Render the files of a bundle.
+
+    Args:
+        recipe: name of a recipe.
+        values: what it leaves open, such as ``name`` and ``folder``, or what is to be other than it says.
+
+    Returns:
+        The content of each file by its name.
+
+    Raises:
+        jinja2.UndefinedError: neither the recipe nor the values say what a template needs.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.globals["note"] = _note
+    about = yaml.safe_load((_HERE / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    given = {**_OPTIONAL, "menu": _indented_menu(), **_without_ends(about), **values}
+    given["metadata"] = {**_metadata(given), **given["metadata"]}
+    return {name: environment.get_template(name).render(given) for name in environment.list_templates()}
+
+
+def write_shipped(folder: Path) -> list[Path]:
+    """Render the bundles of this repository, but for their README, into subfolders of a folder.
+
+    Returns:
+        The files whose content has changed.
+    """
+    changed = []
+    for name in SHIPPED:
+        for file, text in render_bundle(name, name=name, folder=f"bundles/{name}", facts="").items():
+            path = folder / name / file
+            if file == "README.md" or (path.is_file() and path.read_text(encoding="utf-8") == text):
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def _note(text: str, comment: str, column: int = 38) -> str:
+    """A line of YAML and its comment, which begins in a column of its own where there is room for it."""
+    return f"{text:<{column}}# {comment}" if len(text) < column else f"{text}   # {comment}"
+
+
+def _indented_menu() -> str:
+    return textwrap.indent(MENU_TEXT, "  ").rstrip("\n")
+
+
+def _without_ends(value: Any) -> Any:
+    """Texts without the newline at their end, which the templates have."""
+    if isinstance(value, Mapping):
+        return {key: _without_ends(one) for key, one in value.items()}
+    return value.rstrip("\n") if isinstance(value, str) else value
+
+
+def _metadata(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What metadata.json says unless the recipe says something else."""
+    classes, size = given["classes"], 256
+    colours = ("red", "green", "blue") if given["channels"] == 3 else ("image",)
+    return {
+        "authors": "monai_thyroid authors",
+        "copyright": "Copyright (c) monai_thyroid authors",
+        "label_classes": f"single channel, 1 is {classes[0]}, 0 is everything else",
+        "pred_classes": f"single channel logits; sigmoid above 0.5 is {classes[0]}",
+        "input_size": size,
+        "output_size": size,
+        "input_channels": {str(number): colour for number, colour in enumerate(colours)},
+        "output_channels": {str(number): name for number, name in enumerate(["background", *classes])},
+    }

@@ -1,0 +1,115 @@
+"""README's description of the run folder, made from the schema: ``python -m monai_thyroid.runfolder.documentation``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from monai_thyroid.files import atomic_path
+from monai_thyroid.runfolder.schema import (
+    SCHEMA_VERSION,
+    CaseKey,
+    EvaluationRecord,
+    HistoryRow,
+    MeasureRow,
+    Record,
+    RunRecord,
+    scores,
+)
+
+__all__ = ["documentation", "with_documentation"]
+
+START = "<!-- made by `python -m monai_thyroid.runfolder.documentation` -->"
+END = "<!-- end of what is made -->"
+
+_FILES = {
+    "**run.json**": "what was run, on what, with what result; keys below",
+    "**history.csv**": "an epoch a row; columns below",
+    "config.yaml": "the configuration as executed, overrides applied, with the `schema_version`",
+    "split.json": "`dataset grouping how fold data_hash warnings`, and in `parts`, of `train`, `validation` and `test` "
+    "the lists `cases groups sites image_sha256`",
+    "model.pt": "the best weights on validation, tensors by name",
+    "last.pt": "all that resuming needs; of several stages also `stage-<k>.pt`, the best weights of one, from which "
+    "the next one started",
+    "figures/": "curves; worst, median and best cases with both outlines",
+    "tensorboard/": "event files",
+    "**evaluations/`<dataset>`-`<part>`[-`<site>`]/**": "an evaluation; that of other data whose name is taken has the "
+    "first 8 digits of their hash behind it. In it:",
+    "… **cases.csv**": "every score of every case and class on the original image grid; the only source of every table "
+    "and test in a report",
+    "… calibration.csv": "per case and class how often which probability was right",
+    "… measures.csv": "clinical measures, where there are any",
+    "… evaluation.json": "what was scored; keys below",
+    "… predictions/`<case>`.png": "masks on the original grid: of one class 0 and 255; of several the number of the "
+    "class in the order of `classes`, 0 for the background, as palette indices",
+    "… references/`<case>`.png": "likewise",
+    "… images/`<case>`.jpg": "the image, at most 1024 pixels wide and high",
+}
+
+
+def documentation() -> str:
+    """The tables of files, keys and columns, as Markdown."""
+    lines = [
+        f"Schema version {SCHEMA_VERSION}. A report needs what is **bold**, of runs whose `status` is `done`, and uses "
+        "what else there is: a file, key or column that is left out counts as null, or as not scored. JSON holds no "
+        "NaN; CSV is UTF-8 with a header line and commas, and an empty field is null.",
+        "",
+        *_table(("file", "holds"), _FILES.items()),
+    ]
+    for cls in (RunRecord, EvaluationRecord):
+        lines += ["", f"`{cls.file}`:", "", *_table(("key", "kind", "is"), _rows(cls))]
+    lines += ["", f"`{HistoryRow.file}`:", "", *_table(("column", "kind", "is"), _rows(HistoryRow))]
+    lines += ["", "`cases.csv`; the first six columns are also those of `calibration.csv` and `measures.csv`:", ""]
+    columns = [
+        (f"**{name}**" if one.needed else name, _kind(one.kind.__name__, one.unit), one.meaning)
+        for name, one in scores().items()
+    ]
+    lines += _table(
+        ("column", "kind", "is"),
+        [*_rows(CaseKey), *columns, ("error", "text", "why the case could not be scored, whose scores are then empty")],
+    )
+    lines += [
+        "",
+        "`calibration.csv` besides: `n_pixels`; `brier`, the mean squared difference of probability and reference; and "
+        "of 15 bins of probability (i/15 < p <= (i+1)/15) the pixels `count_00` to `count_14`, the sums of their "
+        "probabilities `probability_sum_00` ... and their foreground pixels in the reference `reference_sum_00` ...",
+        "",
+        "`measures.csv` besides:",
+        "",
+        *_table(("column", "kind", "is"), [row for row in _rows(MeasureRow) if row not in _rows(CaseKey)]),
+    ]
+    return "\n".join(lines)
+
+
+def with_documentation(text: str) -> str:
+    """A text with what is between the two marks made anew."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{documentation()}\n{END}{after}"
+
+
+def _rows(cls: type[Record]) -> list[tuple[str, str, str]]:
+    rows = []
+    for one in fields(cls):  # type: ignore[arg-type]
+        if one.metadata:
+            name = one.metadata["name"] or one.name
+            kind = _kind(str(one.type).removesuffix(" | None"), one.metadata["unit"])
+            rows.append((f"**{name}**" if one.metadata["needed"] else name, kind, one.metadata["meaning"]))
+    return rows
+
+
+def _kind(name: str, unit: str) -> str:
+    words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "dict": "object"}
+    words |= {"list[str]": "list of texts", "list[dict]": "list of objects"}
+    return words[name] + (f", {unit}" if unit else "")
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
+
+
+if __name__ == "__main__":
+    readme = Path("README.md")
+    with atomic_path(readme) as temporary:
+        temporary.write_text(with_documentation(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,71 @@
+"""What identifies a run: hashes of its recipe and of all that determines its result.
+
+The third hash, of the data, is taken where the files are read: `monai_thyroid.data.Inspection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai_thyroid.files import canonical_hash
+
+__all__ = ["differing_settings", "protocol_hash", "run_hash"]
+
+# What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
+_PLUMBING = {"output_dir", "bundle_root", "device", "num_workers", "resume", "overwrite", "mlflow"}
+_PLUMBING |= {"networks", "trackers", "session", "imports", "initialize", "run", "finalize", "_meta_", "schema_version"}
+_SOURCES = {"dataset_dir", "split_file"}  # their content is in the data's hash
+# What may differ between two runs of one race besides: which network, which seed, which of the data.
+_ENTRANT = {"network", "seed", "fold"}
+_SHARES = {"split_seed", "validation_fraction", "phantom_cases", "phantom_seed"}
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that runs of one race share."""
+    left_out = _PLUMBING | _SOURCES | _ENTRANT | _SHARES
+    recipe = {key: value for key, value in config.items() if key not in left_out}
+    recipe["init_from"] = recipe.get("init_from") is not None
+    return recipe
+
+
+def protocol_hash(config: Mapping[str, Any]) -> str:
+    """Hash of the recipe: two runs that share it run the same race (network, seed, paths and machine aside).
+
+    Args:
+        config: as executed.
+    """
+    return canonical_hash(_recipe(config))
+
+
+def run_hash(config: Mapping[str, Any], *, data_hash: str, parent_sha256: str | None) -> str:
+    """Hash of all that determines a run's result; unchanged and complete means that it need not be repeated.
+
+    Args:
+        config: as executed.
+        data_hash: of contents and split.
+        parent_sha256: of the checkpoint the weights started from.
+    """
+    content = {key: value for key, value in config.items() if key not in _PLUMBING | _SOURCES | {"init_from"}}
+    content["network_definition"] = config.get("networks", {}).get(config.get("network"))
+    return canonical_hash([content, data_hash, parent_sha256])
+
+
+def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any], *, of: str) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two configs differ and that a hash depends on.
+
+    Args:
+        first: as executed.
+        second: likewise.
+        of: ``"protocol_hash"`` or ``"data_hash"``.
+
+    Returns:
+        Both values by name.
+    """
+    if of == "protocol_hash":
+        both = [_recipe(first), _recipe(second)]
+    else:
+        both = [{key: config[key] for key in config if key not in _PLUMBING | _ENTRANT} for config in (first, second)]
+    names = sorted({*both[0], *both[1]})
+    pairs = {name: (both[0].get(name), both[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,0 +1,287 @@
+"""Reading the files of a run folder: tolerant of what older runs lack, strict about nonsense; each file once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import read_json
+from monai_thyroid.runfolder.older import migrated
+from monai_thyroid.runfolder.schema import (
+    CalibrationRow,
+    CaseKey,
+    CaseRow,
+    EvaluationRecord,
+    HistoryRow,
+    MeasureRow,
+    RunRecord,
+    Score,
+    as_number,
+    range_problem,
+    scores,
+    version_of,
+)
+
+__all__ = [
+    "Evaluation",
+    "evaluation_records",
+    "finished_epochs",
+    "grouping_of",
+    "read_config",
+    "read_evaluation",
+    "read_history",
+    "read_run",
+]
+
+_Row = TypeVar("_Row", bound=CaseKey)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One folder of ``evaluations/``.
+
+    Attributes:
+        path: the folder.
+        dataset: that was scored.
+        part: of it.
+        rows: of cases.csv; a row whose ``error`` is filled has no scores.
+        record: evaluation.json, everything None where there is none.
+    """
+
+    path: Path
+    dataset: str
+    part: str
+    rows: list[CaseRow] = field(repr=False)
+    record: EvaluationRecord = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Of the folder: ``<dataset>-<part>[-<site>]``."""
+        return self.path.name
+
+    def of_data(self, run: Mapping[str, Any]) -> bool:
+        """Whether the data, split included, are those of a run's run.json."""
+        return self.dataset == run["dataset"] and self.record.data_hash == run.get("data_hash")
+
+    @property
+    def classes(self) -> list[str]:
+        """In the order of the rows."""
+        return list(dict.fromkeys(row["class"] for row in self.rows))
+
+    def of_class(self, name: str) -> list[CaseRow]:
+        """The rows of a class."""
+        return [row for row in self.rows if row.class_name == name]
+
+    def calibration(self, name: str) -> list[CalibrationRow]:
+        """The rows of calibration.csv of a class; none where there is no such file.
+
+        Raises:
+            UserError: the file cannot be used.
+        """
+        path = self.path / "calibration.csv"
+        rows = _case_rows(path, CalibrationRow, _read_sums) if path.is_file() else []
+        return [row for row in rows if row.class_name == name]
+
+    def measures(self) -> list[MeasureRow]:
+        """The rows of measures.csv; none where there is no such file.
+
+        Raises:
+            UserError: the file cannot be used.
+        """
+        path = self.path / "measures.csv"
+        return _case_rows(path, MeasureRow, lambda row, read, where: []) if path.is_file() else []
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read run.json.
+
+    Raises:
+        UserError: the folder is not a run folder, or the file holds nonsense; all that was found.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: is not a run folder (no run.json in it)")
+    return RunRecord.from_json(_json(path))
+
+
+def evaluation_records(folder: Path) -> list[EvaluationRecord]:
+    """Every evaluation.json of a run.
+
+    Raises:
+        UserError: one cannot be used.
+    """
+    return [
+        EvaluationRecord.from_json(_json(path)) for path in sorted(folder.glob("evaluations/[!.]*/evaluation.json"))
+    ]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.yaml, brought to the present schema.
+
+    Raises:
+        UserError: it is not there or cannot be read.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not the configuration of a run")
+    return migrated(content, version=version_of(content, path.name))
+
+
+def read_history(path: Path) -> list[HistoryRow]:
+    """Read history.csv.
+
+    Raises:
+        UserError: it is not there, has no epoch, or holds nonsense; all that was found.
+    """
+    if not path.is_file():
+        raise UserError("history.csv is missing")
+    rows, problems = [], []
+    for number, line in enumerate(_table(path), 1):
+        row, wrong = HistoryRow.from_text(line, f"line {number}")
+        rows.append(row)
+        problems += wrong
+    if problems:
+        raise UserError(problems)
+    if not rows:
+        raise UserError("history.csv has no epoch")
+    return rows
+
+
+def finished_epochs(path: Path) -> list[HistoryRow]:
+    """The epochs in a history.csv that may be being written, or whose writer was killed: whole lines only."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    header, *lines = text.split("\n")[:-1] or [""]
+    columns = header.split(",")
+    rows = []
+    for line in lines:
+        fields = line.split(",")
+        row, wrong = HistoryRow.from_text(dict(zip(columns, fields, strict=False)), "")
+        if len(fields) == len(columns) and not wrong:
+            rows.append(row)
+    return rows
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the scores of an evaluation.
+
+    Raises:
+        UserError: a file is missing or holds nonsense; all that was found.
+    """
+    record = EvaluationRecord()
+    if (folder / "evaluation.json").is_file():
+        record = EvaluationRecord.from_json(_json(folder / "evaluation.json"))
+    if not (folder / "cases.csv").is_file():
+        raise UserError("cases.csv is missing")
+    rows = _case_rows(folder / "cases.csv", CaseRow, _read_scores)
+    if not rows:
+        raise UserError("cases.csv has no case")
+    problems = []
+    counts = Counter((row.class_name, row.case) for row in rows)
+    problems += [f"cases.csv has the case {case} more than once" for (_, case), count in counts.items() if count > 1]
+    for name in dict.fromkeys(row.class_name for row in rows):
+        of_class = [row for row in rows if row.class_name == name]
+        if all(row.error for row in of_class):
+            problems.append(f"no case of the class {name} could be scored ({of_class[0].error})")
+    if problems:
+        raise UserError(problems)
+    return Evaluation(folder, str(record.dataset or rows[0].dataset), str(record.part or rows[0].part), rows, record)
+
+
+def grouping_of(run: RunRecord, scored: Evaluation) -> str:
+    """``known``, ``unknown`` or ``leaky``; where no file says, known if the cases have groups other than themselves."""
+    grouped = any(row.group not in (None, "", row.case) for row in scored.rows)
+    return run.grouping or scored.record.grouping or ("known" if grouped else "unknown")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from error
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    """A CSV file's lines by column.
+
+    Raises:
+        UserError: it is no such file, or lines are longer or shorter than the header; all that was found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        header, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path.name} cannot be read ({error})") from error
+    problems = [f"{path.name} has the column {name} twice" for name, count in Counter(header).items() if count > 1]
+    problems += [
+        f"{path.name}: line {number} has {len(line)} values for {len(header)} columns"
+        for number, line in enumerate(lines, 1)
+        if line and len(line) != len(header)
+    ]
+    if problems:
+        raise UserError(problems)
+    return [dict(zip(header, line, strict=True)) for line in lines if line]
+
+
+def _case_rows(
+    path: Path, cls: type[_Row], read_values: Callable[[Mapping[str, str], _Row, str], list[str]]
+) -> list[_Row]:
+    table = _table(path)
+    if table and (missing := [name for name in cls.needed() if name not in table[0]]):
+        raise UserError(f"{path.name} lacks the columns {', '.join(missing)}")
+    rows, problems = [], []
+    for line in table:
+        where = f"case {line['case']}"
+        row, wrong = cls.from_text(line, where)
+        problems += wrong + [f"{path.name}: {name} of {where} is empty" for name in CaseKey.needed() if not row[name]]
+        row.group = row.group or row.case
+        problems += read_values(line, row, where)
+        rows.append(row)
+    if problems:
+        raise UserError(problems)
+    return rows
+
+
+def _read_scores(line: Mapping[str, str], row: CaseRow, where: str) -> list[str]:
+    row.error = line.get("error", "")
+    problems = []
+    for name, score in scores().items():
+        text = line.get(name)
+        row.scores[name], problem = (None, None) if text is None or row.error else _score(text, score)
+        if problem:
+            problems.append(f"cases.csv: {name} of {where} {problem}")
+    return problems
+
+
+def _score(text: str, score: Score) -> tuple[Any, str | None]:
+    if text == "" and score.nan:
+        return math.nan, None
+    value, problem = as_number(text, score.kind)
+    if problem is None and score.kind is not bool:
+        if score.nan and math.isnan(value):
+            return value, None
+        problem = range_problem(value, low=0, high=score.high)
+    return value, problem
+
+
+def _read_sums(line: Mapping[str, str], row: CalibrationRow, where: str) -> list[str]:
+    problems = []
+    for name in line:
+        if name not in CalibrationRow.columns():
+            value, problem = as_number(line[name], float)
+            if problem := problem or range_problem(value, low=0, high=math.inf):
+                problems.append(f"calibration.csv: {name} of {where} {problem}")
+            row.sums[name] = value
+    return problems

@@ -1,0 +1,192 @@
+"""Writing a training down: the history and the checkpoints, from which it can be resumed exactly."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from monai_thyroid.data import SeededCacheDataset
+from monai_thyroid.files import atomic_path
+from monai_thyroid.runfolder import HistoryRow, RunFolder
+from monai_thyroid.training.distributed import processes, rank
+from monai_thyroid.training.handlers import EarlyStop, EpochSeed, StepLog
+
+__all__ = ["Recorder", "on_cpu", "save"]
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Write what an epoch gave into the run folder: a row of history.csv, model.pt if it is the best, last.pt.
+
+    Attach it to the trainer last. It has each epoch seeded (`EpochSeed`), so that the folder's last epoch is all that
+    resuming needs; ``last.pt`` is written after everything else, the point an interrupted run returns to.
+
+    Args:
+        folder: the run folder; only the first of several processes writes.
+        seed: of the training.
+        network: its weights are saved; without the wrapper of distributed training.
+        optimizer: its state is saved, its first group's learning rate recorded.
+        lr_scheduler: its state is saved.
+        early_stop: its state is saved.
+        validator: its metrics ``val_loss``, ``val_dice`` and ``val_iou`` go into the history; the best ``val_dice``
+            (network grid) decides on model.pt.
+        dataset: told which epoch begins.
+        stage: number of the training stage, from 1. One that is not the first goes on from the best weights of the
+            stage before, and its own are the best only where they are better than those.
+
+    Raises:
+        FloatingPointError: the training loss is not a finite number any more (when training).
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: RunFolder,
+        seed: int,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        early_stop: EarlyStop,
+        validator: Engine,
+        dataset: SeededCacheDataset,
+        stage: int = 1,
+    ) -> None:
+        self.folder = folder
+        self.network = network
+        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "early_stop": early_stop}
+        self.optimizer = optimizer
+        self.early_stop = early_stop
+        self.validator = validator
+        self.epoch_seed = EpochSeed(seed, dataset=dataset, stage=stage)
+        self.stage = stage
+        self.best_metric = -math.inf
+        self.best_epoch = 0
+        self.best_stage = stage
+        self.seconds = 0.0
+        self.images = 0
+
+    @staticmethod
+    def of(trainer: Engine) -> Recorder:
+        """The recorder among a trainer's handlers.
+
+        Raises:
+            ValueError: there is none.
+        """
+        recorder = getattr(trainer.state, "recorder", None)
+        if not isinstance(recorder, Recorder):
+            raise ValueError("a trainer needs a Recorder among its handlers")
+        return recorder
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer."""
+        engine.state.recorder = self
+        self.epoch_seed.attach(engine)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        if rank() == 0:
+            StepLog().attach(engine)
+
+    def epoch_started(self, engine: Engine) -> None:
+        """Start the clock."""
+        self._loss_sum, self._count = 0.0, 0
+        self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        self._started = time.perf_counter()
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Add this batch's loss to the epoch's mean."""
+        loss = engine.state.output["loss"].detach().item()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
+                "a lower --learning_rate or --precision float32 may help"
+            )
+        images = len(engine.state.output["image"])
+        self._loss_sum += loss * images
+        self._count += images
+        self._trained = time.perf_counter()
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Write the epoch down; last.pt last."""
+        # Validation came in between: throughput is that of training alone.
+        self.seconds += self._trained - self._started
+        self.images += self._count * processes()
+        validated = self.validator.state.epoch == engine.state.epoch
+        metrics = {
+            name: float(self.validator.state.metrics[name]) if validated else None
+            for name in ("val_loss", "val_dice", "val_iou")
+        }
+        engine.state.metrics.update({name: value for name, value in metrics.items() if value is not None})
+        engine.state.metrics["train_loss"] = self._loss_sum / self._count
+        dice = metrics["val_dice"]
+        best = dice is not None and dice > self.best_metric
+        if best and dice is not None:
+            self.best_metric, self.best_epoch, self.best_stage = dice, engine.state.epoch, self.stage
+        if rank() > 0:
+            return
+        row = HistoryRow(
+            stage=self.stage,
+            epoch=engine.state.epoch,
+            lr=self._learning_rate,
+            train_loss=self._loss_sum / self._count,
+            **metrics,
+            seconds=round(time.perf_counter() - self._started, 3),
+        )
+        self._tell(row, best=best)
+        self.folder.append(row)
+        weights = on_cpu(self.network.state_dict())
+        if best or not self.folder.model.is_file():
+            save(weights, self.folder.model)
+        state = {"stage": self.stage, "epoch": engine.state.epoch, "network": weights}
+        save({**state, "recorder": self.state_dict()}, self.folder.last)
+
+    def _tell(self, row: HistoryRow, *, best: bool) -> None:
+        logger.info(
+            "%sepoch %d  lr %.1e  train loss %.4f  val loss %s  val Dice %s  %.1f s%s",
+            f"stage {self.stage}  " if self.stage > 1 else "",
+            *(row.epoch, row.lr, row.train_loss),
+            *("-" if value is None else f"{value:.4f}" for value in (row.val_loss, row.val_dice)),
+            *(row.seconds, "  best" if best else ""),
+        )
+
+    def follow(self, earlier: Recorder) -> None:
+        """Begin after another stage, whose best is what this one has to beat."""
+        self.best_metric, self.best_epoch = earlier.best_metric, earlier.best_epoch
+        self.best_stage = earlier.best_stage
+
+    def state_dict(self) -> dict[str, Any]:
+        """What last.pt holds beside the epoch and the weights; plain types and tensors only."""
+        return {
+            **{name: thing.state_dict() for name, thing in self.stateful.items()},
+            "best_metric": self.best_metric,
+            "best_epoch": self.best_epoch,
+            "best_stage": self.best_stage,
+            "seconds": self.seconds,
+            "images": self.images,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was taken."""
+        for name, thing in self.stateful.items():
+            thing.load_state_dict(state[name])
+        self.best_metric, self.best_epoch = float(state["best_metric"]), int(state["best_epoch"])
+        self.best_stage = int(state["best_stage"])
+        self.seconds, self.images = float(state["seconds"]), int(state["images"])
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write tensors atomically, equal ones as equal bytes: given a path, torch would write its name into the file."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+
+
+def on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of weights that need no GPU."""
+    return {name: tensor.detach().cpu() for name, tensor in weights.items()}

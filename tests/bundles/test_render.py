@@ -1,0 +1,47 @@
+"""All bundles come from one source, and are what it says."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+from monai_thyroid.bundles import render_bundle, write_shipped
+from monai_thyroid.bundles.render import SHIPPED
+from monai_thyroid.networks.menu import MENU_TEXT
+
+
+def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path) -> None:
+    assert set(SHIPPED) == {path.name for path in (root / "bundles").iterdir()}
+    written = write_shipped(tmp_path)
+    assert len(written) == 6 * len(SHIPPED)
+    other = [
+        path for path in written if path.read_bytes() != (root / "bundles" / path.relative_to(tmp_path)).read_bytes()
+    ]
+    assert not other, "python -m monai_thyroid.bundles"
+    assert write_shipped(tmp_path) == []
+
+
+def test_the_menu_stands_in_a_bundle_with_its_comments(root: Path) -> None:
+    text = (root / "bundles" / "lung" / "train.yaml").read_text()
+    for line in MENU_TEXT.splitlines():
+        assert f"\n  {line}\n" in text
+    assert yaml.safe_load(text)["networks"] == yaml.safe_load(MENU_TEXT)
+
+
+def test_what_a_template_needs_must_be_said() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="'name' is undefined"):
+        render_bundle("thyroid", folder="x", facts="")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_rendered_file_reads_as_if_written_by_hand(name: str, root: Path) -> None:
+    for path in (root / "bundles" / name).glob("*.yaml"):
+        lines = path.read_text().splitlines()
+        assert all(len(line) <= 125 and line == line.rstrip() for line in lines), path
+        assert not any(one == two == "" for one, two in itertools.pairwise(lines)), path
+        comments = [line.index("# ") for line in lines if "  # " in line and len(line.split("  # ")[0]) < 35]
+        assert set(comments) <= {38}, path
