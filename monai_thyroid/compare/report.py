@@ -153,6 +153,14 @@ def build(
                     f"dataset {dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
                     f"some in pixels; give --metric {free}"
                 )
+            lacking = [
+                entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)
+            ]
+            if lacking:
+                raise UserError(
+                    f"dataset {dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, or "
+                    "give another --metric"
+                )
             analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
             without = without_images(analysis) if images else []
             analyses.append(analysis)

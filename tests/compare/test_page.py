@@ -14,7 +14,8 @@ from made_runs import nothing
 
 from monai_thyroid.compare import build, page
 from monai_thyroid.compare.pictures import FIGURES, Declared, Place
-from monai_thyroid.files import write_json
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import read_csv, write_csv, write_json
 from monai_thyroid.pages import Callout, Figure, Items, Paragraph, Table
 
 MakeRun = Callable[..., Path]
@@ -28,7 +29,7 @@ def report(make_run: MakeRun, tmp_path: Path, **options: Any) -> tuple[Any, list
             make_run(
                 network, seed, quality=quality, predict=nothing if dead else None, grouping="known",
                 val_dice=[0.0] * 6 if dead else [0.3, 0.5, 0.6, 0.62, 0.61, 0.63], parts=["test", "validation"],
-                multiply_adds=1.5e9, others=["gland"],
+                multiply_adds=1_500_000_000, others=["gland"],
             )  # fmt: skip
     made = build([tmp_path / "runs"], **options).report
     return made, page.blocks(made, figures=tmp_path)
@@ -123,6 +124,19 @@ def test_the_table_across_datasets_has_intervals_over_groups(make_run: MakeRun, 
     assert np.ptp([row.cells[0].dice.mean for row in shift.rows]) > 0
 
 
+def test_a_metric_that_older_runs_do_not_have_is_not_compared_and_leaves_a_dash(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for network in ("unet", "segnet"):
+        file = make_run(network) / "evaluations" / "neck-test" / "cases.csv"
+        rows = [{name: value for name, value in row.items() if name != "nsd"} for row in read_csv(file)]
+        write_csv(file, list(rows[0]), rows)
+    with pytest.raises(UserError, match="nsd is not scored in segnet seed 0, unet seed 0"):
+        build([tmp_path / "runs"], metric="nsd")
+    (found,) = tables(page.blocks(build([tmp_path / "runs"]).report, figures=tmp_path), "Misses")
+    assert cells(found, "Normalised surface Dice, mean") == ["–", "–"]
+
+
 # --- figures ---
 
 
@@ -155,7 +169,7 @@ def test_a_figure_that_is_declared_is_drawn_and_shown(
     make_report([tmp_path / "runs"], output=tmp_path / "report")
     found = [one for one in made if isinstance(one, Figure)]
     assert [one.link for one in found] == ["figures/mine.png", "figures/mine-2.png"]
-    assert found[0].caption == "Mine, 24 cases (12 groups, grouping unknown)."
+    assert found[0].caption == "Mine, 24 cases (12 groups)."
     assert found[0].data == b"drawn"
     assert sorted(path.name for path in (tmp_path / "report" / "figures").iterdir()) == [
         "mine-2.png", "mine-2.svg", "mine.png", "mine.svg",
