@@ -1,20 +1,27 @@
 """How often the rule of ``compare`` says "better" when nothing is, and how often when something is.
 
-Run: ``OMP_NUM_THREADS=1 python benchmarks/claims.py [--draws 400] [--seed 0] [--output docs/claims.md]``
+Run: ``OMP_NUM_THREADS=1 python benchmarks/claims.py [--draws 2000] [--seed 0] [--output docs/claims.md]``
 
-Five networks are scored on the same cases. The score of network a, seed s, case c is ::
+Networks are scored on the same cases. The score of network a, seed s, case c is ::
 
     difficulty[c] + effect[a] + spread * seed[a, s] + interaction * own[a, c] + chance * noise[a, s, c]
 
-``difficulty`` is shared by all networks: whole groups of cases, with their sizes, are drawn with replacement from a
-real ``cases.csv``, so that its skew and the likeness of a group's cases are those of the data. ``seed``, ``own`` and
+``difficulty`` is shared by all networks: groups of cases, with their sizes, are drawn with replacement from a real
+``cases.csv``, so that its skew and the likeness of a group's cases are those of the data. ``seed``, ``own`` and
 ``noise`` are standard normal: how far a whole training is off, what one architecture finds easier than another, and
 what one training finds easier than the next; the last two are alike for cases of one group. ``spread`` is the standard
-deviation of a whole model's mean Dice over seeds, varied in the table; ``interaction`` and ``chance`` come from real
-runs (`components`). Scores are not cut at 1, so that the truth is known exactly.
+deviation of a whole model's mean Dice over seeds; ``interaction`` and ``chance`` come from real runs (`components`).
+Scores are not cut at 1, so that the truth is known exactly. Drawn are the means of groups, all draws at once, and the
+package's own functions judge them; in every cell they are held against `compare_architectures` for one draw.
 
-With one seed the question is about these weights, whose truth contains the luck of their seed: "better" is false where
-the better network's own truth is not larger. With more seeds it is about architectures, and ``effect`` is the truth.
+Kinds of cells beside the plain one: *failing*, a network loses 0.5 Dice in 5 % of the cases, in all its trainings, and
+is better by 0.025 in all, so that the means are equal; *rare*, a network is worse by 0.8 in a tenth of the groups;
+*unstable*, one network has four times the spread (16 times the variance); *unequal*, groups have one to some thirty
+cases, a third of them fewer than three; *collapsed*, a training of the last network is worse by 0.5 and known to have
+collapsed.
+
+The former rule, kept here alone, took the mean of the networks' seed variances, Satterthwaite's degrees of freedom,
+Holm's correction, and a margin that a network had to be shown to lie within.
 """
 
 from __future__ import annotations
@@ -22,38 +29,57 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
-import gc
 import json
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from monai_thyroid.compare.statistics import ALPHA, Comparison, compare_architectures, compare_weights
-from monai_thyroid.files import atomic_path
+from monai_thyroid.compare import statistics as rule
+from monai_thyroid.compare.statistics import ALPHA, compare_architectures, compare_weights
+from monai_thyroid.files import atomic_path, write_csv
 
-CASES = Path(__file__).resolve().parents[1] / "docs/results/thyroid/unet-128-seed-0.csv"
+ROOT = Path(__file__).resolve().parents[1]
+CASES = ROOT / "docs/results/thyroid/unet-128-seed-0.csv"
 # Of Dice, from real runs on the thyroid set: see docs/claims.md. LIKENESS is the correlation of both between cases of
 # one group.
 INTERACTION, CHANCE, LIKENESS = 0.035, 0.056, 0.2
+FAILS, LOSS, UNSTABLE, COLLAPSE, RARE, RARE_LOSS = 0.05, 0.5, 4.0, 0.5, 0.1, 0.8
+PLANTED, PLANTED_BESIDE_COLLAPSE, MARGIN = 0.03, 0.06, 0.01
+NETWORKS, SEEDS, GROUPS, SPREADS = (2, 3, 5, 10), (2, 3, 5), (10, 25, 60, 120), (0.0, 0.006, 0.012, 0.03)
+AT_ONCE = 4_000_000  # numbers drawn at once
 
-GROUPS = (10, 30, 60, 120)
-SEEDS = (1, 3, 5)
-SPREADS = (0.0, 0.006, 0.012, 0.02)
-# Beyond the grid: two seeds; networks of which one has twice the spread and two have none; equal means of which one
-# comes about by failing in some cases and being a little better in all others.
-SCALES = {"": (1.0,) * 5, "unequal": (2.0, 1.0, 0.5, 0.0, 0.0), "failing": (1.0,) * 5}
-FAILS, LOSS = 0.05, 0.5
-HARDER = [(g, 2, 0.02, "") for g in GROUPS] + [(g, s, 0.02, "unequal") for s in (2, 3, 5) for g in (60, 120)]
-HARDER += [(g, s, 0.0, "failing") for s in (1, 3) for g in (10, 60, 120)]
-NETWORKS = list("abcde")
-PLANTED = 0.03
-BOOTSTRAP = 1000
+
+@dataclass(frozen=True)
+class Cell:
+    """What is drawn: so many networks, seeds and groups, the spread over seeds, and which kind."""
+
+    networks: int
+    seeds: int
+    groups: int
+    spread: float
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Scores without any effect, larger is better.
+
+    Attributes:
+        scores: (draws, networks, seeds, groups).
+        collapsed: (networks, seeds).
+        truth: (draws, networks), of each by itself.
+    """
+
+    scores: np.ndarray
+    collapsed: np.ndarray
+    truth: np.ndarray
 
 
 def real_groups(path: Path) -> list[np.ndarray]:
@@ -93,107 +119,283 @@ def components(runs: list[Path]) -> dict[str, float]:
     }
 
 
-def draw(
-    rng: np.random.Generator, pool: list[np.ndarray], n_groups: int, n_seeds: int, spread: float, kind: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (networks, seeds, cases) without any effect, groups (cases,), and the seeds' shifts (networks, seeds)."""
-    chosen = [pool[i] for i in rng.integers(len(pool), size=n_groups)]
-    groups = np.repeat(np.arange(n_groups), [len(scores) for scores in chosen])
-    difficulty = np.concatenate(chosen)
-    shifts = spread * np.array(SCALES[kind])[:, None] * rng.normal(size=(5, n_seeds))
-
-    def normal(seeds: int) -> np.ndarray:
-        shared, alone = rng.normal(size=(5, seeds, n_groups)), rng.normal(size=(5, seeds, difficulty.size))
-        return LIKENESS**0.5 * shared[..., groups] + (1 - LIKENESS) ** 0.5 * alone
-
-    own, noise = INTERACTION * normal(1), CHANCE * normal(n_seeds)
-    values = difficulty + shifts[..., None] + own + noise
-    if kind == "failing":
-        values[0] += LOSS * (FAILS - (rng.random(difficulty.size) < FAILS))
-    return values, groups, shifts
-
-
-def naive(values: np.ndarray, truth: np.ndarray) -> bool:
-    """Whether the paired t test over images (of the seed averages, with Holm) says something false."""
-    pairs = list(combinations(range(5), 2))
-    differences = np.array([values[i] - values[j] for i, j in pairs])
-    return false_claim(differences.mean(axis=1), stats.ttest_1samp(differences, 0, axis=1).pvalue, truth)
-
-
-def false_claim(differences: np.ndarray, p: np.ndarray, truth: np.ndarray) -> bool:
-    """Whether a pair is called different in a direction that is not true."""
-    claimed = multipletests(p, alpha=ALPHA, method="holm")[1] < ALPHA
-    true = np.array([truth[i] - truth[j] for i, j in combinations(range(5), 2)])
-    return bool((claimed & (differences * true <= 0)).any())
+def draw(rng: np.random.Generator, pool: Sequence[np.ndarray], cell: Cell, draws: int) -> Drawn:
+    """Means of groups of so many comparisons of a cell."""
+    k, s, g = cell.networks, cell.seeds, cell.groups
+    chosen = rng.integers(len(pool), size=(draws, g))
+    sizes = np.array([len(scores) for scores in pool])[chosen]
+    if cell.kind == "unequal":
+        sizes = rng.geometric(0.15, size=(draws, g))
+    difficulty = np.array([scores.mean() for scores in pool])[chosen]
+    alike = np.sqrt(LIKENESS + (1 - LIKENESS) / sizes)[:, None, None, :]
+    scores = CHANCE * rng.normal(size=(draws, k, s, g))
+    scores += INTERACTION * rng.normal(size=(draws, k, 1, g))
+    scores *= alike
+    scores += difficulty[:, None, None, :]
+    scales = np.full(k, cell.spread)
+    if cell.kind == "unstable":
+        scales[0] *= UNSTABLE
+    shifts = scales[:, None] * rng.normal(size=(draws, k, s))
+    scores += shifts[..., None]
+    if cell.kind == "failing":
+        scores[:, 0] += (LOSS * (FAILS - rng.binomial(sizes, FAILS) / sizes))[:, None]
+    # One seed: the truth of these weights has their shift in it.
+    truth = shifts[..., 0] if s == 1 else np.zeros((draws, k))
+    if cell.kind == "rare":
+        scores[:, 0] -= RARE_LOSS * (rng.random((draws, g)) < RARE)[:, None]
+        truth[:, 0] -= RARE_LOSS * RARE
+    return Drawn(scores, np.zeros((k, s), dtype=bool), truth)
 
 
-def ask(values: np.ndarray, groups: np.ndarray) -> Comparison:
-    """The rule: the question that so many seeds allow."""
-    if values.shape[1] == 1:
-        return compare_weights(values[:, 0], networks=NETWORKS, groups=groups, draws=BOOTSTRAP)
-    return compare_architectures(values, networks=NETWORKS, groups=groups)
+def chunks(cell: Cell, draws: int) -> Iterator[int]:
+    """Draws at a time, so that they fit the memory."""
+    most = max(50, AT_ONCE // (cell.networks * cell.seeds * cell.groups))
+    while draws > 0:
+        yield min(most, draws)
+        draws -= most
 
 
-def simulate(
-    pool: list[np.ndarray], n_groups: int, n_seeds: int, spread: float, kind: str, draws: int, seed: int
-) -> dict[str, float]:
-    """Shares of draws, of pairs or of networks for one cell of the grid."""
-    rng = np.random.default_rng([seed, n_groups, n_seeds, round(1e4 * spread), list(SCALES).index(kind)])
-    population = float(np.mean([scores.mean() for scores in pool]))
+def generator(cell: Cell, seed: int) -> np.random.Generator:
+    """One of its own for every cell."""
+    return np.random.default_rng([seed, *f"{cell}".encode()])
+
+
+# --- the former rule ---
+
+
+def former_errors(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error and degrees of freedom of all differences, (draws, pairs)."""
+    k, s, g = scores.shape[1:]
+    by_group, by_seed = scores.mean(axis=2), scores.mean(axis=3)
+    variances = by_seed.var(axis=2, ddof=1)
+    rest = scores - by_group[:, :, None] - by_seed[..., None] + by_seed.mean(axis=2)[..., None, None]
+    shared = (rest**2).sum(axis=(2, 3)) / ((g - 1) * (s - 1) * g * s)
+    i, j = np.triu_indices(k, 1)
+    groups = (by_group[:, i] - by_group[:, j]).var(axis=2, ddof=1) / g
+    seeds = np.maximum(variances[:, i] + variances[:, j], 2 * variances.mean(axis=1)[:, None]) / s
+    variance = groups + np.maximum(seeds - shared[:, i] - shared[:, j], 0)
+    return variance**0.5, variance**2 / (groups**2 / (g - 1) + seeds**2 / (2 * (s - 1)))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Adjusted p of (..., tests)."""
+    order = np.argsort(p, axis=-1)
+    steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(steps, axis=-1), 1), axis=-1)
+    return adjusted
+
+
+# --- cells of architectures ---
+
+
+def claims(adjusted: np.ndarray, cell: Cell) -> np.ndarray:
+    """Which pairs are called different; none where the rule refuses."""
+    return (adjusted < ALPHA) & (not rule._attainable(cell.networks, cell.groups)[1])
+
+
+def judged(drawn: Drawn, cell: Cell) -> tuple[np.ndarray, rule._Errors, np.ndarray, np.ndarray]:
+    """Differences of means, their errors by the rule, and error and degrees of freedom by the former one."""
+    means = drawn.scores.mean(axis=(2, 3))
+    i, j = np.triu_indices(cell.networks, 1)
+    errors, _ = rule._errors_of_architectures(drawn.scores, drawn.collapsed)
+    error, freedom = former_errors(drawn.scores)
+    return means[:, i] - means[:, j], errors, error, freedom
+
+
+def hold(drawn: Drawn, difference: np.ndarray, errors: rule._Errors, cell: Cell) -> None:
+    """The functions that judge all draws at once say what the rule says of the first."""
+    names = [f"n{at:02d}" for at in range(cell.networks)]
+    said = compare_architectures(
+        drawn.scores[0], networks=names, groups=[f"g{at}" for at in range(cell.groups)], collapsed=drawn.collapsed
+    )
+    found = {frozenset((pair.first, pair.second)): pair for pair in said.pairs}
+    adjusted = rule._step_down(rule._t_p(difference[0], rule._Errors(*(part[0] for part in errors))), cell.networks)
+    for at, (first, second) in enumerate(combinations(names, 2)):
+        pair = found[frozenset((first, second))]
+        assert np.isclose(pair.p_adjusted, adjusted[at], rtol=1e-6), (cell, pair)
+        assert pair.claim == bool(claims(adjusted, cell)[at]), (cell, pair)
+
+
+def architectures(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict[str, float]:
+    """Shares of draws or of pairs, in percent, of the rule and of the former one."""
+    rng = generator(cell, seed)
     sums: dict[str, float] = defaultdict(float)
-    widths = []
+    widths: dict[str, list[float]] = defaultdict(list)
+    of_first = np.triu_indices(cell.networks, 1)[0] == 0
+    pairs = len(of_first)
+    for size in chunks(cell, draws):
+        drawn = draw(rng, pool, cell, size)
+        difference, errors, error, freedom = judged(drawn, cell)
+        if not sums:
+            hold(drawn, difference, errors, cell)
+        planted = difference + PLANTED * of_first
+        for name, one, degrees, adjust in (
+            ("", errors.error, errors.freedom, lambda p: rule._step_down(p, cell.networks)),
+            ("former ", error, freedom, holm),
+        ):
+            p = 2 * stats.t.sf(np.abs(difference) / one, degrees)
+            sums[f"{name}false"] += claims(adjust(p), cell).any(axis=-1).sum()
+            sums[f"{name}covered"] += (p >= ALPHA).mean(axis=-1).sum()
+            joint = p * pairs >= ALPHA if not name else p >= ALPHA
+            sums[f"{name}joint"] += joint.all(axis=-1).sum()
+            said = claims(adjust(2 * stats.t.sf(np.abs(planted) / one, degrees)), cell) & (planted > 0)
+            sums[f"{name}power"] += said[:, of_first].mean(axis=-1).sum()
+            mine = said & of_first
+            sums[f"{name}claims"] += mine.sum()
+            sums[f"{name}overstated"] += planted[mine].sum() / PLANTED
+            # Of claimed pairs the interval that is quoted beside them: formerly each by itself.
+            sums[f"{name}claimed missed"] += (mine & ~joint).sum()
+            widths[f"{name}width"] += (2 * stats.t.ppf(1 - ALPHA / 2, degrees) * one).mean(axis=-1).tolist()
+        sums["warned"] += sum(
+            bool(rule._seed_warnings(by_seed, drawn.collapsed, [str(at) for at in range(cell.networks)]))
+            for by_seed in drawn.scores[: min(size, 200)].mean(axis=3)
+        ) * (size / min(size, 200))
+        low, high, _ = rule._deficits(drawn.scores.mean(axis=(2, 3)), errors)
+        sums["best joint"] += ((low <= 0) & (high >= 0)).all(axis=-1).sum()  # all are equal
+    found = {name: 100 * total / draws for name, total in sums.items()}
+    for name in ("", "former "):
+        made = max(sums[f"{name}claims"], 1)
+        found[f"{name}overstated"] = sums[f"{name}overstated"] / made if sums[f"{name}claims"] >= 20 else np.nan
+        found[f"{name}claimed missed"] = 100 * sums[f"{name}claimed missed"] / made
+        found[f"{name}width"] = float(np.median(widths[f"{name}width"]))
+    return found
+
+
+def beside_collapse(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict[str, float]:
+    """Power for a network that is better by 0.06 over those but the last, without and with a collapse of that."""
+    rng = generator(cell, seed)
+    sums: dict[str, float] = defaultdict(float)
+    i, j = np.triu_indices(cell.networks, 1)
+    others = j < cell.networks - 1
+    wanted = others & (i == 0)
+    for size in chunks(cell, draws):
+        drawn = draw(rng, pool, cell, size)
+        lost = drawn.collapsed.copy()
+        lost[-1, 0] = True
+        worse = drawn.scores.copy()
+        worse[:, -1, 0] -= COLLAPSE
+        for suffix, one in (("without", drawn), ("with", Drawn(worse, lost, drawn.truth))):
+            difference, errors, error, freedom = judged(one, cell)
+            planted = difference + PLANTED_BESIDE_COLLAPSE * (i == 0)
+            for name, of, degrees, adjust in (
+                ("", errors.error, errors.freedom, lambda p: rule._step_down(p, cell.networks)),
+                ("former ", error, freedom, holm),
+            ):
+                said = claims(adjust(2 * stats.t.sf(np.abs(planted) / of, degrees)), cell) & (planted > 0)
+                sums[f"{name}power {suffix}"] += said[:, wanted].mean(axis=-1).sum()
+                said = claims(adjust(2 * stats.t.sf(np.abs(difference) / of, degrees)), cell)
+                sums[f"{name}false {suffix}"] += said[:, others].any(axis=-1).sum()
+    return {name: 100 * total / draws for name, total in sums.items()}
+
+
+# --- the choice ---
+
+
+def choice(pool: Sequence[np.ndarray], cell: Cell, effect: float, draws: int, seed: int) -> dict[str, float]:
+    """What is eligible and chosen when the networks' effects are normal with that standard deviation.
+
+    Stability and cost have nothing to do with the score here: the choice among the eligible is by chance.
+    """
+    rng = generator(cell, seed + round(1000 * effect))
+    sums: dict[str, float] = defaultdict(float)
+    i, j = np.triu_indices(cell.networks, 1)
+    itself = np.eye(cell.networks, dtype=bool)
+    for size in chunks(cell, draws):
+        drawn = draw(rng, pool, cell, size)
+        effects = effect * rng.normal(size=(size, cell.networks))
+        means = drawn.scores.mean(axis=(2, 3)) + effects
+        truth = drawn.truth + effects
+        by_group = drawn.scores.mean(axis=2)
+        if cell.seeds > 1:
+            errors, own = rule._errors_of_architectures(drawn.scores, drawn.collapsed)
+            covariance = rule._group_covariance(by_group) + own.seeds[..., None] * np.eye(cell.networks)
+            error, freedom = former_errors(drawn.scores)
+        else:
+            errors = rule._errors_of_means(by_group[:, i] - by_group[:, j])
+            covariance = rule._group_covariance(by_group)
+            error, freedom = errors.error, errors.freedom
+        low, high, shown = rule._deficits(means, errors)
+        to_others = np.where(itself, -np.inf, truth[:, None, :] - truth[:, :, None]).max(axis=-1)
+        sums["joint"] += ((low <= to_others) & (to_others <= high)).all(axis=-1).sum()
+        deficit = truth.max(axis=-1, keepdims=True) - truth
+        order = rng.permuted(np.tile(np.arange(cell.networks), (size, 1)), axis=1)
+        eligible = shown <= MARGIN
+        half = np.zeros((size, cell.networks, cell.networks))
+        half[:, i, j] = half[:, j, i] = stats.t.ppf(1 - ALPHA / 2, freedom) * error
+        best = means.argmax(axis=-1)
+        rows = np.arange(size)
+        within = means[rows, best][:, None] - means + half[rows, best] <= MARGIN
+        within[rows, best] = True
+        for name, one in (("", eligible), ("former ", within)):
+            chosen = np.where(one, order, cell.networks).argmin(axis=-1)
+            sums[f"{name}eligible"] += one.sum() / 100
+            sums[f"{name}has best"] += one[rows, truth.argmax(axis=-1)].sum()
+            sums[f"{name}worse"] += (deficit[rows, chosen] > MARGIN).sum()
+            if not name:
+                said = rule._chances_worse(means, covariance, MARGIN, draws=500, seed=seed)[rows, chosen]
+                sums["said"] += said.sum()
+    return {name: 100 * total / draws for name, total in sums.items()}
+
+
+# --- cells of weights, and of networks by themselves ---
+
+
+def weights(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict[str, float]:
+    """As `architectures`, for one seed: the truth of these weights contains the luck of their seed."""
+    rng = generator(cell, seed)
+    names = [f"n{at:02d}" for at in range(cell.networks)]
+    groups = [f"g{at}" for at in range(cell.groups)]
+    sums: dict[str, float] = defaultdict(float)
     for _ in range(draws):
-        values, groups, shifts = draw(rng, pool, n_groups, n_seeds, spread, kind)
-        # One seed: the truth of these weights has their shift in it.
-        truth = shifts[:, 0] if n_seeds == 1 else np.zeros(5)
-        own_truth = dict(zip(NETWORKS, truth, strict=True))
-        found = ask(values, groups)
-        sums["false"] += any(pair.claim and own_truth[pair.first] <= own_truth[pair.second] for pair in found.pairs)
-        for pair in found.pairs:
-            difference = own_truth[pair.first] - own_truth[pair.second]
-            sums["covered"] += (pair.interval[0] <= difference <= pair.interval[1]) / 10
-            widths.append(pair.interval[1] - pair.interval[0])
-        for name, (low, high) in found.intervals.items():
-            sums["covered_alone"] += (low <= population + own_truth[name] <= high) / 5
-
-        # What others do, read as it is read: about architectures, which do not differ.
-        averaged = values.mean(axis=1)
-        sums["naive"] += naive(averaged, np.zeros(5))
-        by_rank = compare_weights(averaged, networks=NETWORKS, groups=groups, draws=1) if n_seeds > 1 else found
-        sums["wilcoxon"] += any(pair.p_adjusted < ALPHA for pair in by_rank.pairs)
-
-        values[0] += PLANTED
-        better = ask(values, groups)
-        said = sum(pair.claim and pair.first == "a" for pair in better.pairs)
-        sums["power"] += said / 4
-        sums["any"] += said > 0
-    return {**{name: total / draws for name, total in sums.items()}, "width": float(np.median(widths))}
-
-
-def row(groups: int, seeds: int, spread: float, kind: str, cell: dict[str, float]) -> str:
-    """A line of the table."""
-    shares = [cell[name] for name in ("false", "power", "any", "covered", "covered_alone", "naive", "wilcoxon")]
-    first, *rest = [f"{100 * share:.1f}" for share in shares]
-    question = "weights" if seeds == 1 else "architectures"
-    spread_text = f"{spread:g}, {kind}" if kind else f"{spread:g}"
-    fields = [question, groups, seeds, spread_text, first, *rest[:3], f"{cell['width']:.3f}", *rest[3:]]
-    return f"| {' | '.join(map(str, fields))} |"
+        drawn = draw(rng, pool, cell, 1)
+        truth = dict(zip(names, drawn.truth[0], strict=True))
+        found = compare_weights(drawn.scores[0, :, 0], networks=names, groups=groups, draws=1000)
+        pairs = len(found.pairs)
+        real = [truth[pair.first] - truth[pair.second] for pair in found.pairs]
+        sums["false"] += any(pair.claim and one <= 0 for pair, one in zip(found.pairs, real, strict=True))
+        holds = [pair.interval[0] <= one <= pair.interval[1] for pair, one in zip(found.pairs, real, strict=True)]
+        sums["covered"] += sum(holds) / pairs
+        sums["former joint"] += all(holds)
+        sums["joint"] += all(
+            pair.simultaneous[0] <= one <= pair.simultaneous[1] for pair, one in zip(found.pairs, real, strict=True)
+        )
+        corrected = holm(np.array([pair.p for pair in found.pairs]))
+        sums["former false"] += any(
+            p < ALPHA and pair.interval[0] > 0 and pair.effect > 0 and one <= 0
+            for pair, p, one in zip(found.pairs, corrected, real, strict=True)
+        )
+        planted = drawn.scores[0, :, 0].copy()
+        planted[0] += PLANTED
+        better = compare_weights(planted, networks=names, groups=groups, draws=1000)
+        said = [pair.claim and pair.first == names[0] for pair in better.pairs]
+        sums["power"] += sum(said) / (cell.networks - 1)
+        corrected = holm(np.array([pair.p for pair in better.pairs]))
+        sums["former power"] += sum(
+            p < ALPHA and pair.interval[0] > 0 and pair.effect > 0 and pair.first == names[0]
+            for pair, p in zip(better.pairs, corrected, strict=True)
+        ) / (cell.networks - 1)
+    return {name: 100 * total / draws for name, total in sums.items()}
 
 
-COLUMNS = (
-    "question",
-    "groups",
-    "seeds",
-    "spread",
-    'false "better" %',
-    "power, pair %",
-    "power, any %",
-    "pairs covered %",
-    "width",
-    "networks covered %",
-    "naive t: false %",
-    "averaged Wilcoxon: false %",
-)
+def alone(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict[str, float]:
+    """How many intervals of networks by themselves hold the truth; of the failing one, and of all."""
+    rng = generator(cell, seed)
+    population = float(np.mean([scores.mean() for scores in pool]))
+    covered = np.zeros(cell.networks)
+    for _ in range(draws):
+        drawn = draw(rng, pool, cell, 1)
+        names, groups = [f"n{at}" for at in range(cell.networks)], [f"g{at}" for at in range(cell.groups)]
+        if cell.seeds > 1:
+            found = compare_architectures(drawn.scores[0], networks=names, groups=groups)
+        else:
+            found = compare_weights(drawn.scores[0, :, 0], networks=names, groups=groups)
+        truth = population + drawn.truth[0]
+        covered += [low <= one <= high for one, (low, high) in zip(truth, map(found.intervals.get, names), strict=True)]
+    return {"first": 100 * covered[0] / draws, "others": 100 * covered[1:].mean() / draws}
+
+
+# --- the document ---
 
 
 def processor() -> str:
@@ -205,23 +407,170 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def tables(pool: list[np.ndarray], draws: int, seed: int) -> tuple[str, str]:
-    """The grid and what is beyond it, as Markdown."""
-    grid = [(g, s, spread, "") for s in SEEDS for g in GROUPS for spread in SPREADS]
-    texts = []
-    for cells in (grid, HARDER):
-        lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """As Markdown; numbers with one decimal."""
+
+    def text(value: object) -> str:
+        if isinstance(value, float):
+            return "–" if np.isnan(value) else f"{value:.1f}"
+        return str(value)
+
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *(f"| {' | '.join(map(text, row))} |" for row in rows)])
+
+
+def span(values: Sequence[float]) -> str:
+    """From least to greatest."""
+    low, high = min(values), max(values)
+    return f"{low:.1f} to {high:.1f}" if f"{low:.1f}" != f"{high:.1f}" else f"{low:.1f}"
+
+
+Found = dict[Cell, dict[str, float]]
+
+
+def summary(found: Found, kinds: Sequence[str]) -> str:
+    """Of each number of networks and seeds, the range over groups and spreads."""
+    columns = [
+        *("networks", "seeds", "kind", 'false "better" %, most', "at groups, spread", "former, most"),
+        *("pairs covered %", "former"),
+        *("all pairs jointly %, least", "former", "power for 0.03 %, mean", "former", "warned %"),
+    ]
+    rows = []
+    for kind in kinds:
+        for k in NETWORKS:
+            for s in SEEDS:
+                own = [one for cell, one in found.items() if (cell.networks, cell.seeds, cell.kind) == (k, s, kind)]
+                if not own:
+                    continue
+
+                def of(name: str, own: list[dict[str, float]] = own) -> list[float]:
+                    return [one[name] for one in own]
+
+                worst = max(found, key=lambda cell: (found[cell] in own, found[cell]["false"]))
+                rows.append(
+                    [
+                        *(k, s, kind or "plain", max(of("false")), f"{worst.groups}, {worst.spread:g}"),
+                        max(of("former false")),
+                        *(span(of("covered")), span(of("former covered")), min(of("joint")), min(of("former joint"))),
+                        *(float(np.mean(of("power"))), float(np.mean(of("former power"))), span(of("warned"))),
+                    ]
+                )
+    return table(columns, rows)
+
+
+def run(pool: Sequence[np.ndarray], draws: int, seed: int) -> tuple[dict[str, str], list[dict[str, object]]]:
+    """The tables of the document, and every cell."""
+    every: list[dict[str, object]] = []
+
+    def all_of(cells: Iterable[Cell], simulate, draws: int, **more) -> Found:
+        found: Found = {}
         for cell in cells:
-            lines.append(row(*cell, simulate(pool, *cell, draws, seed)))
-            print(lines[-1], flush=True)
-        texts.append("\n".join(lines))
-    return texts[0], texts[1]
+            found[cell] = simulate(pool, cell, draws=draws, seed=seed, **more)
+            every.append({"of": simulate.__name__, **vars(cell), **more, "draws": draws, **found[cell]})
+            print(f"{time.perf_counter() - START:.0f} s {every[-1]}", flush=True)
+        return found
+
+    texts = {}
+    plain = [Cell(k, s, g, spread) for k in NETWORKS for s in SEEDS for g in GROUPS for spread in SPREADS]
+    found = all_of(plain, architectures, draws)
+    texts["plain"] = summary(found, [""])
+    odd = [
+        Cell(k, s, g, spread, kind)
+        for kind, spreads in (("failing", (0.0, 0.012)), ("unequal", (0.0, 0.012)), ("unstable", SPREADS[1:]))
+        for k in NETWORKS
+        for s in SEEDS
+        for g in (10, 25, 60)
+        for spread in spreads
+    ]
+    strange = all_of(odd, architectures, draws)
+    texts["odd"] = summary(strange, ["unequal", "failing", "unstable"])
+    texts["claimed"] = table(
+        [
+            *("networks", "seeds", "groups", "spread", "power for 0.03 %", "a claim overstates, times"),
+            *("claimed pairs whose quoted interval misses %", "the former interval misses %"),
+        ],
+        [
+            [
+                *(c.networks, c.seeds, c.groups, f"{c.spread:g}", one["power"], one["overstated"]),
+                *(one["claimed missed"], one["former claimed missed"]),
+            ]
+            for c, one in found.items()
+            if c.networks in (3, 5) and c.seeds == 3 and c.groups in (25, 60) and c.spread in (0.0, 0.012)
+        ],
+    )
+    collapse = all_of(
+        [Cell(k, s, g, x, "collapsed") for k in (3, 5, 10) for s in SEEDS for g in (30, 60) for x in (0.006, 0.012)],
+        beside_collapse,
+        draws,
+    )
+    texts["collapse"] = table(
+        [
+            *("networks", "seeds", "groups", "spread", "power without %", "with %", "former: without %", "with %"),
+            *('false "better" with %', "former"),
+        ],
+        [
+            [
+                *(c.networks, c.seeds, c.groups, f"{c.spread:g}", one["power without"], one["power with"]),
+                *(one["former power without"], one["former power with"], one["false with"], one["former false with"]),
+            ]
+            for c, one in collapse.items()
+        ],
+    )
+    rows = []
+    for effect in (0.0, 0.01, 0.03):
+        cells = [Cell(k, s, g, 0.006 * (s > 1)) for k in NETWORKS for s in (1, 3) for g in (25, 60)]
+        for c, one in all_of(cells, choice, draws, effect=effect).items():
+            rows.append(
+                [
+                    *(f"{effect:g}", c.networks, c.seeds, c.groups, f"{one['eligible']:.2f}"),
+                    *(f"{one['former eligible']:.2f}", one["has best"], one["former has best"], one["joint"]),
+                    *(one["said"], one["worse"], one["former worse"]),
+                ]
+            )
+    texts["choice"] = table(
+        [
+            *("effects", "networks", "seeds", "groups", "eligible", "former", "truly best is eligible %", "former"),
+            *("Hsu's intervals jointly %", "said to be worse by > 0.01 %", "is worse %", "former choice is worse %"),
+        ],
+        rows,
+    )
+    few = max(draws // 2, 50)
+    ones = [Cell(5, 1, g, spread, kind) for kind in ("", "failing") for g in (10, 25, 60, 120) for spread in (0.0,)]
+    ones += [Cell(5, 1, 60, 0.012), Cell(2, 1, 25, 0.0), Cell(3, 1, 25, 0.0), Cell(10, 1, 60, 0.0)]
+    texts["weights"] = table(
+        [
+            *("networks", "groups", "spread", "kind", 'false "better" %', "Holm", "pairs covered %"),
+            *("all pairs jointly %", "each by itself, jointly %", "power for 0.03 %", "Holm"),
+        ],
+        [
+            [
+                *(c.networks, c.groups, f"{c.spread:g}", c.kind or "plain", one["false"], one["former false"]),
+                *(one["covered"], one["joint"], one["former joint"], one["power"], one["former power"]),
+            ]
+            for c, one in all_of(ones, weights, few).items()
+        ],
+    )
+    texts["alone"] = table(
+        ["kind", "seeds", "groups", "failing network covered %", "others covered %"],
+        [
+            [c.kind, c.seeds, c.groups, one["first"], one["others"]]
+            for c, one in all_of(
+                [Cell(3, s, g, 0.006 * (s > 1), kind) for kind in ("failing", "rare") for s in (1, 3) for g in GROUPS],
+                alone,
+                few,
+            ).items()
+        ],
+    )
+    return texts, every
+
+
+START = time.perf_counter()
 
 
 def main() -> None:
-    """Simulate, print and write the tables between the markers of the document."""
+    """Simulate, print and write the tables between the markers of the document, and every cell beside it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, nargs="+", help="only print the components of these run folders")
     parser.add_argument("--interaction", type=float, default=INTERACTION, help="default %(default)s")
@@ -232,28 +581,32 @@ def main() -> None:
     if arguments.runs:
         print(components(arguments.runs))
         return
-    pool = real_groups(CASES)
-    # statsmodels collects garbage in every correction: let there be little to look through.
-    gc.collect()
-    gc.freeze()
-    start = time.perf_counter()
-    grid, harder = tables(pool, arguments.draws, arguments.seed)
+    texts, every = run(real_groups(CASES), arguments.draws, arguments.seed)
     error = 100 * (ALPHA * (1 - ALPHA) / arguments.draws) ** 0.5
-    about = (
-        f"`OMP_NUM_THREADS=1 python benchmarks/claims.py --draws {arguments.draws} --seed {arguments.seed}`, "
-        f"{datetime.date.today()}, {processor()}, one core, {(time.perf_counter() - start) / 60:.0f} min. "
-        f"{arguments.draws} draws a row: the Monte-Carlo standard error of 5 % is {error:.1f} points. "
+    texts["about"] = (
+        f"`OMP_NUM_THREADS=1 python benchmarks/claims.py --draws {arguments.draws} --seed {arguments.seed} --output "
+        f"docs/claims.md`, {datetime.date.today()}, {processor()}, one core, {(time.perf_counter() - START) / 60:.0f} "
+        f"min. {arguments.draws} draws a cell, half of them where each is judged by itself (weights, networks by "
+        f"themselves): the Monte-Carlo standard error of 5 % is {error:.1f} or {2**0.5 * error:.1f} points. "
         f"Interaction {INTERACTION}, chance {CHANCE}, likeness {LIKENESS}."
     )
-    print(about)
+    for name, text in texts.items():
+        print(f"\n{name}\n{text}")
     if arguments.output:
         text = arguments.output.read_text("utf-8")
-        for name, content in {"about": about, "grid": grid, "harder": harder}.items():
+        for name, content in texts.items():
             begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
             before, rest = text.split(begin)
             text = before + begin + content + "\n" + end + rest.split(end)[1]
         with atomic_path(arguments.output) as temporary:
             temporary.write_text(text, "utf-8")
+        columns = list(dict.fromkeys(name for row in every for name in row))
+        rows = [{name: _short(row.get(name)) for name in columns} for row in every]
+        write_csv(arguments.output.parent / "results" / "claims.csv", columns, rows)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 __all__ = [
     "Block",
     "Callout",
+    "Cell",
     "Figure",
     "Gallery",
     "Heading",
@@ -147,8 +148,8 @@ class Table:
 Block = Heading | Paragraph | Items | Callout | Figure | Gallery | Table
 
 # How a column is shown: by a form that makes text of its values, which are then sorted as numbers, intervals by their
-# lower limit; or it is text.
-Form = Callable[[Any], str] | Literal["text", "tight", "long"]
+# lower limit; as numbers whose cells are made already; or it is text.
+Form = Callable[[Any], str] | Literal["number", "text", "tight", "long"]
 
 
 def table(
@@ -159,7 +160,8 @@ def table(
     Args:
         caption: what it shows.
         columns: title and form of each.
-        rows: a value for each column: what its form takes, such as a number, None, or the limits of an interval.
+        rows: a value for each column: what its form takes, such as a number, None, or the limits of an interval; or a
+            `Cell`, which stays as it is.
         aside: see `Table`.
     """
     return Table(
@@ -171,6 +173,8 @@ def table(
 
 
 def _cell(value: Any, form: Form) -> Cell:
+    if isinstance(value, Cell):
+        return value
     if not callable(form):
         return Cell(str(value))
     number = value[0] if isinstance(value, (tuple, list)) else value

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_thyroid.compare.reading import Unusable
-from monai_thyroid.compare.statistics import Comparison
+from monai_thyroid.compare.statistics import Comparison, Rate
 from monai_thyroid.metrics import METRICS
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ShiftCell",
     "ShiftRow",
     "plural",
+    "rounded",
 ]
 
 COSTS = ("parameters", "multiply_adds", "latency_ms", "seconds", "images_per_second")
@@ -33,6 +34,14 @@ COSTS = ("parameters", "multiply_adds", "latency_ms", "seconds", "images_per_sec
 def plural(count: int, word: str) -> str:
     """Such as ``1,200 cases``."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def rounded(count: float) -> str:
+    """A large count in three digits: 950, 7.77 M, 1.5 G."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {prefix}"
+    return f"{count:.0f}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class NetworkResult:
         mean_over_groups: of these, of the report's metric.
         seeds: trained.
         collapsed_seeds: of these.
+        collapse: how often, with the exact interval; copies not counted.
         copied_seeds: of these.
         seed_dice: mean Dice per image of each seed.
         seeds_mean_dice: over seeds without copies, and so the next ones.
@@ -99,6 +109,7 @@ class NetworkResult:
     mean_over_groups: Mean
     seeds: Sequence[int]
     collapsed_seeds: Sequence[int]
+    collapse: Rate
     copied_seeds: Sequence[int]
     seed_dice: Mapping[int, float]
     seeds_mean_dice: float
@@ -157,7 +168,8 @@ class Recommendation:
         paths: of their run folders.
         best: network with the best mean where it was chosen.
         eligible: networks that stability and cost chose among.
-        deficits: of each network to the best.
+        deficits: of each network to the best, see `recommend`.
+        p_worse: probability that the network is worse than the best by more than the margin; NaN where unknown.
         reasons: sentences, the deciding one last.
         selected_on: the part that chose.
         optimistic: the same part gives its score.
@@ -176,6 +188,7 @@ class Recommendation:
     best: str
     eligible: Sequence[str]
     deficits: Sequence[Mapping[str, Any]]
+    p_worse: float
     reasons: Sequence[str]
     selected_on: str
     optimistic: bool
@@ -332,6 +345,7 @@ class Report:
         format: by which an older report is known.
         version: of the package.
         options: asked for.
+        margin_declared: the plan of the comparison recorded the margin before the runs were trained.
         runs_started: days.
         warnings: to be read before any number, the gravest first.
         unusable: runs that are not in it.
@@ -343,6 +357,7 @@ class Report:
     format: str
     version: str
     options: Options
+    margin_declared: bool
     runs_started: Sequence[str]
     warnings: Sequence[str]
     unusable: Sequence[Unusable]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from monai_thyroid.compare.contents import rounded
 from monai_thyroid.compare.statistics import Comparison, chances_worse
 
 __all__ = ["RULE", "Candidate", "Verdict", "copies", "recommend", "verdict", "volatility", "worst_decile"]
@@ -236,7 +237,7 @@ def recommend(
         if not rivals:
             reasons.append(f"{chosen} is the most stable of the eligible networks.")
         elif cost is not None:
-            listed = "; ".join(f"{network} {candidates[network].cost:,.0f}" for network in [chosen, *rivals])
+            listed = "; ".join(f"{network} {rounded(candidates[network].cost or 0)}" for network in [chosen, *rivals])
             reasons.append(
                 f"Equally stable are {', '.join([chosen, *rivals])}; {chosen} costs least ({cost}: {listed})."
             )

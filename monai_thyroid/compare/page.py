@@ -15,11 +15,23 @@ from monai_thyroid.compare.contents import (
     Shift,
     ShiftCell,
     plural,
+    rounded,
 )
+from monai_thyroid.compare.judge import RULE
 from monai_thyroid.compare.pictures import FIGURES, Place
-from monai_thyroid.compare.statistics import ALPHA, Comparison, Pair
+from monai_thyroid.compare.statistics import (
+    ALPHA,
+    INTERVAL_ALONE,
+    INTERVAL_JOINT,
+    OVERSTATES,
+    SCOPE,
+    Comparison,
+    Pair,
+    Rate,
+    unseen,
+)
 from monai_thyroid.metrics import METRICS, Metric
-from monai_thyroid.pages import Block, Callout, Figure, Form, Heading, Items, Paragraph, Table, table
+from monai_thyroid.pages import Block, Callout, Cell, Figure, Form, Heading, Items, Paragraph, Table, table
 
 __all__ = ["blocks"]
 
@@ -31,9 +43,8 @@ _QUESTIONS = {
     ),
     "architectures": (
         "These architectures",
-        "Which network is better when it is trained again, on the same training images, and tested on further "
-        "patients? Compared are seeds {seeds} of each network; the error includes the spread over patients and over "
-        "seeds. The training images are fixed: how the answer would vary with others is not in the error.",
+        "Which network is better when it is trained again and tested on further patients? Compared are seeds {seeds} "
+        "of each network; the error includes the spread over patients and over seeds.",
     ),
 }
 _OVERLAP = ("dice", "iou")  # of which there are several averages, in a table of their own
@@ -54,18 +65,15 @@ def _amount(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _si(value: float) -> str:
-    """Three digits and a prefix, for large counts: 950, 7.77 M, 1.5 G."""
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g} {prefix}"
-    return f"{value:.0f}"
+def _percent(probability: float) -> str:
+    """A probability, never told as certain."""
+    return "< 1 %" if probability < 0.01 else "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
 _score = _form("{:.3f}".format)
 _fine = _form("{:.4f}".format)
 _count = _form("{:,.0f}".format, "not recorded")
-_large = _form(_si, "not recorded")
+_large = _form(rounded, "not recorded")
 _time = _form(_amount, "not recorded")
 _p = _form(lambda p: "<\N{NO-BREAK SPACE}0.0001" if p < 0.0001 else f"{p:.4f}", "no test")
 
@@ -79,14 +87,14 @@ def _metric_form(metric: Metric) -> Callable[[float | None], str]:
 
 
 def _differences(
-    metric: Metric, intervals: Sequence[Sequence[float]], *, sign: Literal["+", "-"] = "+"
+    metric: Metric, intervals: Sequence[Sequence[float]], *, sign: Literal["+", "-"] = "-"
 ) -> Callable[[float | None], str]:
-    """How differences are told: in the decimals that the narrowest of their intervals warrants.
+    """How a difference is told: in the decimals that the narrowest of its intervals warrants.
 
     Args:
-        metric: that they are of.
-        intervals: of the differences.
-        sign: ``"+"``: those above 0 have a sign too.
+        metric: that it is of.
+        intervals: of it, or of what stands in one sentence with it.
+        sign: ``"+"``: above 0 it has a sign too.
     """
     known = [(low, high) for low, high in intervals if not math.isnan(low + high)]
     decimals = metric.decimals(min(((high - low) / 2 for low, high in known), default=math.nan))
@@ -193,8 +201,8 @@ def _opening(report: Report) -> str:
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") if dates else ""
     return (
         f"{plural(runs, 'run')}{when}. Compared on the part “{options.part}” by {METRICS[options.metric].title}; "
-        f"margin of the recommendation {options.margin:g}. Each dataset and each of the two questions is corrected for "
-        "its own number of pairs; nothing is corrected across them."
+        f"margin of the recommendation {options.margin:g}"
+        f"{', declared before the runs were trained' if report.margin_declared else ''}."
     )
 
 
@@ -213,6 +221,8 @@ def _short(section: Section) -> list[Block]:
     for question, comparison in (("weights", section.weights), ("architectures", section.architectures)):
         if comparison:
             items.append(f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}")
+    if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
+        items.append(OVERSTATES)
     if section.weights and not section.architectures:
         items.append("These architectures: nothing is claimed; why stands in the warnings above.")
     return [Items(items), _verdict(section)]
@@ -232,7 +242,7 @@ def _claims(comparison: Comparison, section: Section) -> str:
     n = f"{comparison.n_groups} groups{seeds}"
     if not claims:
         return f"No network is shown to be better than another ({n}). That does not show that they are equal."
-    form = _differences(METRICS[section.metric], [pair.interval for pair in claims], sign="-")
+    form = _differences(METRICS[section.metric], [pair.simultaneous for pair in claims])
     told = "; ".join(_claim(pair, form) for pair in claims[:4])
     more = f"; and {len(claims) - 4} more pairs, see the table" if len(claims) > 4 else ""
     rest = len(comparison.pairs) - len(claims)
@@ -242,9 +252,9 @@ def _claims(comparison: Comparison, section: Section) -> str:
 
 def _claim(pair: Pair, form: Any) -> str:
     """A claimed difference, told as "better by"."""
-    low, high = sorted(abs(limit) for limit in pair.interval)
+    low, high = sorted(abs(limit) for limit in pair.simultaneous)
     return (
-        f"{pair.first} is better than {pair.second} by {form(abs(pair.difference))} (95 % interval "
+        f"{pair.first} is better than {pair.second} by {form(abs(pair.difference))} (simultaneous 95 % interval "
         f"{_interval((low, high), form)}, adjusted p {_p(pair.p_adjusted)})"
     )
 
@@ -259,24 +269,31 @@ def _verdict(section: Section) -> Callout:
         text = f"Nothing is recommended for use: {why}. By the rule alone {what} would be chosen."
     else:
         (row,) = (row for row in section.networks if row.network == choice.network)
-        text = f"Recommended: {what}, {_mean(section, row)} on the part “{section.part}”. {_why(section, choice)}"
+        text = f"Recommended: {what}, {_mean(section, row)} on the part “{section.part}”."
     if choice.optimistic:
         text += f" Selected on {choice.selected_on}: optimistic."
-    return Callout("verdict", [text])
+    return Callout("verdict", [text, _why(section, choice)])
 
 
 def _why(section: Section, choice: Recommendation) -> str:
     """Where it was chosen and for what, and why it need not be the best mean of this part."""
     what = "mean over seeds" if choice.question == "architectures" else "chosen weights"
-    told = f"It was chosen on the part “{choice.selected_on}” ({plural(choice.n_groups, 'group')}, {what}): "
-    if choice.network == choice.best and len(choice.eligible) == 1:
-        told += "there it has the best mean, and no other was shown to come close enough."
-    elif choice.network == choice.best:
-        told += "there it has the best mean, and of those close to it the best in stability, then cost."
+    told = (
+        f"It was chosen on the part “{choice.selected_on}” ({plural(choice.n_groups, 'group')}, {what}), where "
+        f"{choice.best} has the best mean"
+    )
+    if len(choice.eligible) == 1:
+        told += f" and every other network is shown to be worse by more than {choice.margin:g}, or has no interval."
     else:
         told += (
-            f"there {choice.best} has the best mean, and of those close to it this is the best in stability, then cost."
+            f" and {len(choice.eligible)} networks are not shown to be worse than the best by more than "
+            f"{choice.margin:g}: of these it comes first in collapsed seeds, stability and cost."
         )
+    if _known(choice.p_worse):
+        chance = _percent(choice.p_worse)
+        told += f" Probability that it is worse than the best by more than {choice.margin:g}: {chance}."
+        if choice.p_worse > 0.5:
+            told += f" So it likely is: where the score counts more than stability and cost, take {choice.best}."
     front = next(row.network for row in section.networks)
     if front != choice.network and not choice.optimistic:
         told += (
@@ -291,26 +308,32 @@ def _recommendation(section: Section) -> list[Block]:
     if choice is None:
         return [*found]
     on = f"the part “{choice.selected_on}” ({plural(choice.n_cases, 'case')}, {plural(choice.n_groups, 'group')})"
-    limits = {row["network"]: (row["low"], row["high"]) for row in choice.deficits}
-    form = _differences(METRICS[section.metric], [two for name, two in limits.items() if name != choice.best], sign="-")
+    form = _differences(METRICS[section.metric], [(row["low"], row["high"]) for row in choice.deficits])
     return [
         *found,
         Paragraph(
-            f"The rule: eligible are the best mean and every network whose 95 % interval of the deficit to it lies "
-            f"within {choice.margin:g}. Among them count, in this order, the fewest collapsed seeds, the steadiest "
-            f"validation curve, and the cost. It was applied to {on}, comparing {choice.question}."
+            f"The rule: {RULE} It was applied to {on}, comparing {choice.question}; the margin is {choice.margin:g}."
         ),
         Items([*choice.reasons, *choice.limits]),
         table(
-            f"Deficit of each network to the best mean, {section.axis}, on {on}.",
+            f"Each network beside the best, {section.axis}, on {on}. Limits are simultaneous, at 95 %.",
             [
                 ("Network", "text"),
-                ("Deficit", form),
-                ("95 % interval", lambda two: "the best mean" if two == (0.0, 0.0) else _interval(two, form)),
+                ("Deficit to the best mean", form),
+                ("Shown to be worse by", form),
+                ("May be worse by", form),
                 ("Eligible", "tight"),
+                (f"Probability of being worse by more than {choice.margin:g}", _form(_percent)),
             ],
             [
-                [row["network"], row["deficit"], limits[row["network"]], "yes" if row["eligible"] else "no"]
+                [
+                    row["network"],
+                    row["deficit"],
+                    row["low"],
+                    row["high"],
+                    "yes" if row["eligible"] else "no",
+                    row["p_worse"],
+                ]
                 for row in choice.deficits
             ],
         ),
@@ -370,7 +393,7 @@ def _scores(section: Section) -> list[Block]:
         Paragraph(
             "Per image: the mean over images, each counting the same. Pooled: from the summed pixels of all images, so "
             "that large objects count more. Foreground IoU is of the object alone, two-class IoU the mean of object "
-            f"and background. n = {size}. Chosen weights: {section.chosen_by}."
+            f"and background. n = {size}. Chosen weights: {section.chosen_by}. {unseen(section.n_groups)}"
         ),
         _of_networks(
             section,
@@ -420,19 +443,20 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         notes = section.architecture_notes if place is Place.ARCHITECTURES else []
         return [Paragraph(" ".join(notes) or "There are not two networks to compare.")]
     explanation = _QUESTIONS[comparison.question][1].format(chosen_by=section.chosen_by, seeds=_seeds(section))
-    form = _differences(METRICS[section.metric], [pair.interval for pair in comparison.pairs])
     return [
-        Paragraph(explanation),
+        Paragraph(f"{explanation} {SCOPE[comparison.question]}"),
         Paragraph(f"Method: {comparison.method}"),
         Items(_notes(section, comparison)),
         table(
             f"All pairs, the better mean first; difference of {section.axis}; {_n(comparison)}. Claim that the first "
-            f"is better: adjusted p below {ALPHA:g}, the interval leaves 0 out, and nothing above forbids it.",
+            f"is better: adjusted p below {ALPHA:g}, the interval leaves 0 out, and nothing above forbids it. "
+            f"{INTERVAL_JOINT} The other one: {INTERVAL_ALONE}",
             [
                 ("First", "text"),
                 ("Second", "text"),
-                ("Difference", form),
-                ("95 % interval", lambda limits: _interval(limits, form)),
+                ("Difference", "number"),
+                ("95 % interval, by itself", "number"),
+                ("Simultaneous 95 % interval", "number"),
                 ("p", _p),
                 ("Adjusted p", _p),
                 (f"Effect ({comparison.pairs[0].effect_name})", _form("{:.2f}".format)),
@@ -443,8 +467,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                 [
                     pair.first,
                     pair.second,
-                    pair.difference,
-                    pair.interval,
+                    *_difference(pair, METRICS[section.metric]),
                     pair.p,
                     pair.p_adjusted,
                     pair.effect,
@@ -458,14 +481,21 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
     ]
 
 
+def _difference(pair: Pair, metric: Metric) -> list[Cell]:
+    """The difference, and its two intervals."""
+    form = _differences(metric, [pair.interval, pair.simultaneous], sign="+")
+    limits = (pair.interval, pair.simultaneous)
+    return [Cell(form(pair.difference), pair.difference), *(Cell(_interval(two, form), two[0]) for two in limits)]
+
+
 def _notes(section: Section, comparison: Comparison) -> list[str]:
-    notes = [_claims(comparison, section)]
+    notes = [_claims(comparison, section), *comparison.warnings]
     if comparison.question == "architectures":
         notes += section.architecture_notes
         if collapsed := [row.network for row in section.networks if row.collapsed_seeds and not row.set_apart]:
             notes.append(
-                f"A collapsed seed of {', '.join(collapsed)} is in this comparison, as collapsing is part of how it "
-                "trains."
+                f"A collapsed seed of {', '.join(collapsed)} is in this comparison, as collapsing is part of how "
+                "a network trains."
             )
     else:
         # Of a rank test alone: a t test has no smallest p.
@@ -498,7 +528,7 @@ def _stability(section: Section) -> list[Block]:
             f"Stability, {section.size}; a dash where there is one seed, or too few validated epochs.",
             {
                 "Seeds": ("tight", lambda row: ", ".join(map(str, row.seeds))),
-                "Collapsed": ("tight", lambda row: f"{len(row.collapsed_seeds)} of {len(row.seeds)}"),
+                "Collapsed seeds (95 % interval of the rate)": ("number", lambda row: _rate(row.collapse)),
                 "Volatility of the validation Dice": (_fine, lambda row: row.volatility),
                 "Dice, mean over seeds": (_score, lambda row: row.seeds_mean_dice),
                 "Dice, standard deviation over seeds": (_score, lambda row: row.seeds_sd_dice),
@@ -507,6 +537,11 @@ def _stability(section: Section) -> list[Block]:
             },
         ),
     ]
+
+
+def _rate(rate: Rate) -> Cell:
+    low, high = rate.interval
+    return Cell(f"{rate.count} of {rate.total} ({100 * low:.0f} to {100 * high:.0f} %)", rate.share)
 
 
 def _degenerate(section: Section) -> list[Block]:
@@ -646,20 +681,18 @@ def _shift(one: Shift, figures: Path) -> list[Block]:
     rows = []
     for row in one.rows:
         fold = [] if not folds else ["" if row.fold is None else row.fold]
-        cells = [(cell.dice.mean, cell) if cell else (None, None) for cell in row.cells]
-        rows.append([row.network, row.trained_on, row.seed, *fold, *cells])
-    columns += [(name, _cell) for name in one.columns]
+        rows.append([row.network, row.trained_on, row.seed, *fold, *map(_cell, row.cells)])
+    columns += [(name, "number") for name in one.columns]
     page.append(table(f"Dice, mean over groups (95 % interval; n groups), class {one.class_name}.", columns, rows))
     return [*page, *_pictures(one, Place.SHIFT, figures, class_name=one.class_name)]
 
 
-def _cell(pair: tuple[float | None, ShiftCell | None]) -> str:
-    cell = pair[1]
+def _cell(cell: ShiftCell | None) -> Cell:
     if cell is None:
-        return "–"
+        return Cell("–")
     mark = "†" if cell.holds_training_images else "*" if cell.in_domain else ""
     interval = _interval((cell.dice.low, cell.dice.high))
-    return f"{_score(cell.dice.mean)}{mark} ({interval}; {cell.n_groups})"
+    return Cell(f"{_score(cell.dice.mean)}{mark} ({interval}; {cell.n_groups})", cell.dice.mean)
 
 
 def _policy(text: str) -> list[Block]:

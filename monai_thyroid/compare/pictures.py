@@ -260,7 +260,7 @@ def _shift(table: Shift) -> Iterator[Plot]:
     )
 
 
-_DIFFERENCES = "Difference of {axis} in each group, and its mean with the 95 % interval of the table; {n}."
+_DIFFERENCES = "Difference of {axis} in each group, and its mean with the 95 % interval of the pair by itself; {n}."
 _SIGNIFICANCE = "Adjusted p of every pair; {n}."
 FIGURES: dict[str, Declared] = {
     one.kind: one

@@ -20,7 +20,7 @@ from monai_thyroid.compare.reading import Run, Unusable, by_dataset, comparabili
 from monai_thyroid.compare.sections import make_section, relative, warnings
 from monai_thyroid.compare.shift import make_shift
 from monai_thyroid.compare.statistics import Pair
-from monai_thyroid.compare.study import Analysis, analyse, make_study
+from monai_thyroid.compare.study import Analysis, analyse, declared_margin, make_study
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, read_json, write_csv, write_json
 from monai_thyroid.metrics import METRICS, SCORE_COLUMNS, ScoringPolicy, summarise
@@ -153,6 +153,14 @@ def build(
                     f"dataset {dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
                     f"some in pixels; give --metric {free}"
                 )
+            lacking = [
+                entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)
+            ]
+            if lacking:
+                raise UserError(
+                    f"dataset {dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, or "
+                    "give another --metric"
+                )
             analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
             without = without_images(analysis) if images else []
             analyses.append(analysis)
@@ -165,6 +173,7 @@ def build(
         format=_FORMAT,
         version=__version__,
         options=Options(margin, metric, part, force, images),
+        margin_declared=declared_margin(run.path for run in runs) == margin,
         runs_started=sorted({str(run.record["started"])[:10] for run in runs if run.record.get("started")}),
         warnings=warnings(sections),
         unusable=[replace(one, path=relative(one.path, root)) for one in unusable],

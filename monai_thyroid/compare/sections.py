@@ -132,6 +132,7 @@ def _network(analysis: Analysis, network: str) -> NetworkResult:
         mean_over_groups=Mean(*bootstrap_mean(chosen.values(analysis.metric, study.cases), groups=study.groups)),
         seeds=list(dice),
         collapsed_seeds=collapsed,
+        collapse=analysis.collapse_rates[network],
         copied_seeds=copied,
         seed_dice=dice,
         seeds_mean_dice=float(np.mean(own)),
@@ -295,6 +296,7 @@ def _recommendation(
         best=choice["best"],
         eligible=choice["eligible"],
         deficits=choice["deficits"],
+        p_worse=choice["p_worse"],
         reasons=choice["reasons"],
         selected_on=on,
         optimistic=on == study.part,
@@ -366,7 +368,7 @@ def warnings(sections: Sequence[Section]) -> list[str]:
                 "training and test may share them and the intervals are too narrow.",
             )
         for comparison in (section.weights, section.architectures):
-            for text in comparison.refusals if comparison else []:
+            for text in [*comparison.refusals, *comparison.warnings] if comparison else []:
                 warn(4, text)
         if section.weights and not section.architectures:
             warn(5, f"no claim about architectures. {' '.join(section.architecture_notes)}")

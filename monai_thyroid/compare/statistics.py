@@ -42,6 +42,7 @@ __all__ = [
     "compare_weights",
     "exact_rate",
     "rank_stability",
+    "unseen",
 ]
 
 ALPHA = 0.05
@@ -443,6 +444,15 @@ def _comparison(
         to_best=_beside_the_best(names, scores.mean(axis=1), errors, span) if count > 1 and n_groups > 1 else [],
         covariance=[[float(value) for value in row] for row in covariance],
         warnings=warnings,
+    )
+
+
+def unseen(n_groups: int) -> str:
+    """What no figure of so many groups can know of: failures so rare that none is likely to be among them."""
+    share = 1 - ALPHA ** (1 / n_groups)
+    return (
+        f"Whatever happens in fewer than {share:.0%} of all patients may not have happened once in these {n_groups} "
+        "groups. A network that fails so seldom can look better than it is, and its interval too narrow."
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +21,10 @@ from monai_thyroid.compare.statistics import (
     rank_stability,
 )
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import read_json
+from monai_thyroid.metrics import METRICS
 
-__all__ = ["Analysis", "Entry", "Study", "analyse", "make_study"]
+__all__ = ["Analysis", "Entry", "Study", "analyse", "declared_margin", "make_study"]
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
 
     weights, ranks, architectures = None, {}, None
     options: dict[str, Any] = {"groups": study.groups, "larger_is_better": larger_is_better}
-    limits = (0.0, 1.0 if larger_is_better else math.inf)  # shares of an overlap, or distances
+    limits = METRICS[metric].limits
     if len(compared) > 1:
         values = matrix(compared)[:, 0]
         weights = compare_weights(values, networks=compared, limits=limits, **options)
@@ -272,6 +273,27 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         notes,
         rates,
     )
+
+
+def declared_margin(folders: Iterable[Path]) -> float | None:
+    """The margin that a comparison's plan recorded before its runs were trained.
+
+    Only of such a margin may be said that it was declared beforehand.
+
+    Args:
+        folders: of runs.
+
+    Returns:
+        None where not all runs lie below the folder of one ``plan.json``, or it records no margin.
+    """
+    plans = {
+        next((parent / "plan.json" for parent in folder.parents if (parent / "plan.json").is_file()), None)
+        for folder in folders
+    }
+    if len(plans) != 1 or (plan := plans.pop()) is None:
+        return None
+    margin = read_json(plan).get("margin")
+    return float(margin) if isinstance(margin, (int, float)) else None
 
 
 def _verdicts(study: Study) -> dict[tuple[str, int], Verdict]:

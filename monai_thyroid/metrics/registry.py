@@ -6,6 +6,7 @@ and formats a score are made from here. To add a metric, write its function belo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +116,11 @@ class Metric:
     def range(self) -> str:
         """In words."""
         return "0 to the image's diagonal" if self.unit else "0 to 1"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value that any image could give."""
+        return (0.0, math.inf if self.unit else 1.0)
 
     def heading(self, unit: str) -> str:
         """The title with the unit where there is one.

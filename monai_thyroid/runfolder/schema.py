@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.metrics import SCORE_COLUMNS, ScoringPolicy
+from monai_thyroid.metrics import METRICS, SCORE_COLUMNS
 
 __all__ = [
     "CASE_COLUMNS",
@@ -392,11 +392,9 @@ def scores() -> dict[str, Score]:
         "spacing_y": Score("height of a pixel; nan if unknown", "mm", kind=float, nan=True),
         "spacing_x": Score("width of a pixel; nan if unknown", "mm", kind=float, nan=True),
     }
-    for name, rule in ScoringPolicy().as_dict()["metrics"].items():
-        if rule["missed"] == "diagonal":
-            found[name] = Score(rule["definition"], "mm; pixels where their size is unknown", float)
-        else:
-            found[name] = Score(rule["definition"], "0 to 1", float, high=1)
+    for name, metric in METRICS.items():
+        unit = "mm; pixels where their size is unknown" if metric.unit else "0 to 1"
+        found[name] = Score(metric.definition, unit, float, high=metric.limits[1])
     return {name: found[name] for name in SCORE_COLUMNS}
 
 

@@ -112,7 +112,12 @@ def test_within_the_margin_the_steadiest_is_chosen() -> None:
     assert choice["eligible"] == ["best", "near"]
     assert choice["network"] == "near"
     assert any("near is the most stable" in reason for reason in choice["reasons"])
-    assert any("far may be worse by 0.05" in reason for reason in choice["reasons"])
+    assert any(
+        "worse than the best by more than the margin of 0.01: far by at least 0.0" in r for r in choice["reasons"]
+    )
+    assert choice["deficits"][2]["low"] > 0.04
+    assert choice["p_worse"] == choice["deficits"][1]["p_worse"] == 0
+    assert choice["deficits"][2]["p_worse"] == 1
 
 
 def test_among_equally_steady_networks_cost_decides() -> None:
@@ -133,10 +138,33 @@ def test_a_collapsed_seed_counts_before_everything_else() -> None:
     assert any("Collapsed seeds: sound 0 of 3; best 1 of 3" in reason for reason in choice["reasons"])
 
 
-def test_nothing_is_within_a_margin_of_zero_but_the_best() -> None:
+def test_what_is_shown_to_be_worse_is_not_eligible() -> None:
     choice = choose({"best": 0.05, "near": 0.049}, margin=0)
     assert choice["eligible"] == ["best"]
-    assert choice["reasons"][-1] == "So best is the only eligible network."
+    assert "So best is the only eligible network." in choice["reasons"]
+
+
+def test_what_cannot_be_told_from_the_best_is_eligible() -> None:
+    rng = np.random.default_rng(0)
+    values = (
+        rng.uniform(0.6, 0.9, size=(1, 25)) + rng.normal(size=(4, 25)) * 0.06 + np.array([[0.02], [0], [0], [-0.2]])
+    )
+    names = ["a", "b", "c", "bad"]
+    comparison = compare_weights(values, networks=names, groups=[str(i) for i in range(25)])
+    choice = recommend(
+        comparison,
+        candidates={name: Candidate(name, 0.01, 0, 1, cost) for name, cost in zip(names, (9, 2, 5, 1), strict=True)},
+        margin=0.01,
+        metric="Dice",
+        cost="parameters",
+    )
+    assert set(choice["eligible"]) == {"a", "b", "c"}, "the former rule asked for a proof that none could give"
+    assert choice["network"] == "b", "the cheapest of them"
+    row = next(row for row in choice["deficits"] if row["network"] == "b")
+    assert choice["p_worse"] == row["p_worse"]
+    assert 0 < choice["p_worse"] < 1
+    assert choice["reasons"][-1].startswith("Probability that b is worse than the best by more than 0.01: ")
+    assert not any("shown to lie within" in reason.lower() for reason in choice["reasons"])
 
 
 def test_a_network_without_an_interval_is_not_eligible() -> None:
@@ -150,7 +178,8 @@ def test_a_network_without_an_interval_is_not_eligible() -> None:
     )
     assert choice["eligible"] == ["a"]
     assert math.isnan(choice["deficits"][1]["high"])
-    assert any("b has no interval" in reason for reason in choice["reasons"])
+    assert "Not eligible, as there is no interval: b." in choice["reasons"]
+    assert math.isnan(choice["p_worse"])
 
 
 def test_deficits_of_distances_are_positive_too() -> None:

@@ -14,6 +14,8 @@ from made_runs import nothing
 
 from monai_thyroid.compare import build, page
 from monai_thyroid.compare.pictures import FIGURES, Declared, Place
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import read_csv, write_csv, write_json
 from monai_thyroid.pages import Callout, Figure, Items, Paragraph, Table
 
 MakeRun = Callable[..., Path]
@@ -27,7 +29,7 @@ def report(make_run: MakeRun, tmp_path: Path, **options: Any) -> tuple[Any, list
             make_run(
                 network, seed, quality=quality, predict=nothing if dead else None, grouping="known",
                 val_dice=[0.0] * 6 if dead else [0.3, 0.5, 0.6, 0.62, 0.61, 0.63], parts=["test", "validation"],
-                multiply_adds=1.5e9, others=["gland"],
+                multiply_adds=1_500_000_000, others=["gland"],
             )  # fmt: skip
     made = build([tmp_path / "runs"], **options).report
     return made, page.blocks(made, figures=tmp_path)
@@ -55,7 +57,9 @@ def test_what_is_set_apart_is_marked_in_every_table_of_networks(make_run: MakeRu
         assert found.aside == {3}
     (stability,) = tables(blocks, "Stability")
     assert cells(stability, "Volatility of the validation Dice")[-1] == "0.0000"  # and stays below when sorted
-    assert sorted(cells(stability, "Collapsed")) == ["0 of 3", "0 of 3", "1 of 3", "3 of 3"]
+    assert sorted(text[:6] for text in cells(stability, "Collapsed seeds (95 % interval of the rate)")) == [
+        "0 of 3", "0 of 3", "1 of 3", "3 of 3",
+    ]  # fmt: skip
     (cost,) = tables(blocks, "Cost")
     assert set(cells(cost, "Multiply-adds of one image")) == {"1.5 G"}
 
@@ -64,10 +68,13 @@ def test_differences_are_told_as_finely_as_they_are_known(make_run: MakeRun, tmp
     made_report, blocks = report(make_run, tmp_path)
     weights, architectures = tables(blocks, "All pairs")
     for made in (weights, architectures):
-        told = [*cells(made, "Difference"), *" to ".join(cells(made, "95 % interval")).split(" to ")]
-        assert len({len(text.split(".")[1]) for text in told}) == 1
-        assert max(len(text.split(".")[1]) for text in told) <= 3
-        assert not any(re.fullmatch(r"[+−-]0\.0*", text) for text in told)
+        rows = zip(made.rows, cells(made, "Difference"), cells(made, "95 % interval, by itself"), strict=True)
+        for row, difference, interval in rows:
+            told = [difference, *(interval.split(" to ") if " to " in interval else [])]
+            assert len({len(text.split(".")[1]) for text in told}) == 1
+            assert len(difference.split(".")[1]) in (2, 3)
+            assert not any(re.fullmatch(r"[+−-]0\.0*", text) for text in told)
+            assert row[2].text == difference
     lower = [row[3].value for row in weights.rows]
     assert lower == [pair.interval[0] for pair in made_report.sections[0].weights.pairs]
 
@@ -78,9 +85,12 @@ def test_a_recommendation_says_where_it_was_chosen_and_why_not_the_best_mean(mak
     choice = replace(section.recommendation, network="unet", best="unet", eligible=["unet"])
     assert section.networks[0].network == "resunet"
     texts = page._verdict(replace(section, recommendation=choice)).items
-    assert "chosen on the part “validation” (12 groups, mean over seeds)" in texts[0]
-    assert "resunet has the better mean on “test”, which was not looked at in choosing" in texts[0]
-    assert "better mean" not in page._verdict(section).items[0]
+    assert "chosen on the part “validation” (12 groups, mean over seeds)" in texts[1]
+    assert "resunet has the better mean on “test”, which was not looked at in choosing" in texts[1]
+    same = replace(section.recommendation, network="resunet", best="resunet", eligible=["resunet"], p_worse=0.7)
+    texts = page._verdict(replace(section, recommendation=same)).items
+    assert "better mean" not in texts[1]
+    assert "Probability that it is worse than the best by more than 0.01: 70 %. So it likely is" in texts[1]
 
 
 def test_friedman_is_explained_and_a_t_test_has_no_smallest_p(make_run: MakeRun, tmp_path: Path) -> None:
@@ -89,9 +99,18 @@ def test_friedman_is_explained_and_a_t_test_has_no_smallest_p(make_run: MakeRun,
     assert text.count("The smallest adjusted p that") == 1
     assert not re.search(r"\de-\d", text)
     assert "A small p says that they are not, but not which of them differ" in text
-    assert "The training images are fixed" in text
-    assert "nothing is corrected across them" in text
-    assert "declared beforehand" not in text
+    assert "What other training images would change is not in the error" in text
+    assert "within this dataset, class and question" in text
+    assert "declared" not in text
+    assert "Whatever happens in fewer than 22% of all patients" in text
+
+
+def test_a_margin_is_called_declared_only_where_the_plan_recorded_it(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    write_json(tmp_path / "plan.json", {"margin": 0.02})
+    for margin, said in ((0.02, True), (0.01, False)):
+        made = build([tmp_path / "runs"], margin=margin).report
+        assert ("declared before the runs were trained" in page.blocks(made, figures=tmp_path)[1].text) == said
 
 
 def test_the_table_across_datasets_has_intervals_over_groups(make_run: MakeRun, tmp_path: Path) -> None:
@@ -103,6 +122,19 @@ def test_the_table_across_datasets_has_intervals_over_groups(make_run: MakeRun, 
         assert shown == f"{cell.dice.mean:.3f} ({cell.dice.low:.3f} to {cell.dice.high:.3f}; 12)"
         assert cell.dice.low <= cell.dice.mean <= cell.dice.high
     assert np.ptp([row.cells[0].dice.mean for row in shift.rows]) > 0
+
+
+def test_a_metric_that_older_runs_do_not_have_is_not_compared_and_leaves_a_dash(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for network in ("unet", "segnet"):
+        file = make_run(network) / "evaluations" / "neck-test" / "cases.csv"
+        rows = [{name: value for name, value in row.items() if name != "nsd"} for row in read_csv(file)]
+        write_csv(file, list(rows[0]), rows)
+    with pytest.raises(UserError, match="nsd is not scored in segnet seed 0, unet seed 0"):
+        build([tmp_path / "runs"], metric="nsd")
+    (found,) = tables(page.blocks(build([tmp_path / "runs"]).report, figures=tmp_path), "Misses")
+    assert cells(found, "Normalised surface Dice, mean") == ["–", "–"]
 
 
 # --- figures ---
@@ -137,7 +169,7 @@ def test_a_figure_that_is_declared_is_drawn_and_shown(
     make_report([tmp_path / "runs"], output=tmp_path / "report")
     found = [one for one in made if isinstance(one, Figure)]
     assert [one.link for one in found] == ["figures/mine.png", "figures/mine-2.png"]
-    assert found[0].caption == "Mine, 24 cases (12 groups, grouping unknown)."
+    assert found[0].caption == "Mine, 24 cases (12 groups)."
     assert found[0].data == b"drawn"
     assert sorted(path.name for path in (tmp_path / "report" / "figures").iterdir()) == [
         "mine-2.png", "mine-2.svg", "mine.png", "mine.svg",

@@ -76,8 +76,8 @@ def test_the_weights_question_is_scipys_wilcoxon_on_group_means(make_run: MakeRu
         assert pair["wins"] == (first > second).sum()
         assert pair["interval"][0] < pair["difference"] < pair["interval"][1]
     ordered = sorted(raw.values())
-    holm = np.maximum.accumulate([p * (3 - rank) for rank, p in enumerate(ordered)])
-    expected = {p: min(1.0, adjusted) for p, adjusted in zip(ordered, holm, strict=True)}
+    shaffer = np.maximum.accumulate([p * factor for p, factor in zip(ordered, (3, 1, 1), strict=True)])
+    expected = {p: min(1.0, adjusted) for p, adjusted in zip(ordered, shaffer, strict=True)}
     for pair in found["pairs"]:
         assert pair["p_adjusted"] == pytest.approx(expected[raw[pair["first"], pair["second"]]])
     chi2, p = stats.friedmanchisquare(*means.values())
@@ -413,7 +413,10 @@ def test_without_validation_scores_the_choice_is_called_optimistic(make_run: Mak
     choice = section(tmp_path)["recommendation"]
     assert choice["selected_on"] == "test"
     assert choice["limits"][0].startswith("Selected on test: optimistic.")
-    assert choice["network"] == "resunet"
+    assert choice["best"] == "resunet"
+    assert choice["eligible"] == ["resunet", "unet"], "segnet alone is shown to be worse by more than the margin"
+    assert choice["network"] == "unet"
+    assert 0 < choice["p_worse"] < 1
     assert choice["seed"] == 1
     assert choice["paths"][0].endswith("seed-1")
 
@@ -426,7 +429,8 @@ def test_with_validation_scores_of_every_run_it_is_chosen_there(make_run: MakeRu
     assert not any("optimistic" in text for text in choice["limits"])
     values = [[scores(tmp_path / "runs", n, s, part="validation") for s in (0, 1, 2)] for n in sorted(QUALITIES)]
     expected = compare_architectures(values, networks=sorted(QUALITIES), groups=[f"p{i // 2}" for i in range(24)])
-    assert choice["deficits"][1]["high"] == pytest.approx(expected.pairs[0].interval[1])
+    assert [row["network"] for row in choice["deficits"]] == expected.networks
+    assert [row["high"] for row in choice["deficits"]] == pytest.approx([one.high for one in expected.to_best])
     assert choice["reported"]["mean"] == pytest.approx(scores(tmp_path / "runs", choice["network"], 1).mean())
     assert not choice["optimistic"]
     assert section(tmp_path, part="validation")["recommendation"]["optimistic"]

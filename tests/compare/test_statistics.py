@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import warnings
@@ -18,10 +17,19 @@ from statsmodels.stats.anova import anova_lm
 from monai_thyroid.compare.statistics import (
     Comparison,
     Pair,
+    _deficits,
+    _dunnett,
+    _Errors,
+    _errors_of_architectures,
+    _shaffer,
+    _step_down,
     bootstrap_mean,
+    chances_worse,
     compare_architectures,
     compare_weights,
+    exact_rate,
     rank_stability,
+    unseen,
 )
 
 FIVE = list("abcde")
@@ -63,7 +71,37 @@ def test_five_groups_by_hand() -> None:
     assert not pair.claim
 
 
-def test_holm_by_hand() -> None:
+# What the ordered p of all pairs of 3, 4, 5 and 6 networks are multiplied by, written down by hand. Of 4 networks, 6
+# pairs can be equal, or 3 (three networks), 2 (two and two), 1 or 0; of 5, also 10 and 4 (three and two), of 6 also
+# 15 and 7 (four and two); 6 of 6 networks are two and two threes, and 3 two of each.
+SHAFFER = {
+    3: [3, 1, 1],
+    4: [6, 3, 3, 3, 2, 1],
+    5: [10, 6, 6, 6, 6, 4, 4, 3, 2, 1],
+    6: [15, 10, 10, 10, 10, 10, 7, 7, 7, 6, 4, 4, 3, 2, 1],
+}
+
+
+@pytest.mark.parametrize("count", SHAFFER)
+def test_shaffers_steps_are_those_by_hand_and_of_all_partitions(count: int) -> None:
+    assert _shaffer(count).tolist() == SHAFFER[count]
+    equal = set()
+    for labels in itertools.product(range(count), repeat=count):  # every way to call networks equal
+        equal.add(sum(a == b for a, b in itertools.combinations(labels, 2)))
+    pairs = len(SHAFFER[count])
+    assert SHAFFER[count] == [max(n for n in equal if n <= pairs - differ) for differ in range(pairs)]
+
+
+def test_shaffers_adjusted_p_by_hand() -> None:
+    p = np.array([0.03, 0.001, 0.02, 0.3, 0.012, 0.011])  # of four networks
+    expected = [max(3 * 0.012, 3 * 0.02, 2 * 0.03), 6 * 0.001, 3 * 0.02, 0.3, 3 * 0.012, 3 * 0.011]
+    assert _step_down(p, 4) == pytest.approx(expected)
+    untested = _step_down(np.array([0.001, np.nan, 0.02]), 3)
+    assert untested[[0, 2]] == pytest.approx([0.003, 0.02])
+    assert np.isnan(untested[1])
+
+
+def test_shaffer_by_hand() -> None:
     # Six groups: 2/64 for a network that wins everywhere; c loses its smallest difference to b: 4/64.
     values = np.zeros((3, 6))
     values[0] = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -87,12 +125,15 @@ def test_p_values_are_those_of_scipy_and_scikit_posthocs(groups: int) -> None:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adjusted = scikit_posthocs.posthoc_wilcoxon(values, method="exact", p_adjust="holm", sort=False)
+        other = scikit_posthocs.posthoc_wilcoxon(values, method="exact", sort=False)
     assert len(comparison.pairs) == 10
+    ordered = sorted(plain, key=lambda key: plain[key])
+    steps = np.maximum.accumulate([plain[key] * step for key, step in zip(ordered, SHAFFER[5], strict=True)])
     for key, pair in by_name(comparison).items():
         i, j = (FIVE.index(name) for name in key)
         assert pair.p == pytest.approx(plain[key], rel=1e-9)
-        assert pair.p_adjusted == pytest.approx(adjusted.iloc[i, j], rel=1e-9)
+        assert pair.p == pytest.approx(other.iloc[i, j], rel=1e-9)
+        assert pair.p_adjusted == pytest.approx(min(1, steps[ordered.index(key)]), rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -279,10 +320,12 @@ def test_two_seeds_and_three_groups_by_hand() -> None:
     assert comparison.means == pytest.approx({"a": 7, "b": 3})
     assert pair.difference == pytest.approx(4)  # in the groups 3 5 4
     from_groups = 1 / 3  # the variance of 3 5 4 is 1
-    seeds = (2 + 0) / 2  # variances 2 and 0 of the seed means
+    # Variances 2 and 0 of the seed means: the pair's own is 2. Their median is 1, and that of chi-square with one
+    # degree of freedom 0.45494; twice that is more than 2.
+    seeds = 2 * (1 / 0.4549364231) / 2
     residual = (0 + 4 / 2) / (2 * 3)  # four squares of 1, 2 degrees of freedom, over S G
     variance = from_groups + seeds - residual
-    freedom = variance**2 / (from_groups**2 / 2 + seeds**2 / 2)
+    freedom = variance**2 / (from_groups**2 / 2 + seeds * (seeds - residual) / 2)
     assert pair.p == pytest.approx(2 * stats.t.sf(4 / math.sqrt(variance), freedom))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
     assert pair.interval == pytest.approx((4 - half, 4 + half))
@@ -297,21 +340,50 @@ def anova(values: np.ndarray) -> pd.DataFrame:
     return anova_lm(ols("y ~ C(s) + C(g)", data=pd.DataFrame(rows, columns=["s", "g", "y"])).fit())
 
 
-def test_variance_is_that_of_the_mean_squares_of_statsmodels() -> None:
+@pytest.mark.parametrize("shaky", [False, True])
+def test_variance_is_that_of_the_mean_squares_of_statsmodels(shaky: bool) -> None:
     rng = np.random.default_rng(5)
     n_seeds, groups = 4, 12
-    values = rng.normal(size=(2, n_seeds, groups)) * 0.05 + rng.normal(size=(2, n_seeds, 1)) * 0.03 + 0.7
+    values = rng.normal(size=(3, n_seeds, groups)) * 0.05 + rng.normal(size=(3, n_seeds, 1)) * 0.03 + 0.7
+    values[1 if shaky else 2] += 0.2 * rng.normal(size=(n_seeds, 1))
     values[0] += 0.05
-    (pair,) = compare_architectures(values, networks=["a", "b"], groups=names(groups)).pairs
+    comparison = compare_architectures(values, networks=["a", "b", "c"], groups=names(groups))
+    pair = by_name(comparison)[frozenset("ab")]
     squares = [anova(one)["mean_sq"] for one in values]
-    seeds = sum(table["C(s)"] for table in squares) / (n_seeds * groups)
-    residual = sum(table["Residual"] for table in squares) / (n_seeds * groups)
+    variances = [table["C(s)"] / groups for table in squares]
+    residual = sum(table["Residual"] for table in squares[:2]) / (n_seeds * groups)
+    # Welch's degrees of freedom of the pair's own, or those of the median of three, 2 K (S - 1) / pi.
+    own, typical = variances[0] + variances[1], 2 * sorted(variances)[1] / (stats.chi2.ppf(0.5, 3) / 3)
+    assert (own > typical) == shaky
+    of_seeds = 3 * own**2 / (variances[0] ** 2 + variances[1] ** 2) if shaky else max(6, 2 / math.pi * 9)
+    seeds = max(own, typical) / n_seeds
     # The pair's groups: the two-way table of the differences of the seed means, which has one row a group.
     from_groups = stats.sem(values[0].mean(axis=0) - values[1].mean(axis=0)) ** 2
     assert seeds > residual
     variance = from_groups + seeds - residual
-    freedom = variance**2 / (from_groups**2 / (groups - 1) + seeds**2 / (2 * (n_seeds - 1)))
+    freedom = variance**2 / (from_groups**2 / (groups - 1) + seeds * (seeds - residual) / of_seeds)
     assert pair.p == pytest.approx(2 * stats.t.sf(abs(pair.difference) / variance**0.5, freedom))
+
+
+def test_where_one_network_does_all_of_the_varying_the_degrees_of_freedom_are_its_own() -> None:
+    # Seed means 0 1 2 and 0 0 0, the same in all groups: variances 1 and 0. Welch: 2 (1 + 0)^2 / (1^2 + 0) = 2.
+    values = np.stack([np.array([0.0, 1, 2]), np.zeros(3), np.zeros(3)])[..., None].repeat(30, axis=-1)
+    errors, _ = _errors_of_architectures(values, np.zeros((3, 3), dtype=bool))
+    assert errors.freedom[0] == pytest.approx(2)
+    assert errors.error[0] == pytest.approx((1 / 3) ** 0.5)
+
+
+def test_degrees_of_freedom_do_not_vanish() -> None:
+    # The residual nearly takes away what the seeds and the groups give: without a floor the degrees of freedom are
+    # close to 0, and the interval of the difference has a length with twenty digits.
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=(3, 2, 10))
+        errors, own = _errors_of_architectures(values, np.zeros((3, 2), dtype=bool))
+        assert (errors.freedom >= 1).all()
+        assert (own.freedom >= 1).all()
+        comparison = compare_architectures(values, networks=FIVE[:3], groups=names(10))
+        assert all(abs(limit) < 300 for pair in comparison.pairs for limit in pair.interval)
 
 
 def test_without_any_seed_variance_it_is_the_paired_t_test() -> None:
@@ -327,20 +399,48 @@ def test_without_any_seed_variance_it_is_the_paired_t_test() -> None:
     assert comparison.intervals["a"] == pytest.approx((min(alone.low, low), max(alone.high, high)))
 
 
-def test_seed_variance_is_the_pairs_own_or_that_of_all_if_larger() -> None:
+def steady_and_shaky() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     groups = scores(1, 12)[0]
-    noise = np.random.default_rng(0).normal(size=(3, 12)) * 0.03
-    steady = np.stack([groups + noise[0]] * 2)
-    also = np.stack([groups + noise[1] - 0.03] * 2)
-    shaky = np.stack([groups + noise[2] - 0.03, groups + noise[2] + 0.07])
+    noise = np.random.default_rng(0).normal(size=(4, 12)) * 0.03
+    steady = np.stack([groups + noise[0]] * 3)
+    also = np.stack([groups + noise[1] - 0.03] * 3)
+    shaky = np.stack([groups + noise[2] + shift for shift in (-0.03, 0.02, 0.07)])
+    too = np.stack([groups + noise[3] + shift for shift in (-0.06, 0.01, 0.04)])
+    return steady, also, shaky, too
 
-    def width(*networks: np.ndarray) -> float:
-        comparison = compare_architectures(np.stack(networks), networks=FIVE[: len(networks)], groups=names(12))
-        low, high = by_name(comparison)[frozenset("ab")].interval
-        return high - low
 
-    assert width(steady, also, shaky) > 2 * width(steady, also), "three trainings say more about chance than two"
-    assert width(steady, shaky, also) == pytest.approx(width(steady, shaky)), "its own is the larger one"
+def width(*networks: np.ndarray, collapsed: np.ndarray | None = None) -> float:
+    comparison = compare_architectures(
+        np.stack(networks), networks=FIVE[: len(networks)], groups=names(12), collapsed=collapsed
+    )
+    low, high = by_name(comparison)[frozenset("ab")].interval
+    return high - low
+
+
+def test_seed_variance_is_the_pairs_own_or_the_typical_one_if_larger() -> None:
+    steady, also, shaky, too = steady_and_shaky()
+    assert width(steady, also, shaky, too) > 1.5 * width(steady, also), "four trainings say more of chance than two"
+    assert width(steady, also, shaky) == pytest.approx(width(steady, also)), "one of three is not typical"
+    assert width(shaky, also, steady) == pytest.approx(width(shaky, also, steady, also + 0.01)), "its own is the larger"
+
+
+def test_a_dead_seed_of_another_network_leaves_a_comparison_as_it_is() -> None:
+    values = np.random.default_rng(1).normal(size=(3, 3, 40)) * 0.05 + 0.7
+    values[0] += 0.08
+    values += np.random.default_rng(2).normal(size=(3, 3, 1)) * 0.008
+    dead = values.copy()
+    dead[2, 1] = 0.0
+    collapsed = np.zeros((3, 3), dtype=bool)
+    collapsed[2, 1] = True
+    one, with_dead = (
+        by_name(compare_architectures(array, networks=["a", "b", "c"], groups=names(40), collapsed=lost))
+        for array, lost in ((values, None), (dead, collapsed))
+    )
+    before, after = one[frozenset("ab")], with_dead[frozenset("ab")]
+    assert before.claim
+    assert after.claim
+    assert after.interval == pytest.approx(before.interval, abs=0.02)
+    assert not with_dead[frozenset("ac")].claim, "whose own error is what the collapse makes it"
 
 
 def test_seeds_are_not_paired_between_networks() -> None:
@@ -369,15 +469,167 @@ def test_a_difference_between_trainings_is_none_between_architectures() -> None:
 def test_seldom_false_where_averaging_seeds_away_often_is() -> None:
     rng = np.random.default_rng(0)
     false = averaged = 0
-    gc.freeze()  # statsmodels collects garbage in every correction
     for _ in range(60):
         values = rng.normal(size=60) * 0.15 + rng.normal(size=(5, 3, 1)) * 0.02 + rng.normal(size=(5, 3, 60)) * 0.06
         false += any(pair.claim for pair in compare_architectures(values, networks=FIVE, groups=names(60)).pairs)
         by_rank = compare_weights(values.mean(axis=1), networks=FIVE, groups=names(60), draws=10)
         averaged += any(pair.p_adjusted < 0.05 for pair in by_rank.pairs)
-    gc.unfreeze()
     assert false <= 6, "6 or fewer of 60 in 97 % of the times that it is 5 %"
     assert averaged >= 20
+
+
+# --- more than one figure at a time ---
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_simultaneous_intervals_are_wider_and_agree_with_the_claims(seeds: int) -> None:
+    values = np.stack([scores(5, 40, seed=seed) for seed in range(seeds)], axis=1)
+    compare = compare_architectures if seeds > 1 else compare_weights
+    comparison = compare(values if seeds > 1 else values[:, 0], networks=FIVE, groups=names(40))
+    claims = [pair for pair in comparison.pairs if pair.claim]
+    assert claims
+    assert len(claims) < 10
+    for pair in comparison.pairs:
+        assert pair.simultaneous[1] > pair.interval[1]
+        if pair.claim:
+            assert pair.simultaneous[0] >= 0
+        else:
+            assert pair.simultaneous[0] < pair.interval[0]
+            assert pair.simultaneous[0] < 0
+    if seeds == 1:
+        # Student's t at 0.05 over ten pairs.
+        pair = claims[0]
+        difference = values[FIVE.index(pair.first), 0] - values[FIVE.index(pair.second), 0]
+        expected = stats.ttest_1samp(difference, 0).confidence_interval(1 - 0.05 / 10)
+        assert pair.simultaneous == pytest.approx(tuple(expected))
+
+
+def test_no_interval_reaches_beyond_the_range_of_the_score() -> None:
+    values = np.random.default_rng(0).random((3, 2, 3))
+    values[0, 0] *= 0.05
+    free = compare_architectures(values, networks=FIVE[:3], groups=names(3))
+    held = compare_architectures(values, networks=FIVE[:3], groups=names(3), limits=(0, 1))
+    assert any(pair.interval[0] < -1 for pair in free.pairs)
+    for pair, other in zip(held.pairs, free.pairs, strict=True):
+        if other.interval[0] <= -1 and other.interval[1] >= 1:
+            assert all(math.isnan(limit) for limit in pair.interval), "one that leaves nothing out says nothing"
+        else:
+            assert pair.interval == pytest.approx((max(-1, other.interval[0]), min(1, other.interval[1])))
+    assert any("as wide as the range of the score" in text for text in held.warnings)
+    for low, high in held.intervals.values():
+        assert math.isnan(low) or 0 <= low <= high <= 1
+    distances = compare_architectures(
+        values, networks=FIVE[:3], groups=names(3), larger_is_better=False, limits=(0, math.inf)
+    )
+    assert all(low >= 0 for low, _ in distances.intervals.values())
+
+
+# Dunnett, JASA 1955, table 1a: one-sided 5 % points for 2, 4 and 9 treatments beside the control.
+@pytest.mark.parametrize(
+    ("freedom", "points"), [(5, (2.44, 2.85, 3.30)), (10, (2.15, 2.47, 2.81)), (20, (2.03, 2.30, 2.60))]
+)
+def test_dunnetts_points_are_those_of_his_table(freedom: int, points: tuple[float, ...]) -> None:
+    found = [float(_dunnett(others, np.array(float(freedom)))) for others in (2, 4, 9)]
+    assert found == pytest.approx(points, abs=0.006)
+
+
+def test_dunnetts_points_are_the_multivariate_t() -> None:
+    for others, freedom in ((1, 4.0), (3, 7.3), (4, 2.2), (9, 300.0)):
+        point = float(_dunnett(others, np.array(freedom)))
+        shape = np.full((others, others), 0.5) + 0.5 * np.eye(others)
+        chance = (
+            stats.multivariate_t(shape=shape, df=freedom, seed=0).cdf(np.full(others, point))
+            if others > 1
+            else stats.t.cdf(point, freedom)
+        )
+        assert chance == pytest.approx(0.95, abs=1e-3)
+
+
+def test_comparisons_with_the_best_are_those_of_scipys_dunnett() -> None:
+    rng = np.random.default_rng(4)
+    samples = [rng.normal(mean, 1, size=12) for mean in (10.0, 9.6, 8.4, 10.3)]
+    means = np.array([sample.mean() for sample in samples])
+    pooled = np.mean([sample.var(ddof=1) for sample in samples])
+    errors = _Errors(np.full(6, (pooled * 2 / 12) ** 0.5), np.full(6, 4 * 11.0), np.zeros(6), np.zeros(6))
+    low, high, shown = _deficits(means, errors)
+    # Dunnett's lower limits of every other one over each in turn as the control.
+    over = np.full((4, 4), -np.inf)
+    for control in range(4):
+        others = [at for at in range(4) if at != control]
+        result = stats.dunnett(
+            *(samples[at] for at in others),
+            control=samples[control],
+            alternative="greater",
+            rng=np.random.default_rng(0),
+        )
+        over[control, others] = result.confidence_interval(0.95).low
+    assert shown == pytest.approx(np.maximum(over.max(axis=1), 0), abs=0.01)
+    assert shown[2] > 0
+    possible = [at for at in range(4) if over[at].max() <= 0]
+    assert possible == [0, 1, 3]
+    assert low == pytest.approx([min(0, over[at].max()) for at in range(4)], abs=0.01)
+    # It may be worse than each that may be the best by the upper limit of that one over it.
+    for at in range(4):
+        half = [means[other] - means[at] - over[at, other] for other in range(4)]
+        expected = max(0, *(means[other] - means[at] + half[other] for other in possible if other != at))
+        assert high[at] == pytest.approx(expected, abs=0.02)
+
+
+def test_each_network_beside_the_best_of_the_others() -> None:
+    values = scores(3, 40, step=0.1)
+    comparison = compare_weights(values, networks=["a", "b", "c"], groups=names(40))
+    best, second, last = comparison.to_best
+    assert [one.network for one in comparison.to_best] == ["c", "b", "a"]
+    assert best.deficit == pytest.approx(-second.deficit)
+    assert (best.high, best.worse_by) == (0, 0), "shown to be the best"
+    assert best.low < best.deficit < 0
+    assert second.low == last.low == 0, "shown not to be the best"
+    assert 0 < second.worse_by < second.deficit < second.high
+    mirrored = compare_weights(-values, networks=["a", "b", "c"], groups=names(40), larger_is_better=False)
+    assert mirrored.to_best == comparison.to_best
+    alike = compare_weights(scores(3, 40, step=0.0), networks=["a", "b", "c"], groups=names(40))
+    assert all(one.low < 0 < one.high and one.worse_by == 0 for one in alike.to_best)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_chance_of_two_to_be_worse_is_that_of_the_normal_distribution(seeds: int) -> None:
+    values = np.stack([scores(2, 20, seed=seed, step=0.02) for seed in range(seeds)], axis=1)
+    compare = compare_architectures if seeds > 1 else compare_weights
+    comparison = compare(values if seeds > 1 else values[:, 0], networks=["a", "b"], groups=names(20))
+    (pair,) = comparison.pairs
+    covariance = np.array(comparison.covariance)
+    error = (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) ** 0.5
+    if seeds == 1:
+        assert error == pytest.approx(stats.sem(values[0, 0] - values[1, 0]))
+    chances = chances_worse(comparison, margin=0.01)
+    assert chances[pair.second] == pytest.approx(stats.norm.sf((0.01 - pair.difference) / error), abs=0.01)
+    assert chances[pair.first] == pytest.approx(stats.norm.sf((0.01 + pair.difference) / error), abs=0.01)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 3), (1, 3), (2, 5), (5, 5)])
+def test_a_rate_has_the_exact_interval(count: int, total: int) -> None:
+    rate = exact_rate(count, total)
+    assert rate.share == count / total
+    assert rate.interval == pytest.approx(tuple(stats.binomtest(count, total).proportion_ci(method="exact")))
+
+
+def test_what_a_test_set_cannot_have_seen_is_told_by_the_rule_of_three() -> None:
+    assert "fewer than 11% of all patients" in unseen(25)
+    assert "in these 300 groups" in unseen(300)
+    assert "fewer than 1%" in unseen(300)  # 3 in 300
+
+
+def test_two_seeds_and_an_unstable_network_are_warned_of() -> None:
+    steady, also, shaky, _ = steady_and_shaky()
+    values = np.stack([steady + np.array([0, 0.01, 0.02])[:, None], also, shaky])
+    values[1] += np.array([0.01, 0.0, 0.02])[:, None]
+    groups = names(12)
+    (text,) = compare_architectures(values, networks=["a", "b", "c"], groups=groups).warnings
+    assert text.startswith("c varies from seed to seed by more than 3 times as much as the others, ")
+    assert compare_architectures(values[:2], networks=["a", "b"], groups=groups).warnings == []
+    (text,) = compare_architectures(values[:2, :2], networks=["a", "b"], groups=groups).warnings
+    assert text.startswith("Two seeds a network")
+    assert compare_weights(values[:, 0], networks=["a", "b", "c"], groups=groups).warnings == []
 
 
 # --- what cannot be claimed ---
