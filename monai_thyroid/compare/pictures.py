@@ -361,34 +361,22 @@ def _pictured(entry: Entry) -> dict[str, tuple[Evaluation, CaseRow]]:
             case = row["case"]
             if case not in kept or case in found or row["error"] or row["class"] != entry.rows[0]["class"]:
                 continue
-            if all(path.is_file() for path in _files(evaluation, case)):
+            if all(evaluation.picture(kind, case).is_file() for kind in ("images", "references", "predictions")):
                 found[case] = evaluation, row
     return found
-
-
-def _files(evaluation: Evaluation, case: str) -> tuple[Path, Path, Path]:
-    return (
-        evaluation.path / "images" / f"{case}.jpg",
-        evaluation.path / "references" / f"{case}.png",
-        evaluation.path / "predictions" / f"{case}.png",
-    )
 
 
 def _panel(study: Study, case: str, evaluation: Evaluation, row: CaseRow, title: str) -> figures.Panel:
     from PIL import Image
 
-    image, reference, prediction = (Image.open(path) for path in _files(evaluation, case))
+    image = Image.open(evaluation.picture("images", case))
     scale = min(1.0, _SIDE / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     grey = image.mode in ("L", "I", "I;16", "1")
     pixels = np.asarray(image.convert("L" if grey else "RGB").resize(size, Image.Resampling.BILINEAR)) / 255
-    # One class is 0 and 255, several are numbers in the order of the classes.
-    names = evaluation.classes
     masks = []
-    for mask in (reference, prediction):
-        marked = (
-            np.asarray(mask) == names.index(study.name) + 1 if len(names) > 1 else np.asarray(mask.convert("L")) > 0
-        )
+    for kind in ("references", "predictions"):
+        marked = evaluation.mask(kind, case, study.name)
         small = Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).resize(size, Image.Resampling.BILINEAR)
         masks.append(np.asarray(small) > 127)
     return figures.Panel(pixels, masks[0], masks[1], f"{title}\n{case}\nDice {row['dice']:.3f}")

@@ -101,10 +101,12 @@ class Evaluation:
         Raises:
             OSError: the file is missing or no image.
         """
-        with Image.open(self.picture(kind, case)) as picture:
-            pixels = np.asarray(picture)
         # One class is 0 and 255, several are numbers in the order of the classes.
-        found: npt.NDArray[np.bool_] = pixels == self.classes.index(name) + 1 if len(self.classes) > 1 else pixels > 0
+        number = self.classes.index(name) + 1
+        several = len(self.classes) > 1
+        with Image.open(self.picture(kind, case)) as picture:
+            pixels = np.asarray(picture if several else picture.convert("L"))
+        found: npt.NDArray[np.bool_] = pixels == number if several else pixels > 0
         return found
 
     def calibration(self, name: str) -> list[CalibrationRow]:
