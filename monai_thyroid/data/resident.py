@@ -147,8 +147,8 @@ class ResidentLoader:
         home = self.dataset.images.device
         if home.type == "cuda":
             order = order.pin_memory().to(home, non_blocking=True)
-        if hasattr(self.augmentation, "set_epoch"):
-            self.augmentation.set_epoch(self.epoch)
+        if (tell := getattr(self.augmentation, "set_epoch", None)) is not None:
+            tell(self.epoch)
         for index in order.split(self.batch_size)[: len(self)]:
             batch = self.dataset[index]
             if self.augmentation is not None:

@@ -69,13 +69,13 @@ def warp(
         Both, of the shapes and types they had.
     """
     x, y = images.shape[2:]
-    # In units of half the image, last axis first, as grid_sample counts.
-    rows = matrices[:, [1, 0]][:, :, [1, 0, 2]]
-    to_unit = matrices.new_tensor([[1, x / y, 2 / y], [y / x, 1, 2 / x]])
-    grid = F.affine_grid(rows * to_unit, [len(images), 1, x, y], align_corners=False)
+    # In units of half the image, last axis first, as grid_sample counts. Nothing is made from lists of numbers here: on
+    # a GPU that would wait for it.
+    (xx, xy, xo), (yx, yy, yo) = matrices[:, 0].unbind(1), matrices[:, 1].unbind(1)
+    rows = [torch.stack([yy, yx * (x / y), yo * (2 / y)], dim=1), torch.stack([xy * (y / x), xx, xo * (2 / x)], dim=1)]
+    grid = F.affine_grid(torch.stack(rows, dim=1), [len(images), 1, x, y], align_corners=False)
     if displacement is not None:
-        unit = displacement.new_tensor([2 / y, 2 / x])
-        grid = grid + displacement.flip(1).permute(0, 2, 3, 1) * unit
+        grid = grid + torch.stack([displacement[:, 1] * (2 / y), displacement[:, 0] * (2 / x)], dim=3)
     both = torch.cat([images, masks.to(images.dtype)], dim=1)
     both = F.grid_sample(both, grid.to(both.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
     channels = images.shape[1]
@@ -190,6 +190,7 @@ class BatchAugmentation:
         self.background = background
         self._state = self._generator_state(0)
         self._generator: torch.Generator | None = None
+        self._matrices: dict[torch.device, list[torch.Tensor]] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch: from here on the draws are those of (seed, epoch)."""
@@ -289,12 +290,19 @@ class BatchAugmentation:
         saturation = (self._factor("saturation", count) ** self._switch(count))[:, None, None]
         angle = (self._rand(count) * 2 - 1) * self._switch(count) * math.radians(self.sizes["hue"])
         cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
-        identity, luma = torch.eye(3, device=images.device), images.new_tensor(_LUMA).expand(3, 3)
-        cross = images.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+        identity, luma, cross = self._constants(images.device)
         # Rodrigues' rotation about (1, 1, 1).
         turn = cosine * identity + (1 - cosine) / 3 + sine * cross
         matrix = turn @ (saturation * identity + (1 - saturation) * luma)
         return torch.einsum("bij,bjxy->bixy", matrix, images).clamp(0, 1)
+
+    def _constants(self, device: torch.device) -> list[torch.Tensor]:
+        """Identity, luma and the cross product with the grey axis, moved to a device once."""
+        if device not in self._matrices:
+            cross = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+            made = [torch.eye(3), torch.tensor(_LUMA).expand(3, 3), cross]
+            self._matrices[device] = [one.to(device) for one in made]
+        return self._matrices[device]
 
     def _light(self, images: torch.Tensor) -> torch.Tensor:
         count = len(images)
