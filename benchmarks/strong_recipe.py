@@ -11,7 +11,7 @@ The recipe: AdamW without decay of biases and norms, linear warm-up and cosine p
 cross-entropy, moving average of weights, dataset normalisation, augmentation by modality in torch on the device, the
 last weights (none are picked by their validation score), mean of flips at the end.
 
-With ``--minutes`` the number of epochs is fixed from the speed of the first steps, while the rate still warms up.
+With ``--minutes`` the schedule follows the clock, and the number of epochs comes out.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
-from monai.handlers import LrScheduleHandler
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from monai.transforms import Resized
@@ -41,7 +40,7 @@ from monai_thyroid.images import read_masks
 from monai_thyroid.metrics import score_case, summarise
 from monai_thyroid.networks import EncoderUNet
 from monai_thyroid.runfolder.folder import machine, versions
-from monai_thyroid.training import ClipGradients, WeightAverage, decay_groups
+from monai_thyroid.training import ClipGradients, GraphedTrainer, WeightAverage, decay_groups
 from monai_thyroid.transforms import BatchAugmentation, LoadMaskd, LoadScand
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -93,20 +92,52 @@ WARM_UP = 200  # steps
 
 
 class Schedule:
-    """Factor of the learning rate at a step: linear warm-up, then half a cosine to 0.
+    """Sets the learning rate at each step: linear warm-up, then half a cosine down to 0.
 
-    Its length is set once it is known.
+    The cosine follows the steps; or the clock, where a training has a time and not a number of epochs.
+
+    Args:
+        optimizer: its rate, a number or a tensor that is changed in place.
+        rate: the largest.
+        steps: of the whole training, unless it has a time.
+        end: when it is to end, by `time.perf_counter`.
     """
 
-    def __init__(self, total: int | None) -> None:
-        self.total = total
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, rate: float, steps: int | None = None, end: float = math.inf
+    ) -> None:
+        self.optimizer, self.rate, self.steps = optimizer, rate, steps
+        self.begun, self.end = time.perf_counter(), end
+        self.step = 0
+        self.set()
 
-    def __call__(self, step: int) -> float:
-        """The factor at a step, from 0."""
-        warm = WARM_UP if self.total is None else min(WARM_UP, self.total // 5)
-        if step < warm or self.total is None:
-            return min(1.0, (step + 1) / (warm + 1))
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, self.total - warm))))
+    @property
+    def progress(self) -> float:
+        """Share of the training that is over, 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, self.step / self.steps)
+        return min(1.0, (time.perf_counter() - self.begun) / max(1.0, self.end - self.begun))
+
+    def set(self) -> None:
+        """Set the rate of the coming step."""
+        warm = WARM_UP if self.steps is None else min(WARM_UP, self.steps // 10)
+        rate = self.rate * min(1.0, (self.step + 1) / (warm + 1)) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer's steps."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Go on by a step; end the training when its time is over."""
+        self.step += 1
+        self.set()
+        if self.steps is None and self.progress >= 1:
+            engine.terminate()
 
 
 def transforms(channels: int, classes: list[str], size: int) -> list[Any]:
@@ -181,13 +212,21 @@ def train(args: argparse.Namespace, data: Datalist, parts: dict[str, ResidentDat
         parts["train"], seed=seed, shuffle=True, drop_last=True, augmentation=augmentation, **common
     )
     inferer = AutocastInferer(device=device, precision=args.precision)
+    cuda = device.type == "cuda"
     optimizer = torch.optim.AdamW(
-        decay_groups(network, args.weight_decay), lr=args.learning_rate, fused=device.type == "cuda"
+        decay_groups(network, args.weight_decay),
+        lr=torch.tensor(args.learning_rate, device=device) if cuda else args.learning_rate,
+        fused=cuda,
+        capturable=cuda,
     )
-    schedule = Schedule(None if args.minutes else args.epochs * len(loader))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    schedule = Schedule(
+        optimizer,
+        rate=args.learning_rate,
+        steps=None if args.minutes else args.epochs * len(loader),
+        end=args.begun + 60 * (args.minutes or 0),
+    )
     average = WeightAverage(network, decay=args.average)
-    trainer = SupervisedTrainer(
+    trainer = (SupervisedTrainer if args.plain else GraphedTrainer)(
         device=device,
         max_epochs=100_000 if args.minutes else args.epochs,
         train_data_loader=loader,
@@ -197,58 +236,40 @@ def train(args: argparse.Namespace, data: Datalist, parts: dict[str, ResidentDat
         inferer=inferer,
         decollate=False,
         optim_set_to_none=True,
-        train_handlers=[
-            ClipGradients(network, max_norm=1.0),
-            LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
-            average,
-        ],
+        train_handlers=[ClipGradients(network, max_norm=1.0), average, schedule],
     )
     history: list[dict[str, float]] = []
     losses = torch.zeros((), device=device)
     started = time.perf_counter()
-    name = f"{args.dataset} {args.network} {args.label} seed {seed}"
+    name = f"{args.dataset} {args.network}{args.label and ' ' + args.label} seed {seed}"
     validation = None if args.refit else ResidentLoader(parts["validation"], **common)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: loader.set_epoch(trainer.state.epoch))
-    measured: dict[str, float] = {}
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.add_(trainer.state.output["loss"].detach()))
 
-    @trainer.on(Events.ITERATION_COMPLETED)
-    def add_loss() -> None:
-        losses.add_(trainer.state.output["loss"].detach())
-        step = trainer.state.iteration
-        if schedule.total is None and step in (args.measure // 4, args.measure):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            measured[str(step)] = time.perf_counter()
-            if step == args.measure:
-                rate = (step - args.measure // 4) / (measured[str(step)] - measured[str(args.measure // 4)])
-                left = max(0.0, args.minutes * 60 - (time.perf_counter() - args.begun))
-                trainer.state.max_epochs = max(1, int((step + rate * left) / len(loader)))
-                schedule.total = trainer.state.max_epochs * len(loader)
-                print(
-                    f"{name}: {rate * args.batch_size:.0f} images/s, so {trainer.state.max_epochs} epochs", flush=True
-                )
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def epoch_completed() -> None:
-        epoch, last = trainer.state.epoch, trainer.state.epoch == trainer.state.max_epochs
-        every = max(1, trainer.state.max_epochs // args.validations) if schedule.total else 50
-        if not (last or epoch % every == 0):
-            return
-        loss = float(losses) / (len(loader) * (epoch - (history[-1]["epoch"] if history else 0)))
+    def look(last: bool) -> None:
+        iteration = trainer.state.iteration
+        loss = float(losses) / (iteration - (history[-1]["iteration"] if history else 0))
         losses.zero_()
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the training loss became {loss} before epoch {epoch}")
-        row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 1), "train_loss": loss}
+            raise FloatingPointError(f"the training loss became {loss} before iteration {iteration}")
+        seconds = round(time.perf_counter() - started, 1)
+        row = {"epoch": trainer.state.epoch, "iteration": iteration, "seconds": seconds, "train_loss": loss}
         if validation is not None:
-            found = probabilities(average.network, inferer, validation, [()])
-            row["val_dice"] = grid_dice(found, parts["validation"].labels.to(device))
+            labels = parts["validation"].labels.to(device)
+            row["val_dice"] = grid_dice(probabilities(average.network, inferer, validation, [()]), labels)
             if last:
                 plain = probabilities(network, inferer, validation, [()])
-                row["val_dice_without_average"] = grid_dice(plain, parts["validation"].labels.to(device))
+                row["val_dice_without_average"] = grid_dice(plain, labels)
         history.append(row)
         print(name, json.dumps(row), flush=True)
 
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def epoch_completed() -> None:
+        if schedule.progress < 1 and schedule.progress >= (len(history) + 1) / args.validations:
+            look(last=False)
+
     trainer.run()
+    look(last=True)
     seconds = time.perf_counter() - started
     result: dict[str, Any] = {
         "dataset": args.dataset,
@@ -256,7 +277,9 @@ def train(args: argparse.Namespace, data: Datalist, parts: dict[str, ResidentDat
         "parameters": sum(one.numel() for one in network.parameters()),
         "seed": seed,
         "size": args.size,
-        "epochs": trainer.state.max_epochs,
+        "epochs": round(trainer.state.iteration / len(loader), 2),
+        "minutes": args.minutes,
+        "trainer": type(trainer).__name__,
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
         "weight_decay": args.weight_decay,
@@ -283,7 +306,7 @@ def train(args: argparse.Namespace, data: Datalist, parts: dict[str, ResidentDat
     for part in scored:
         evaluated = ResidentLoader(parts[part], **common)
         found = probabilities(average.network, inferer, evaluated, recipe["flips"])
-        torch.save(found.half().cpu(), folder / f"{part}.pt")
+        np.savez_compressed(folder / f"{part}.npz", (found * 255).round().to(torch.uint8).cpu().numpy())
         rows = score(data, part, found, recipe["classes"])
         write_csv(folder / ("cases.csv" if part == "test" else f"cases-{part}.csv"), CASE_COLUMNS, rows)
         summary = summarise(rows)
@@ -306,8 +329,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--network", default="resnet34")
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--minutes", type=float, help="of everything, start-up included; sets the epochs")
-    parser.add_argument("--measure", type=int, default=160, help="steps to measure the speed by")
+    parser.add_argument("--minutes", type=float, help="of everything, start-up included, instead of epochs")
+    parser.add_argument("--plain", action="store_true", help="MONAI's own trainer, without a CUDA graph")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)

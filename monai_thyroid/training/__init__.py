@@ -11,6 +11,7 @@ from monai_thyroid.training.check import (
     output_size,
 )
 from monai_thyroid.training.constants import boolean
+from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
 from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups
 from monai_thyroid.training.recorder import Recorder
@@ -20,6 +21,7 @@ from monai_thyroid.training.validations import LastValidation, LrSchedule
 __all__ = [
     "ClipGradients",
     "EarlyStop",
+    "GraphedTrainer",
     "LastValidation",
     "LrSchedule",
     "Recorder",

@@ -92,7 +92,8 @@ class WeightAverage:
         ]
         floats = [(average, one) for average, one in pairs if average.is_floating_point()]
         self._averages, self._values = ([pair[side].detach() for pair in floats] for side in (0, 1))
-        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        others = [(average, one) for average, one in pairs if not average.is_floating_point()]
+        self._copies, self._counters = ([pair[side].detach() for pair in others] for side in (0, 1))
 
     def attach(self, engine: Engine) -> None:
         """Listen to the trainer's steps."""
@@ -105,8 +106,8 @@ class WeightAverage:
         decay = min(self.decay, self.updates / (self.updates + 9))
         if self._averages:
             torch._foreach_lerp_(self._averages, self._values, 1 - decay)
-        for average, value in self._counters:
-            average.copy_(value)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._counters)
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
