@@ -12,7 +12,7 @@ import torch
 from monai.transforms import Compose, Randomizable
 from torch.utils.data import Dataset
 
-from monai_thyroid.data.datalist import map_files
+from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
 
 __all__ = ["ResidentDataset", "ResidentLoader"]
