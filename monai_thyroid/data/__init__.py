@@ -10,6 +10,7 @@ from monai_thyroid.data.inspection import Inspection
 from monai_thyroid.data.layouts import LAYOUTS
 from monai_thyroid.data.loading import PHANTOM, load_datalist
 from monai_thyroid.data.mapping import map_files
+from monai_thyroid.data.resident import ResidentDataset, ResidentLoader
 from monai_thyroid.data.splits import PARTS
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "PHANTOM",
     "Datalist",
     "Inspection",
+    "ResidentDataset",
+    "ResidentLoader",
     "SeededCacheDataset",
     "found_classes",
     "load_datalist",

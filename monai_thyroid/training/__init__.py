@@ -11,22 +11,28 @@ from monai_thyroid.training.check import (
     output_size,
 )
 from monai_thyroid.training.constants import boolean
+from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
+from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups
 from monai_thyroid.training.recorder import Recorder
 from monai_thyroid.training.session import TrainingSession, training_session
 from monai_thyroid.training.validations import LastValidation, LrSchedule
 
 __all__ = [
+    "ClipGradients",
     "EarlyStop",
+    "GraphedTrainer",
     "LastValidation",
     "LrSchedule",
     "Recorder",
     "TrainingSession",
+    "WeightAverage",
     "boolean",
     "check_config",
     "check_file",
     "check_start",
     "configured_networks",
+    "decay_groups",
     "input_size",
     "output_size",
     "training_session",

@@ -1,0 +1,265 @@
+"""Training images/s of the whole loop beside the network's own step, on synthetic images that lie on the GPU.
+
+Run: ``python benchmarks/gpu_training.py [--batch-sizes 16,32,64,128] [--modes eager,channels_last,compiled]
+[--size 256] [--steps 60] [--output FILE.json]``
+
+Both sides have the same network (BasicUNet 32-32-64-128-256-32), loss (Dice + cross-entropy), optimiser (fused AdamW)
+and precision (bf16 autocast). The bare step repeats forward, loss, backward and optimiser on one batch of floats. The
+whole loop is MONAI's `SupervisedTrainer` with what a training has: batches drawn from bytes, augmentation, gradient
+clipping, a schedule a step, a moving average of weights, the mean loss of the epoch.
+
+``eager`` is the network as it comes; ``channels_last`` and ``compiled`` (which is channels_last, too) leave out the
+padding of its decoder, which copies although there is nothing to pad at sizes that 16 divides.
+
+The roofline is the time in which the GPU could move the bytes that a step must move, at the speed of a large copy that
+is measured first: each convolution reads its input and writes its output once, and twice that on the way back; each
+norm with its activation reads its input twice and writes once, and reads two tensors twice and writes one on the way
+back; each pooling, upsampling and concatenation reads and writes once either way. Weights are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.losses import DiceCELoss
+from monai.networks.nets import BasicUNet
+from monai.networks.nets.basic_unet import UpCat
+from torch import nn
+
+from monai_thyroid.data import ResidentDataset, ResidentLoader
+from monai_thyroid.evaluation import AutocastInferer, default_device, default_precision
+from monai_thyroid.files import write_json
+from monai_thyroid.machine import processor
+from monai_thyroid.training import ClipGradients, WeightAverage, decay_groups
+from monai_thyroid.transforms import BatchAugmentation
+
+AUGMENTATION: dict[str, Any] = {
+    "flip_horizontal": 0.5,
+    "rotation": 45.0,
+    "scale": (0.7, 1.4),
+    "shift": 0.15,
+    "gamma": (0.7, 1.5),
+    "gain": (0.7, 1.4),
+    "speckle": 0.2,
+    "shadow": 0.5,
+}
+
+
+def build(device: torch.device, mode: str) -> tuple[nn.Module, nn.Module]:
+    """The network, and what is called in its place."""
+    torch.manual_seed(0)
+    network: nn.Module = BasicUNet(
+        spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32)
+    ).to(device)
+    if mode != "eager":
+        network = network.to(memory_format=torch.channels_last)
+        for module in network.modules():
+            if isinstance(module, UpCat):
+                module.is_pad = False  # copies, also where sizes match
+    return network, torch.compile(network, dynamic=False) if mode == "compiled" else network
+
+
+def optimiser(network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW as the strong recipe has it."""
+    return torch.optim.AdamW(decay_groups(network, 0.01), lr=1e-4, fused=device.type == "cuda")
+
+
+def moved_bytes(size: int, width: int = 2) -> float:
+    """Bytes a training step must move for one image; see the module's text."""
+    network = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32))
+    total = 0.0
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        read, written = sum(one.numel() for one in inputs if one is not None), output.numel()
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            total += (read + written) * 3 * width
+        elif isinstance(module, nn.InstanceNorm2d):
+            total += (3 + 5) * written * width
+        elif isinstance(module, nn.MaxPool2d):
+            total += (read + written) * 2 * width
+        elif type(module).__name__ == "UpCat":
+            total += 2 * 2 * read * width
+
+    for module in network.modules():
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 1, size, size))
+    return total
+
+
+def operations(size: int) -> float:
+    """Floating-point operations of a training step for one image: three times those of the convolutions forward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, size, size))
+    return 3.0 * counter.get_total_flops()
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done everything."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def copy_speed(device: torch.device) -> float:
+    """Bytes/s of a large copy, read and written counted."""
+    size = 2**31 if device.type == "cuda" else 2**26
+    source = torch.empty(size, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(8):
+        wait(device)
+        started = time.perf_counter()
+        target.copy_(source)
+        wait(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size / sorted(seconds)[4]
+
+
+def bare(device: torch.device, precision: str, mode: str, batch: int, size: int, steps: int) -> float:
+    """Images/s of the network's own step on one batch."""
+    network, called = build(device, mode)
+    optimizer, loss_function = optimiser(network, device), DiceCELoss(sigmoid=True)
+    inferer = AutocastInferer(device=device, precision=precision)
+    images = torch.rand(batch, 1, size, size, device=device)
+    labels = (torch.rand(batch, 1, size, size, device=device) > 0.9).float()
+    network.train()
+    # The first steps compile and choose algorithms.
+    for step in range(steps + 5):
+        if step == 5:
+            wait(device)
+            started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        loss_function(inferer(images, called), labels).backward()
+        optimizer.step()
+    wait(device)
+    return steps * batch / (time.perf_counter() - started)
+
+
+def whole(
+    device: torch.device, precision: str, mode: str, batch: int, size: int, steps: int, *, dataset: ResidentDataset
+) -> float:
+    """Images/s of a training, its first epoch left out."""
+    network, called = build(device, mode)
+    optimizer = optimiser(network, device)
+    loader = ResidentLoader(
+        dataset,
+        batch_size=batch,
+        seed=0,
+        shuffle=True,
+        drop_last=True,
+        augmentation=BatchAugmentation(seed=0, **AUGMENTATION),
+        **dataset.statistics(),
+    )
+    epochs = 1 + max(1, round(steps / len(loader)))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-3, total_steps=epochs * len(loader), pct_start=0.05, cycle_momentum=False
+    )
+    trainer = SupervisedTrainer(
+        device=device,
+        max_epochs=epochs,
+        train_data_loader=loader,
+        network=called,
+        optimizer=optimizer,
+        loss_function=DiceCELoss(sigmoid=True),
+        inferer=AutocastInferer(device=device, precision=precision),
+        decollate=False,
+        optim_set_to_none=True,
+        train_handlers=[
+            ClipGradients(network, max_norm=1.0),
+            LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
+            WeightAverage(network),
+        ],
+    )
+    losses = torch.zeros((), device=device)
+    times: list[float] = []
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: loader.set_epoch(trainer.state.epoch))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.add_(trainer.state.output["loss"].detach()))
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def epoch_completed() -> None:
+        if not torch.isfinite(losses):  # waits, once an epoch
+            raise FloatingPointError("the training loss is not finite")
+        losses.zero_()
+        times.append(time.perf_counter())
+
+    if device.type == "cuda":
+        # A step that waits for the GPU warns, with its line; the first epoch and the ends of epochs may wait.
+        trainer.add_event_handler(
+            Events.GET_BATCH_STARTED, lambda: torch.cuda.set_sync_debug_mode("warn" if times else "default")
+        )
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: torch.cuda.set_sync_debug_mode("default"))
+    trainer.run()
+    return (len(times) - 1) * len(loader) * batch / (times[-1] - times[0])
+
+
+def attempt(function: Callable[..., float], *args: Any, **kwargs: Any) -> float:
+    """Images/s, or NaN where memory does not do."""
+    try:
+        return function(*args, **kwargs)
+    except torch.cuda.OutOfMemoryError:
+        return float("nan")
+    finally:
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-sizes", default="16,32,64,128")
+    parser.add_argument("--modes", default="eager,channels_last,compiled")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--device", default=default_device())
+    parser.add_argument("--precision", default=None)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    torch.backends.cudnn.benchmark = True
+    device = torch.device(args.device)
+    precision = args.precision or default_precision(device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
+    speed, size = copy_speed(device), args.size
+    per_image = moved_bytes(size, width=2 if precision == "bfloat16" else 4)
+    print(
+        f"{name}, torch {torch.__version__}, {precision}, {size}x{size}; a copy moves {speed / 1e12:.2f} TB/s; "
+        f"an image must move {per_image / 1e6:.0f} MB and takes {operations(size) / 1e9:.0f} GFLOP: at most "
+        f"{speed / per_image:.0f} images/s by memory",
+        flush=True,
+    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (args.images, 1, size, size), dtype=torch.uint8, generator=generator)
+    labels = (torch.rand(args.images, 1, size // 8, size // 8, generator=generator) > 0.8).to(torch.uint8)
+    labels = labels.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    dataset = ResidentDataset.of_tensors(images, labels, device=device)
+    rows = []
+    print("| mode | batch | step alone, images/s | whole loop, images/s | ratio | of the roofline |")
+    print("|---|---|---|---|---|---|")
+    for mode in args.modes.split(","):
+        for batch in map(int, args.batch_sizes.split(",")):
+            common = (device, precision, mode, batch, size, args.steps)
+            alone = attempt(bare, *common)
+            loop = attempt(whole, *common, dataset=dataset)
+            rows.append({"mode": mode, "batch": batch, "step": alone, "loop": loop})
+            share = loop * per_image / speed
+            print(f"| {mode} | {batch} | {alone:.0f} | {loop:.0f} | {loop / alone:.3f} | {share:.2f} |", flush=True)
+    if args.output:
+        facts = {"device": name, "torch": torch.__version__, "precision": precision, "size": size}
+        write_json(args.output, {**facts, "copy_bytes_per_second": speed, "bytes_per_image": per_image, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

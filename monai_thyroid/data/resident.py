@@ -1,0 +1,238 @@
+"""A part of a dataset that lies ready in memory, on the GPU where it fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose, Randomizable
+from torch.utils.data import Dataset
+
+from monai_thyroid.data.mapping import map_files
+from monai_thyroid.errors import UserError
+
+__all__ = ["ResidentDataset", "ResidentLoader"]
+
+logger = logging.getLogger(__name__)
+
+
+class ResidentDataset(Dataset):
+    """Images and masks that were decoded and resized once and are kept as bytes.
+
+    They lie on the device if half of its free memory holds them, else in the host's memory, pinned for a GPU.
+    Intensities are kept in 255 steps, which is what a picture file has.
+
+    Args:
+        data: items with the keys ``image`` and ``label``.
+        transform: one or several without chance: loads and resizes them, to images (channels, width, height) in [0, 1]
+            and labels (classes, width, height) of 0 and 1, all of one size.
+        device: where they are wanted.
+
+    Attributes:
+        images: (N, channels, width, height), uint8.
+        labels: (N, classes, width, height), uint8, 0 and 1.
+        device: where batches are wanted.
+
+    Raises:
+        UserError: a transform is random, values or sizes are not as above, or no memory holds the images.
+    """
+
+    def __init__(
+        self, data: Sequence[Any], transform: Callable | Sequence[Callable], *, device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self._place(*_read(data, transform, device=self.device))
+
+    @classmethod
+    def of_tensors(
+        cls, images: torch.Tensor, labels: torch.Tensor, *, device: str | torch.device = "cpu"
+    ) -> ResidentDataset:
+        """The same from its two attributes, wherever they lie."""
+        dataset = cls.__new__(cls)
+        dataset.device = torch.device(device)
+        dataset._place(images, labels)
+        return dataset
+
+    def _place(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        home = _home(images.nbytes + labels.nbytes, self.device)
+        self.images, self.labels = images.to(home), labels.to(home)
+        if home.type != self.device.type:
+            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> dict[str, torch.Tensor]:
+        """Float32 ``image`` in [0, 1] and ``label`` of one index, or of a batch of them, on the device."""
+        image, label = self.images[index], self.labels[index]
+        if image.device.type != self.device.type:
+            image, label = (one.pin_memory().to(self.device, non_blocking=True) for one in (image, label))
+        return {"image": image.float().div_(255), "label": label.float()}
+
+    def statistics(self) -> dict[str, list[float]]:
+        """``mean`` and ``std`` of each channel over all pixels, images in [0, 1]; std is at least 1/255."""
+        channels = self.images.shape[1]
+        counts = [self.images[:, channel].reshape(-1).bincount(minlength=256) for channel in range(channels)]
+        share = torch.stack(counts).double() / (self.images[:, 0].numel())
+        levels = torch.arange(256, device=share.device, dtype=torch.float64) / 255
+        mean = (share * levels).sum(dim=1)
+        std = (share * (levels - mean[:, None]) ** 2).sum(dim=1).sqrt().clamp(min=1 / 255)
+        return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+class ResidentLoader:
+    """Batches of a `ResidentDataset`, augmented where they lie.
+
+    Order and augmentation depend on (seed, epoch) alone. On a GPU that holds the images nothing waits for the device.
+
+    Args:
+        dataset: the images.
+        batch_size: images a batch; the last one of an epoch may be smaller.
+        seed: training seed.
+        shuffle: another order each epoch.
+        drop_last: leave out a last batch that is smaller.
+        augmentation: from images and masks of a batch to others; told the epoch by ``set_epoch``, if it has that.
+        mean: of each channel, taken off after augmentation.
+        std: of each channel, divided by.
+
+    Raises:
+        UserError: an epoch would have no batch.
+    """
+
+    def __init__(
+        self,
+        dataset: ResidentDataset,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        augmentation: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.augmentation = augmentation
+        self.epoch = 0
+        if not len(self):
+            raise UserError(f"batch_size {batch_size}: the part has {len(dataset)} images, which makes no whole batch")
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=dataset.device).reshape(1, -1, 1, 1)
+            for values in (mean, std)
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins, before it is iterated."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield ``image`` (B, channels, width, height) and ``label`` (B, classes, width, height), both float32."""
+        order = torch.arange(len(self.dataset))
+        if self.shuffle:
+            state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(int(state)))
+        home = self.dataset.images.device
+        if home.type == "cuda":
+            order = order.pin_memory().to(home, non_blocking=True)
+        if (tell := getattr(self.augmentation, "set_epoch", None)) is not None:
+            tell(self.epoch)
+        for index in order.split(self.batch_size)[: len(self)]:
+            batch = self.dataset[index]
+            if self.augmentation is not None:
+                batch["image"], batch["label"] = self.augmentation(batch["image"], batch["label"])
+            batch["image"] = (batch["image"] - self._mean) / self._std
+            yield batch
+
+
+def _read(
+    data: Sequence[Any], transform: Callable | Sequence[Callable], *, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images and labels as uint8, in the host's memory."""
+    compose = Compose(transform).flatten()
+    if random := [type(one).__name__ for one in compose.transforms if isinstance(one, Randomizable)]:
+        raise UserError(f"{', '.join(random)}: random transforms cannot be kept in memory; give them as augmentation")
+    if not data:
+        raise UserError("there are no images to keep in memory")
+    first = _as_bytes(compose(data[0]), data[0])
+    _home(len(data) * sum(one.nbytes for one in first), device)
+    images, labels = (torch.empty((len(data), *one.shape), dtype=torch.uint8) for one in first)
+
+    def keep(index: int) -> list[str]:
+        try:
+            image, label = _as_bytes(compose(data[index]), data[index])
+        except UserError as error:
+            return error.problems
+        if image.shape != images.shape[1:] or label.shape != labels.shape[1:]:
+            return [
+                f"{data[index]['image']}: image and label are {tuple(image.shape)} and {tuple(label.shape)} after the "
+                f"transforms, those of the first item {tuple(images.shape[1:])} and {tuple(labels.shape[1:])}"
+            ]
+        images[index], labels[index] = image, label
+        return []
+
+    found = map_files(keep, range(len(data)), "Reading images")
+    if problems := [problem for some in found for problem in some]:
+        raise UserError(problems)
+    return images, labels
+
+
+def _as_bytes(loaded: Any, item: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    image, label = (torch.as_tensor(loaded[key]).detach() for key in ("image", "label"))
+    image, label = (one.as_tensor() if hasattr(one, "as_tensor") else one for one in (image, label))
+    # Resizing may overshoot by rounding.
+    if not (float(image.min()) >= -0.01 and float(image.max()) <= 1.01):
+        raise UserError(
+            f"{item['image']}: intensities are {float(image.min()):g} to {float(image.max()):g} after the transforms; "
+            "only 0 to 1 can be kept in memory (normalise by mean and std instead)"
+        )
+    if not bool(((label == 0) | (label == 1)).all()):
+        raise UserError(f"{item['label']}: the label has other values than 0 and 1 after the transforms")
+    return image.clamp(0, 1).mul(255).round().to(torch.uint8), label.to(torch.uint8)
+
+
+def _home(size: int, device: torch.device) -> torch.device:
+    """Where that many bytes are to lie for a device: on it, or in the host's memory.
+
+    Raises:
+        UserError: neither holds them.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        if size <= free / 2:
+            return device
+        logger.info("%.1f GB of images on the host: %.1f GB are free on the GPU", size / 1e9, free / 1e9)
+    available = _available_memory()
+    if size > 0.8 * available:
+        raise UserError(
+            f"the images take {size / 1e9:.1f} GB in memory and {available / 1e9:.1f} GB are free: "
+            "choose a smaller image_size, or a loader that reads them each time"
+        )
+    return torch.device("cpu")
+
+
+def _available_memory() -> float:
+    """Bytes that this process may still take; infinite where the system does not tell."""
+    found = float("inf")
+    path = Path("/proc/meminfo")
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found = float(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        found = min(found, float(limit.read_text()) - float(used.read_text()))
+    return found

@@ -1,0 +1,119 @@
+"""Parts of a strong training recipe that torch and MONAI lack or give only at the price of waiting for the GPU."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+
+from monai_thyroid.errors import UserError
+
+__all__ = ["ClipGradients", "WeightAverage", "decay_groups"]
+
+
+def decay_groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser that decays matrices and kernels, but neither biases nor norm layers.
+
+    Decaying the scale of a norm layer changes the learning rate of the layer before it, and nothing else.
+
+    Args:
+        network: its parameters that are trained.
+        weight_decay: of parameters with more than one dimension, 0 or more.
+
+    Returns:
+        Two groups: those that decay, and those that do not.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class ClipGradients:
+    """Scale all gradients of a step down to a largest norm, before the optimiser sees them.
+
+    A handler of a trainer; the norm stays on the device.
+
+    Args:
+        network: whose gradients.
+        max_norm: largest Euclidean norm of all of them together, above 0.
+
+    Raises:
+        UserError: ``max_norm`` is not above 0.
+    """
+
+    def __init__(self, network: torch.nn.Module, *, max_norm: float) -> None:
+        if not max_norm > 0:
+            raise UserError(f"max_norm {max_norm!r}: give a number above 0")
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer's backward passes."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+
+
+class WeightAverage:
+    """An exponential moving average of a network's weights, updated after each step of a trainer.
+
+    torch's `AveragedModel` waits for the GPU in each update. As there, running statistics are averaged, too. At the
+    start the average follows fast: the decay of update n is at most n / (n + 9), so that first weights are forgotten
+    also in short trainings.
+
+    Args:
+        network: the one that is trained, already on its device.
+        decay: share of the old average that a step keeps, in [0, 1).
+
+    Attributes:
+        network: the average: a copy in evaluation mode, to validate and to save.
+        updates: how many there were.
+
+    Raises:
+        UserError: ``decay`` is out of its range.
+    """
+
+    def __init__(self, network: torch.nn.Module, *, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"decay {decay!r}: give a number from 0, below 1")
+        self.decay = decay
+        self.updates = 0
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        pairs = [
+            *zip(self.network.parameters(), network.parameters(), strict=True),
+            *zip(self.network.buffers(), network.buffers(), strict=True),
+        ]
+        floats = [(average, one) for average, one in pairs if average.is_floating_point()]
+        self._averages, self._values = ([pair[side].detach() for pair in floats] for side in (0, 1))
+        others = [(average, one) for average, one in pairs if not average.is_floating_point()]
+        self._copies, self._counters = ([pair[side].detach() for pair in others] for side in (0, 1))
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer's steps."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
+        """Take in the weights of this step."""
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 9))
+        if self._averages:
+            torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._counters)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {"updates": self.updates, "network": self.network.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was taken."""
+        self.updates = int(state["updates"])
+        self.network.load_state_dict(state["network"])
