@@ -38,7 +38,9 @@ def open_picture(name: str, content: bytes) -> Iterator[Image.Image]:
         try:
             picture = Image.open(io.BytesIO(content), formats=decoders)
         except UnidentifiedImageError as error:
-            raise UserError(f"{name}: is no image of a known format, or its beginning is broken") from error
+            raise UserError(
+                f"{name}: cannot be read as an image (of no known format, or its beginning is broken)"
+            ) from error
         except Image.DecompressionBombError as error:
             raise UserError(
                 f"{name}: has more than the {limit / 1e6:g} megapixels that are read; crop or shrink it, or raise the "

@@ -217,7 +217,7 @@ def test_what_a_header_does_not_account_for_is_not_unpacked(tmp_path: Path, monk
 def test_pictures_are_not_handed_to_other_programs(tmp_path: Path) -> None:
     Image.fromarray(noise((8, 8, 3))).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    with pytest.raises(UserError, match="no image of a known format"):
+    with pytest.raises(UserError, match="of no known format"):
         read_raster(tmp_path / "a.png")
 
 
