@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from monai.bundle import create_workflow
 
 from monai_thyroid import cli
 from monai_thyroid.images import write_phantom
@@ -48,6 +49,20 @@ def test_both_stages_take_a_step(tiny: dict[str, Any]) -> None:
     problems, told = check_start(str(BUNDLES / "polyp" / "train.yaml"), {**given, "phantom_cases": 10})
     assert problems == []
     assert [line.split(":")[0] for line in told] == ["first_stage", "train", "test"]
+
+
+def test_a_run_is_scored_and_applied_for_one_batch(tiny: dict[str, Any], scans: Path, tmp_path: Path) -> None:
+    workflow = create_workflow(config_file=TRAIN, logging_file=False, trackers=[], **tiny, max_epochs=1)
+    workflow.run()
+    run = str(workflow.parser.get_parsed_content("session").path)
+    before = listing(tmp_path)
+    (image, *_) = sorted((scans / "test-image").iterdir())
+    for file, given in (("evaluate", {"part": "validation"}), ("inference", {"input": str(image)})):
+        output = {} if file == "evaluate" else {"output_dir": str(tmp_path / "out")}
+        problems, told = check_start(str(BUNDLES / "lung" / f"{file}.yaml"), {"run_dir": run, **given, **output})
+        assert problems == []
+        assert told[0].startswith("evaluator: ")
+    assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize(
