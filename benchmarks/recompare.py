@@ -71,8 +71,8 @@ def main() -> None:
                 low, high = comparison.intervals[one.network]
                 print(
                     f"  {one.network}: {comparison.means[one.network]:.3f} ({low:.3f} to {high:.3f}); shown to be "
-                    f"worse than the best by more than {one.worse_by:.3f}, at most {one.high:.3f}; worse by more than 0.01 "
-                    f"with probability {worse[one.network]:.0%}"
+                    f"worse than the best by more than {one.worse_by:.3f}, at most {one.high:.3f}; worse by more than "
+                    f"0.01 with probability {worse[one.network]:.0%}"
                 )
             for text in comparison.warnings:
                 print(f"  {text}")

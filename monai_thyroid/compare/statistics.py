@@ -683,10 +683,11 @@ def _errors_of_architectures(scores: np.ndarray, collapsed: np.ndarray) -> tuple
     the mean, is none the larger for one network that fell apart. Trainings that collapsed are left out of it.
 
     Degrees of freedom of ``s2(seeds)``: the pair's by Welch (Biometrika 1947), 2 (S - 1) where both networks vary
-    alike and down to S - 1 where one does all of it; of the median over K networks 2 K (S - 1) / pi. Of the whole by
-    Satterthwaite (Biometrics 1946), never below the smaller of these and G - 1. The square of the part of the seeds
-    that Satterthwaite's formula asks for is taken as ``s2(seeds) / S`` times what is left of it after the
-    subtraction; with or without the subtraction in both, simulated coverage is too low or too high.
+    alike and down to S - 1 where one does all of it; of the median over K networks, if these are more than the pair,
+    2 K (S - 1) / pi, but no less than 2 (S - 1). Of the whole by Satterthwaite (Biometrics 1946), never below the
+    smaller of these and G - 1. The square of the part of the seeds that Satterthwaite's formula asks for is taken as
+    ``s2(seeds) / S`` times what is left of it after the subtraction: with the subtraction in both, simulated coverage
+    is too low, with it in neither too high.
 
     Args:
         scores: (..., networks, seeds, groups).
@@ -714,7 +715,8 @@ def _errors_of_architectures(scores: np.ndarray, collapsed: np.ndarray) -> tuple
         least = members * floor[..., None]
         with np.errstate(divide="ignore", invalid="ignore"):
             welch = np.where(own > 0, (n_seeds - 1) * own**2 / twins, members * (n_seeds - 1.0))
-            of_seeds = np.where(own >= least, welch, np.maximum(floor_freedom[..., None], members * (n_seeds - 1.0)))
+            typical = np.maximum(floor_freedom[..., None], members * (n_seeds - 1.0))
+            of_seeds = np.where((own >= least) | (floor_freedom[..., None] == 0), welch, typical)
             seeds = np.maximum(own, least) / n_seeds
             kept = np.maximum(seeds - common, 0)
             groups = plain.error**2
@@ -731,7 +733,8 @@ def _errors_of_architectures(scores: np.ndarray, collapsed: np.ndarray) -> tuple
 def _typical_seed_variance(by_seed: np.ndarray, collapsed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median over networks of the variances of (..., networks, seeds), and its degrees of freedom, (...) each.
 
-    Of trainings that did not collapse; a network with one of these or none is left out. 0 where none is left.
+    Of trainings that did not collapse; a network with one of these or none is left out. The variance is 0 where no
+    network is left, the degrees of freedom where no more than two are, which say nothing beyond a pair's own.
     """
     kept = np.broadcast_to(~collapsed, by_seed.shape)
     counts = kept.sum(axis=-1)
@@ -739,7 +742,7 @@ def _typical_seed_variance(by_seed: np.ndarray, collapsed: np.ndarray) -> tuple[
         warnings.simplefilter("ignore")  # of what is empty
         variances = np.where(counts > 1, np.nanvar(np.where(kept, by_seed, np.nan), axis=-1, ddof=1), np.nan)
         typical = np.nan_to_num(np.nanmedian(variances, axis=-1), nan=0.0)
-    freedom = np.where(counts > 1, counts - 1, 0)
+    freedom = np.where((counts > 1) & ((counts > 1).sum(axis=-1, keepdims=True) > 2), counts - 1, 0)
     most = max(by_seed.shape[-1] - 1, 1)
     return typical * most / stats.chi2.median(most), _MEDIAN_EFFICIENCY * freedom.sum(axis=-1)
 

@@ -325,7 +325,8 @@ def test_two_seeds_and_three_groups_by_hand() -> None:
     seeds = 2 * (1 / 0.4549364231) / 2
     residual = (0 + 4 / 2) / (2 * 3)  # four squares of 1, 2 degrees of freedom, over S G
     variance = from_groups + seeds - residual
-    freedom = variance**2 / (from_groups**2 / 2 + seeds * (seeds - residual) / 2)
+    # Welch's degrees of freedom of the seeds: (2 + 0)^2 / (2^2 + 0^2).
+    freedom = variance**2 / (from_groups**2 / 2 + seeds * (seeds - residual) / 1)
     assert pair.p == pytest.approx(2 * stats.t.sf(4 / math.sqrt(variance), freedom))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
     assert pair.interval == pytest.approx((4 - half, 4 + half))

@@ -36,6 +36,7 @@ def test_a_collapse_is_counted_and_leaves_the_other_networks_as_they_are(
 def test_a_margin_is_declared_where_the_plan_recorded_it(tmp_path: Path) -> None:
     runs = [tmp_path / "one" / "runs" / "a" / "seed-0", tmp_path / "one" / "runs" / "b" / "seed-0"]
     assert declared_margin(runs) is None
+    (tmp_path / "one").mkdir()
     write_json(tmp_path / "one" / "plan.json", {"networks": ["a", "b"]})
     assert declared_margin(runs) is None
     write_json(tmp_path / "one" / "plan.json", {"networks": ["a", "b"], "margin": 0.02})
