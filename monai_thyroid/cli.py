@@ -46,10 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="say what is wrong with a config, its options and its data, before anything runs",
-        usage="monai-thyroid check CONFIG [--ID VALUE ...]",
+        usage="monai-thyroid check CONFIG [--config FILE]... [--quick] [--ID VALUE ...]",
+        description="Checks everything that can be known, then takes one training step, one validation and one test "
+        "batch, writes nothing, and says what they cost.",
         allow_abbrev=False,
     )
     check.add_argument("config", metavar="CONFIG", help="a bundle's train.yaml, evaluate.yaml or inference.yaml")
+    _takes_configs(check)
+    check.add_argument("--quick", action="store_true", help="take no steps")
     check.set_defaults(function=_check, takes_overrides=True)
 
     phantom = commands.add_parser("phantom", help="write synthetic scans in the TN3K layout", allow_abbrev=False)
@@ -79,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "networks", help="measure the networks of the menu: size, work, memory, exports", allow_abbrev=False
     )
     networks.add_argument("names", nargs="*", metavar="NETWORK", help="default: all")
+    _takes_configs(networks)
     networks.add_argument("--no-exports", action="store_true", help="do not try the exports, which takes the longest")
     networks.add_argument("--output", metavar="FILE", help="write the table as a page in Markdown as well")
     networks.set_defaults(function=_networks)
@@ -90,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--layout", default="auto", help="name of its layout (default: found out)")
     audit.add_argument("--split_file", metavar="FILE", help="a split.json to look for leakage in")
     audit.add_argument("--output", metavar="FILE", help="write a page with pictures (HTML) as well")
+    audit.add_argument(
+        "--write-groups",
+        metavar="FILE",
+        help="where groups are unknown, write a table of the images that look alike; as groups.csv in DIR, splits "
+        "respect it",
+    )
     audit.set_defaults(function=_audit)
 
     report = commands.add_parser(
@@ -121,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     compare.add_argument("config", metavar="CONFIG", help="a bundle's train.yaml")
+    _takes_configs(compare)
     compare.add_argument("--networks", required=True, metavar="NAME,...", help="names in the bundle's menu")
     compare.add_argument("--seeds", default="0,1,2", metavar="N,...", help="default %(default)s")
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
@@ -144,14 +156,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(options: argparse.Namespace) -> int:
-    from monai_thyroid.training import check_file
+def _takes_configs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        dest="more_configs",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a further config, such as one with a network of your own; a later one overrides; may be repeated",
+    )
 
-    problems = check_file(options.config, _overrides(options.rest))
+
+def _check(options: argparse.Namespace) -> int:
+    from monai_thyroid.training import check_file, check_start
+
+    files, overrides = [options.config, *options.more_configs], _overrides(options.rest)
+    problems, told = (check_file(files, overrides), []) if options.quick else check_start(files, overrides)
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        print(f"{options.config}: nothing wrong found")
+        print(f"{options.config}: nothing wrong found", *(f"  {line}" for line in told), sep="\n")
     return 1 if problems else 0
 
 
@@ -197,7 +221,13 @@ def _networks(options: argparse.Namespace) -> int:
         raise UserError("--output is the page of the documentation, which tells the exports: leave --no-exports out")
     if options.output and not Path(options.output).absolute().parent.is_dir():
         raise UserError(f"--output {options.output}: its folder does not exist")
-    rows = network_table(options.names or None, exports=not options.no_exports)
+    menu = None
+    if options.more_configs:
+        from monai_thyroid.networks.menu import MENU_FILE
+        from monai_thyroid.training import configured_networks
+
+        menu = configured_networks([str(MENU_FILE), *options.more_configs])
+    rows = network_table(options.names or None, exports=not options.no_exports, more=menu)
     print(render_text(rows))
     if options.output:
         with atomic_path(options.output) as temporary:
@@ -209,9 +239,15 @@ def _audit(options: argparse.Namespace) -> int:
     from monai_thyroid.data.audit import audit_dataset
 
     audit = audit_dataset(
-        options.directory, layout=options.layout, split_file=options.split_file, output=options.output
+        options.directory,
+        layout=options.layout,
+        split_file=options.split_file,
+        output=options.output,
+        write_groups=options.write_groups,
     )
     print(audit.text)
+    if options.write_groups:
+        print(f"Groups of images that look alike: {options.write_groups}")
     return 1 if audit.falsifies else 0
 
 
@@ -223,7 +259,7 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
-        options.config,
+        [options.config, *options.more_configs],
         networks=_listed(options.networks),
         seeds=_numbers("--seeds", options.seeds),
         folds=options.folds,

@@ -237,6 +237,12 @@ def test_audit_ends_with_one_where_results_would_be_false(tmp_path: Path, capsys
     assert cli.main(["audit", str(scans), "--output", str(tmp_path / "audit.html")]) == 0
     assert "Audit of scans" in capsys.readouterr().out
     assert (tmp_path / "audit.html").read_text().startswith("<!")
+    assert cli.main(["audit", str(scans), "--output", str(next((scans / "test-image").iterdir()))]) == 1
+    assert "no page of an earlier audit" in capsys.readouterr().err
+    (scans / "cases.csv").unlink()
+    assert cli.main(["audit", str(scans), "--write-groups", str(scans / "groups.csv")]) == 0
+    assert "images that look alike" in capsys.readouterr().out
+    assert (scans / "groups.csv").read_text().startswith("file,group,basis\n")
     (next((scans / "test-mask").iterdir())).write_bytes(b"not a picture")
     assert cli.main(["audit", str(scans)]) == 1
     assert "PROBLEM" in capsys.readouterr().out

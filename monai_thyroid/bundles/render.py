@@ -7,7 +7,6 @@ all. `python -m monai_thyroid.bundles` writes the bundles of this repository ane
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import yaml
 
 from monai_thyroid import __version__
 from monai_thyroid.files import atomic_path
-from monai_thyroid.networks.menu import MENU_TEXT
+from monai_thyroid.networks.menu import MENU_FILE
 
 __all__ = ["SHIPPED", "VERSIONS", "render_bundle", "write_shipped"]
 
@@ -68,7 +67,8 @@ def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.globals["note"] = _note
     about = yaml.safe_load((_HERE / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8"))
-    given = {**_OPTIONAL, "menu": _indented_menu(), **_without_ends(about), **values}
+    menu = MENU_FILE.read_text(encoding="utf-8")
+    given = {**_OPTIONAL, **_without_ends({"menu": menu, **about}), **values}
     given["metadata"] = {**_metadata(given), **given["metadata"]}
     return {name: environment.get_template(name).render(given) for name in environment.list_templates()}
 
@@ -95,10 +95,6 @@ def write_shipped(folder: Path) -> list[Path]:
 def _note(text: str, comment: str, column: int = 38) -> str:
     """A line of YAML and its comment, which begins in a column of its own where there is room for it."""
     return f"{text:<{column}}# {comment}" if len(text) < column else f"{text}   # {comment}"
-
-
-def _indented_menu() -> str:
-    return textwrap.indent(MENU_TEXT, "  ").rstrip("\n")
 
 
 def _without_ends(value: Any) -> Any:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_thyroid.data.datalist import PHANTOM, map_files, mask_problem, read_listing
+from monai_thyroid.data.folders import read_listing
+from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import AUTO
+from monai_thyroid.data.loading import PHANTOM
+from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.reading import read_raster
+from monai_thyroid.images import read_raster
 
 __all__ = ["found_classes"]
 
@@ -112,7 +115,7 @@ def _levels(path: str, *, limit: int) -> _Levels:
         numbers = _numbers(values, limit)
         problem, soft = None, False
         if len(values) > 2:
-            shown = read_raster(path).pixels  # a palette's colours, not its indices
+            shown = read_raster(path, mask=True).pixels  # a palette's colours, not its indices
             two_levels = mask_problem(shown)
             problem = None if numbers else two_levels
             soft = numbers and two_levels is None and shown.ndim == 2 and bool(shown.max() > limit)

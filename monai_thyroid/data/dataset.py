@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from monai.data import CacheDataset
 
 __all__ = ["SeededCacheDataset"]
+
+logger = logging.getLogger(__name__)
 
 
 class SeededCacheDataset(CacheDataset):
@@ -28,6 +31,7 @@ class SeededCacheDataset(CacheDataset):
     ) -> None:
         self.seed = seed
         self.epoch = 0
+        logger.info("Reading %d images for training into memory", len(data))
         super().__init__(data=data, transform=transform, progress=progress, num_workers=2)
 
     def set_epoch(self, epoch: int) -> None:

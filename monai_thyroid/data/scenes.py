@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from monai_thyroid.images.reading import read_raster, to_channels
+from monai_thyroid.errors import UserError
+from monai_thyroid.images import read_raster, to_channels
+from monai_thyroid.images.formats import file_bytes
+from monai_thyroid.images.pictures import open_picture, shown_size, upright
 
 __all__ = ["find_scenes", "thumbnail"]
 
@@ -22,13 +25,13 @@ def thumbnail(path: str, *, side: int = _SIDE) -> tuple[np.ndarray, tuple[int, i
         float32 (side, side) in [0, 1], and the original's height and width.
     """
     try:
-        with Image.open(path) as picture:
-            size = picture.height, picture.width
+        with open_picture(path, file_bytes(path)) as picture:
+            width, height = shown_size(picture)
             picture.draft("L", (2 * side, 2 * side))  # a JPEG is decoded at that scale, many times faster
             if picture.mode in ("L", "RGB"):
                 small = picture.convert("L").resize((side, side), Image.Resampling.BOX)
-                return np.asarray(small, dtype=np.float32) / 255, size
-    except OSError:
+                return upright(np.asarray(small, dtype=np.float32), picture) / 255, (height, width)
+    except (OSError, UserError):
         pass
     grey = to_channels(read_raster(path).normalised(), 1)
     small = Image.fromarray(grey.astype(np.float32)).resize((side, side), Image.Resampling.BOX)

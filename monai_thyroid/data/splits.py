@@ -1,4 +1,8 @@
-"""Dividing a dataset into train, validation and test: by group, seeded, alike in lesion size; or as a file says."""
+"""Dividing a dataset into train, validation and test: by group, seeded, alike in lesion size; or as a file says.
+
+scikit-learn's grouped splitters do not do this: `GroupShuffleSplit` takes a share of the groups, not of the images, and
+knows no strata, `StratifiedGroupKFold` takes no share at all, and the splits of both depend on the order of the images.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from monai_thyroid.data.layouts import Item
-from monai_thyroid.data.layouts.listing import official_part, stem_of
+from monai_thyroid.data.layouts.listing import official_part, read_table
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import read_csv, read_json
+from monai_thyroid.files import read_json
+from monai_thyroid.images import stem
 
 __all__ = ["PARTS", "SplitFile", "apply_split", "assign_folds", "carve", "groups_in_two_parts", "read_split_file"]
 
@@ -191,47 +196,43 @@ def read_split_file(path: str | Path) -> tuple[SplitFile, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"split_file {path}: no such file")
     about: dict[str, Any] = {}
-    split: SplitFile = {part: [] for part in PARTS}
-    unknown: list[str] = []
+    problems: list[str] = []
+    entries: list[tuple[str, str, str]] = []  # part, case, and where it stands
     try:
         if path.suffix.lower() == ".csv":
-            for row in read_csv(path):
-                name = row.get("case") or stem_of(Path(row["file"]))
-                _add(split, row["part"], [name], unknown)
+            for row in read_table(path, ["part"], problems):
+                entries.append((row["part"], row.get("case") or stem(row["file"]), f" (row {row['']})"))
         else:
             content = read_json(path)
             if "parts" in content:
                 about = content
                 content = {part: rows["cases"] for part, rows in content["parts"].items()}
-            for part, cases in content.items():
-                _add(split, part, cases, unknown)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            entries += [(part, str(case), "") for part, cases in content.items() for case in cases]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"split_file {path}: neither the split.json of a run, nor lists of cases under train, validation and "
             f"test, nor a table with the columns case and part ({type(error).__name__}: {error})"
         ) from error
-    problems = [
-        f"split_file {path}: unknown part {part!r}; choose {', '.join(PARTS)}" for part in dict.fromkeys(unknown)
-    ]
-    seen: dict[str, str] = {}
-    for part, cases in split.items():
-        for case in cases:
-            if case in seen:
-                problems.append(f"split_file {path}: case {case} is in {seen[case]} and in {part}")
-            seen[case] = part
-    if not seen:
+    split: SplitFile = {part: [] for part in PARTS}
+    seen: dict[str, tuple[str, str]] = {}
+    unknown: dict[str, None] = {}
+    for name, case, place in entries:
+        if (known := official_part(name)) is None:
+            unknown[f"split_file {path}: unknown part {name!r}; choose {', '.join(PARTS)}"] = None
+            continue
+        part = "train" if known == "trainval" else known
+        if case in seen:
+            other, first = seen[case]
+            problems.append(f"split_file {path}: case {case} is in {other}{first} and in {part}{place}")
+        else:
+            seen[case] = part, place
+            split[part].append(case)
+    problems += unknown
+    if not entries and not problems:
         problems.append(f"split_file {path}: names no case")
     if problems:
         raise UserError(problems)
     return split, about
-
-
-def _add(split: SplitFile, part: str, cases: Sequence[Any], unknown: list[str]) -> None:
-    known = official_part(part)
-    if known is None:
-        unknown.append(part)
-    else:
-        split["train" if known == "trainval" else known] += [str(case) for case in cases]
 
 
 def apply_split(items: Sequence[Item], split: SplitFile, *, source: str) -> tuple[list[Item], list[str], list[str]]:

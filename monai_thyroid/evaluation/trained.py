@@ -16,10 +16,10 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai_thyroid.data import Datalist, map_files
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.weights import load_weights
-from monai_thyroid.files import read_json, sha256_file
+from monai_thyroid.files import sha256_file
 from monai_thyroid.images import is_image, read_raster, stem
 from monai_thyroid.images.reading import IMAGE_SUFFIXES
-from monai_thyroid.runfolder import RunRecord, dataset_path, read_config, read_run
+from monai_thyroid.runfolder import RunRecord, dataset_path, read_config, read_run, read_split
 
 __all__ = ["TrainedRun", "input_items"]
 
@@ -141,8 +141,7 @@ class TrainedRun:
 
     def _seen(self, data: Datalist) -> int:
         """How many of another dataset's images this run was trained on, byte for byte."""
-        split = read_json(self.path / "split.json")
-        trained = set(split["parts"]["train"]["image_sha256"])
+        trained = set(read_split(self.path)["parts"].get("train", {}).get("image_sha256", []))
         return len(trained & set(data.inspect().image_hashes.values()))
 
 

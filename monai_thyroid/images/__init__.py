@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from monai_thyroid.images.formats import IMAGE_SUFFIXES, is_image, stem
+from monai_thyroid.images.nifti import NIFTI_SUFFIXES
 from monai_thyroid.images.outlines import fill_outline
 from monai_thyroid.images.phantom import phantom_scan, phantom_views, write_phantom
+from monai_thyroid.images.raster import Raster, binarise, to_channels
 from monai_thyroid.images.reading import (
-    IMAGE_SUFFIXES,
-    NIFTI_SUFFIXES,
-    Raster,
-    binarise,
     class_numbers_of,
-    is_image,
     label_problem,
     masks_by_class,
     read_labels,
     read_mask,
     read_masks,
     read_raster,
-    to_channels,
 )
-from monai_thyroid.images.writing import overlay, save_label, save_nifti, stem
+from monai_thyroid.images.writing import overlay, save_label, save_nifti
 
 __all__ = [
     "IMAGE_SUFFIXES",

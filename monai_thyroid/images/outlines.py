@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
+from skimage.morphology import convex_hull_image
 
 __all__ = ["fill_outline"]
 
@@ -56,16 +55,9 @@ def fill_outline(outline: np.ndarray) -> np.ndarray:
 
 
 def _hull(mask: np.ndarray) -> np.ndarray:
-    """The pixels within the convex hull of a mask's pixel centres."""
+    """The pixels within the convex hull of a mask."""
     rows, columns = np.nonzero(mask)
     if np.ptp(rows) < 2 or np.ptp(columns) < 2:
         return mask
-    points = np.stack([columns, rows], axis=1)
-    try:
-        corners = points[ConvexHull(points).vertices]
-    except QhullError:  # all on one line
-        return mask
-    canvas = Image.new("1", mask.shape[::-1])
-    ImageDraw.Draw(canvas).polygon([(int(x), int(y)) for x, y in corners], fill=1, outline=1)
-    hull: np.ndarray = np.asarray(canvas) | mask
+    hull: np.ndarray = convex_hull_image(mask)
     return hull

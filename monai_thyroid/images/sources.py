@@ -1,4 +1,4 @@
-"""Images and masks that are not one picture file: outlines to fill, halves to unite, contours in XML, arrays.
+"""Images and masks that are not one file: outlines to fill, halves to unite, contours in XML, arrays, synthetic scans.
 
 An item holds strings only, so such an image or mask is named by a string too: ``<scheme>:<rest>``. `read_raster`
 reads it as it reads a path, and so do all that build on it.
@@ -11,28 +11,37 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.images.formats import file_bytes, read_file, stem
 from monai_thyroid.images.outlines import fill_outline
-from monai_thyroid.images.reading import SOURCE_SCHEMES, Raster, binarise, read_raster
+from monai_thyroid.images.phantom import phantom_scan
+from monai_thyroid.images.pictures import open_picture, shown_size
+from monai_thyroid.images.raster import Raster, binarise, check_pixels
 
 __all__ = [
+    "SOURCES",
     "contours_source",
+    "is_source",
     "npz_source",
     "open_arrays",
     "outline_source",
+    "phantom_uri",
     "read_contours",
-    "read_source",
     "union_source",
 ]
 
 _AND = "|"
+# What numpy and zipfile raise on a broken file of arrays; RuntimeError on an unknown compression or a password.
+_BROKEN = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 Contour = list[tuple[float, float]]
 
 
@@ -56,14 +65,23 @@ def npz_source(path: Path | str, key: str, index: int) -> str:
     return f"npz:{key}:{index}:{path}"
 
 
-def read_source(name: str) -> Raster:
-    """Read what a source names.
+def phantom_uri(kind: Literal["image", "label"], *, case: int, view: int, seed: int, classes: int = 1) -> str:
+    """A synthetic scan, see `phantom_scan`.
 
-    Raises:
-        UserError: a file behind it is missing or unreadable, or the mask cannot be made; names the file.
+    Args:
+        kind: the scan or its label.
+        case: index of the patient.
+        view: index of the scan.
+        seed: of the synthetic patients.
+        classes: of the label: 1 nodule; 2 gland, nodule; 3 gland, benign-looking and malignant-looking nodule.
     """
-    scheme, _, rest = name.partition(":")
-    return _READERS[scheme](rest)
+    kind_name = f"{kind}{classes}" if kind == "label" and classes > 1 else kind
+    return f"phantom:{seed}:{case}:{view}:{kind_name}"
+
+
+def is_source(name: str) -> bool:
+    """Whether a name is that of a source, not of a file."""
+    return name.partition(":")[0] in SOURCES and ":" in name
 
 
 def _mask(mask: np.ndarray, spacing: tuple[float, float] | None = None) -> Raster:
@@ -71,7 +89,7 @@ def _mask(mask: np.ndarray, spacing: tuple[float, float] | None = None) -> Raste
 
 
 def _read_outline(path: str) -> Raster:
-    raster = read_raster(path)
+    raster = read_file(path, use="mask")
     try:
         return _mask(fill_outline(binarise(raster.pixels)), raster.spacing)
     except ValueError as error:
@@ -80,7 +98,7 @@ def _read_outline(path: str) -> Raster:
 
 def _read_union(paths: str) -> Raster:
     names = paths.split(_AND)
-    rasters = [read_raster(name) for name in names]
+    rasters = [read_file(name, use="mask") for name in names]
     masks = [binarise(raster.pixels) for raster in rasters]
     if len({mask.shape for mask in masks}) > 1:
         sizes = ", ".join(f"{name} {mask.shape[1]} x {mask.shape[0]}" for name, mask in zip(names, masks, strict=True))
@@ -90,14 +108,12 @@ def _read_union(paths: str) -> Raster:
 
 def _read_contour_mask(rest: str) -> Raster:
     image, table = rest.split(_AND)
-    contours, fault = read_contours(table, Path(image).stem.rpartition("_")[2])
+    contours, fault = read_contours(table, stem(image).rpartition("_")[2])
     if not contours:
         raise UserError(f"{table}: {fault}")
-    try:
-        with Image.open(image) as picture:
-            size = picture.size
-    except OSError as error:
-        raise UserError(f"{image}: cannot be read as an image ({error})") from error
+    # As drawn on the picture that viewers show.
+    with open_picture(image, file_bytes(image)) as picture:
+        size = shown_size(picture)
     canvas = Image.new("L", size)
     draw = ImageDraw.Draw(canvas)
     for contour in contours:
@@ -117,8 +133,8 @@ def read_contours(table: Path | str, number: str) -> tuple[list[Contour], str | 
         No contours means that the image cannot be used.
     """
     try:
-        root = ElementTree.fromstring(Path(table).read_bytes())
-    except (OSError, ElementTree.ParseError) as error:
+        root = ElementTree.fromstring(file_bytes(table))
+    except (UserError, ElementTree.ParseError) as error:
         return [], f"cannot be read as XML ({error})"
     marks = [mark for mark in root.iter("mark") if (mark.findtext("image") or "").strip() == number]
     texts = [(mark.findtext("svg") or "").strip() for mark in marks]
@@ -170,7 +186,7 @@ def open_arrays(path: Path | str) -> dict[str, tuple[int, ...]]:
                         else np.lib.format.read_array_header_2_0
                     )
                     shapes[name.removesuffix(".npy")] = read(file)[0]
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except _BROKEN as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({error})") from error
     return shapes
 
@@ -181,7 +197,7 @@ def _read_npz(rest: str) -> Raster:
         pixels = _array(path, key, os.stat(path).st_mtime_ns)[int(index)]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except (KeyError, IndexError, *_BROKEN) as error:
         raise UserError(f"{path}: {key} {index} cannot be read ({error})") from error
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
@@ -194,15 +210,33 @@ def _read_npz(rest: str) -> Raster:
 @functools.lru_cache(maxsize=6)
 def _array(path: str, key: str, changed: int) -> np.ndarray:
     """A whole array, kept: it is compressed as one, so its images cannot be read one by one."""
+    shape = open_arrays(path)[key]
+    if len(shape) < 3:
+        raise ValueError(f"it has shape {shape}, which is no row of images")
+    check_pixels(f"{path}: {key}", shape[2], shape[1])
     with np.load(path, allow_pickle=False) as arrays:
         array: np.ndarray = arrays[key]
+    if array.dtype.kind not in "buif" or not np.isfinite(array).all():
+        raise ValueError("it holds complex numbers, or ones that are not finite")
     return array
 
 
-_READERS: Mapping[str, Callable[[str], Raster]] = {
+def _draw_phantom(rest: str) -> Raster:
+    seed, case, view, kind = rest.split(":")
+    classes = int(kind[len("label") :] or 1) if kind.startswith("label") else 1
+    scan = phantom_scan(int(case), int(view), seed=int(seed), multiclass=classes > 1)
+    if kind == "image":
+        return Raster(pixels=scan.image, full_scale=(0.0, 255.0))
+    if classes > 1:
+        return Raster(pixels=np.minimum(scan.label, np.uint8(classes)), full_scale=(0.0, 255.0))
+    return _mask(scan.label > 0)
+
+
+SOURCES: Mapping[str, Callable[[str], Raster]] = {
     "outline": _read_outline,
     "union": _read_union,
     "contours": _read_contour_mask,
     "npz": _read_npz,
+    "phantom": _draw_phantom,
 }
-assert set(_READERS) == set(SOURCE_SCHEMES)
+"""What reads the rest of a source's name, by its scheme."""

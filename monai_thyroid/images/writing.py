@@ -9,21 +9,10 @@ import numpy as np
 from PIL import Image
 
 from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
-from monai_thyroid.images.reading import IMAGE_SUFFIXES, nifti_volume, to_channels
+from monai_thyroid.images.nifti import nifti_volume
+from monai_thyroid.images.raster import to_channels
 
-__all__ = ["overlay", "save_label", "save_nifti", "stem"]
-
-
-def stem(path: str | os.PathLike[str]) -> str:
-    """A file's name without the suffix of an image, ``.nii.gz`` taken as one.
-
-    Other dots are part of the name: scanners name DICOM files by their UID, without a suffix.
-    """
-    name = Path(path).name
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+__all__ = ["overlay", "save_label", "save_nifti"]
 
 
 def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:

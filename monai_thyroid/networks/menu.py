@@ -12,16 +12,16 @@ from typing import Any
 import yaml
 from torch import nn
 
-__all__ = ["CONFIGS", "MENU", "MENU_TEXT"]
+__all__ = ["CONFIGS", "MENU", "MENU_FILE"]
 
-MENU_TEXT = Path(__file__).with_name("menu.yaml").read_text(encoding="utf-8")
+MENU_FILE = Path(__file__).with_name("menu.yaml")
 """The menu as it stands in every bundle, comments and all."""
 
 _OF_THE_BUNDLE = ("_mode_", "in_channels", "out_channels")
 CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         name: MappingProxyType({key: value for key, value in entry.items() if key not in _OF_THE_BUNDLE})
-        for name, entry in yaml.safe_load(MENU_TEXT).items()
+        for name, entry in yaml.safe_load(MENU_FILE.read_text(encoding="utf-8"))["networks"].items()
     }
 )
 """What the menu says of each, less what a bundle adds."""

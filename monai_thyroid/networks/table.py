@@ -174,12 +174,18 @@ def _exports(make: Constructor, *, size: int, in_channels: int = 1) -> dict[str,
     return works
 
 
-def network_table(names: Sequence[str] | None = None, *, exports: bool = True) -> list[NetworkRow]:
+def network_table(
+    names: Sequence[str] | None = None,
+    *,
+    exports: bool = True,
+    more: Mapping[str, Callable[..., nn.Module]] | None = None,
+) -> list[NetworkRow]:
     """Measure the networks of the menu, with one channel in and one class out and without pretrained weights.
 
     Args:
         names: which of the menu; all by default.
         exports: also try the exports, which takes most of the time.
+        more: further networks, as in `MENU`.
 
     Returns:
         A row a network.
@@ -187,17 +193,18 @@ def network_table(names: Sequence[str] | None = None, *, exports: bool = True) -
     Raises:
         UserError: a name is not in the menu, or a package that an export needs is not installed.
     """
-    names = list(MENU) if names is None else names
-    unknown = [name for name in names if name not in MENU]
+    menu = {**MENU, **(more or {})}
+    names = list(menu) if names is None else names
+    unknown = [name for name in names if name not in menu]
     if unknown:
-        raise UserError(f"Not in the menu: {', '.join(unknown)}. There are {', '.join(MENU)}.")
+        raise UserError(f"Not in the menu: {', '.join(unknown)}. There are {', '.join(menu)}.")
     rows = []
     for name in names:
         logger.info("measuring %s", name)
         size = 252 if name == "unpadded_unet" else 256
 
         def make(name: str = name) -> nn.Module:
-            return MENU[name](in_channels=1, out_channels=1)
+            return menu[name](in_channels=1, out_channels=1)
 
         rows.append(
             NetworkRow(

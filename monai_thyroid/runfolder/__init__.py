@@ -24,6 +24,7 @@ from monai_thyroid.runfolder.reading import (
     read_evaluation,
     read_history,
     read_run,
+    read_split,
 )
 from monai_thyroid.runfolder.schema import (
     CASE_COLUMNS,
@@ -60,6 +61,7 @@ __all__ = [
     "read_evaluation",
     "read_history",
     "read_run",
+    "read_split",
     "run_hash",
     "run_path",
 ]

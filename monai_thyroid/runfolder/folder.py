@@ -17,7 +17,7 @@ import yaml
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, read_json, remove_partial, write_csv, write_json
 from monai_thyroid.metrics import CALIBRATION_COLUMNS
-from monai_thyroid.runfolder.reading import read_history, read_run
+from monai_thyroid.runfolder.reading import picture_path, read_history, read_run
 from monai_thyroid.runfolder.schema import (
     CASE_COLUMNS,
     HISTORY_COLUMNS,
@@ -54,10 +54,12 @@ class RunFolder:
 
     Attributes:
         record: content of run.json; empty before `begin` or `open`.
+        writes: whether this process is the one to write; its users look, the methods do not.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.writes = True
         self.record = RunRecord()
 
     @property
@@ -264,7 +266,7 @@ class EvaluationFolder:
 
     def picture(self, kind: str, case: str) -> Path:
         """Where a prediction, reference or image of a case is to be written."""
-        return self.building / kind / (f"{case}.jpg" if kind == "images" else f"{case}.png")
+        return picture_path(self.building, kind, case)
 
     def finish(
         self,

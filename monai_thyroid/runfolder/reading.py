@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import yaml
+from PIL import Image
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_json
@@ -36,10 +39,12 @@ __all__ = [
     "evaluation_records",
     "finished_epochs",
     "grouping_of",
+    "picture_path",
     "read_config",
     "read_evaluation",
     "read_history",
     "read_run",
+    "read_split",
 ]
 
 _Row = TypeVar("_Row", bound=CaseKey)
@@ -80,6 +85,27 @@ class Evaluation:
     def of_class(self, name: str) -> list[CaseRow]:
         """The rows of a class."""
         return [row for row in self.rows if row.class_name == name]
+
+    def picture(self, kind: str, case: str) -> Path:
+        """Where the file of a case is: of ``"predictions"``, ``"references"`` or ``"images"``."""
+        return picture_path(self.path, kind, case)
+
+    def mask(self, kind: str, case: str, name: str) -> npt.NDArray[np.bool_]:
+        """The pixels of a class in a prediction or reference, (height, width).
+
+        Args:
+            kind: ``"predictions"`` or ``"references"``.
+            case: its name.
+            name: of the class.
+
+        Raises:
+            OSError: the file is missing or no image.
+        """
+        with Image.open(self.picture(kind, case)) as picture:
+            pixels = np.asarray(picture)
+        # One class is 0 and 255, several are numbers in the order of the classes.
+        found: npt.NDArray[np.bool_] = pixels == self.classes.index(name) + 1 if len(self.classes) > 1 else pixels > 0
+        return found
 
     def calibration(self, name: str) -> list[CalibrationRow]:
         """The rows of calibration.csv of a class; none where there is no such file.
@@ -122,6 +148,19 @@ def evaluation_records(folder: Path) -> list[EvaluationRecord]:
     return [
         EvaluationRecord.from_json(_json(path)) for path in sorted(folder.glob("evaluations/[!.]*/evaluation.json"))
     ]
+
+
+def read_split(folder: Path) -> dict[str, Any]:
+    """Read split.json.
+
+    Raises:
+        UserError: it is not there or is not a split.
+    """
+    content = _json(folder / "split.json")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        raise UserError(f"{folder / 'split.json'}: does not hold the parts of a split")
+    return dict(content)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -206,11 +245,16 @@ def grouping_of(run: RunRecord, scored: Evaluation) -> str:
     return run.grouping or scored.record.grouping or ("known" if grouped else "unknown")
 
 
+def picture_path(folder: Path, kind: str, case: str) -> Path:
+    """Where an evaluation keeps a case's file: of ``"predictions"``, ``"references"`` or ``"images"``."""
+    return folder / kind / f"{case}.{'jpg' if kind == 'images' else 'png'}"
+
+
 def _json(path: Path) -> Any:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error})") from error
+        raise UserError(f"{path}: cannot be read, or is not valid JSON ({error})") from error
 
 
 def _table(path: Path) -> list[dict[str, str]]:

@@ -104,6 +104,8 @@ class Record(Mapping[str, Any]):
         found, problems = {}, []
         for name, attribute in _names(cls).items():
             value = content.get(name)
+            if _kinds(cls)[attribute] is int and isinstance(value, float) and value.is_integer():
+                value = int(value)  # JSON's 5e9
             if problem := _problem(cls, attribute, value):
                 problems.append(f"{cls.file}: {name} {problem}")
             found[attribute] = value

@@ -22,7 +22,7 @@ from monai_thyroid.runfolder import finished_epochs, locked, run_hash
 from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
 from monai_thyroid.sweep.jobs import Job, state_of
 from monai_thyroid.sweep.progress import Progress
-from monai_thyroid.training.check import input_size, problems_of, unknown_overrides
+from monai_thyroid.training.check import input_size, problems_of, read_config, unknown_overrides
 from monai_thyroid.training.config import executed_config
 from monai_thyroid.training.constants import boolean
 from monai_thyroid.training.session import TrainingSession
@@ -170,7 +170,7 @@ class Sweep:
 
 
 def plan_sweep(
-    config_file: str | os.PathLike[str],
+    config_file: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     networks: Sequence[str],
     seeds: Sequence[int],
@@ -182,7 +182,7 @@ def plan_sweep(
     """Find out which runs a comparison consists of and what is there of each; writes nothing.
 
     Args:
-        config_file: a bundle's train.yaml, with its evaluate.yaml beside it.
+        config_file: a bundle's train.yaml, with its evaluate.yaml beside it, or several files of which it is the first.
         networks: names in its menu.
         seeds: at least 0 each.
         output: the comparison's folder; new, empty, or that of the same bundle on the same data.
@@ -193,10 +193,13 @@ def plan_sweep(
     Raises:
         UserError: something is wrong with the options, the config, the data or the folder; all that was found.
     """
-    config, output = Path(config_file).absolute(), Path(output).expanduser().absolute()
+    files = [config_file] if isinstance(config_file, (str, os.PathLike)) else config_file
+    config, output = [Path(file).absolute() for file in files], Path(output).expanduser().absolute()
     given = dict(overrides or {})
     problems = [f"option --{name}: {hint}" for name, hint in _OWN.items() if name in given]
-    problems += [f"{file}: no such file" for file in (config, config.with_name("evaluate.yaml")) if not file.is_file()]
+    problems += [
+        f"{file}: no such file" for file in (*config, config[0].with_name("evaluate.yaml")) if not file.is_file()
+    ]
     problems += [f"{what}: give at least one" for what, all_ in (("networks", networks), ("seeds", seeds)) if not all_]
     problems += [f"{what}: {name} is named twice" for what, name in _twice(networks, seeds)]
     problems += [f"seeds {seed}: give whole numbers of at least 0" for seed in seeds if seed < 0]
@@ -253,7 +256,7 @@ def plan_sweep(
         raise UserError(dict.fromkeys(problems))
     first = next(iter(cases.values()))
     content = {
-        "config": str(config),
+        "config": _named(config),
         "bundle": executed["bundle"],
         "dataset": first.name,
         "dataset_dir": str(first.root) if first.root else None,
@@ -285,15 +288,9 @@ def _twice(networks: Sequence[str], seeds: Sequence[int]) -> set[tuple[str, Any]
     }
 
 
-def _load(config: Path, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+def _load(config: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> ConfigParser:
     """The config as `python -m monai.bundle run` reads it."""
-    parser = ConfigParser()
-    try:
-        parser.read_config(config)
-    except Exception as error:  # whatever the YAML reader raises
-        raise UserError(f"{config}: cannot be read ({error})") from error
-    if (meta := config.with_name("metadata.json")).is_file():
-        parser.read_meta(meta)
+    parser = read_config(config)
     for name, value in (overrides or {}).items():
         parser[name] = value
     return parser
@@ -339,7 +336,7 @@ def _epochs(parser: ConfigParser) -> int:
 
 
 def _job(
-    config: Path,
+    config: Sequence[Path],
     executed: dict[str, Any],
     data: Datalist,
     *,
@@ -359,7 +356,7 @@ def _job(
     state = state_of(path, now)
     folds = {} if fold is None else {"folds": executed["folds"], "fold": fold}
     options = {**given, "network": network, "seed": seed, **folds, "output_dir": str(output / "runs"), "resume": True}
-    scoring_file = config.with_name("evaluate.yaml")
+    scoring_file = [config[0].with_name("evaluate.yaml")]
     known = _load(scoring_file).get()
     scoring = {name: given[name] for name in _FOR_SCORING if name in given and name in known}
     return Job(
@@ -377,10 +374,15 @@ def _job(
     )
 
 
-def _command(config: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
+def _named(config: Sequence[Path]) -> str:
+    """Files as MONAI's command line takes them: one by its path, several as a list."""
+    return str(config[0]) if len(config) == 1 else str([str(file) for file in config])
+
+
+def _command(config: Sequence[Path], options: Mapping[str, Any]) -> tuple[str, ...]:
     # Written as Python writes them, so that MONAI reads a string that looks like a number as a string.
     words = [f"--{name}={value!r}" for name, value in options.items()]
-    return ("-m", "monai.bundle", "run", "--config_file", str(config), *words)
+    return ("-m", "monai.bundle", "run", "--config_file", _named(config), *words)
 
 
 def _same_comparison(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from monai_thyroid.training.check import check_config, check_file, input_size, output_size
+from monai_thyroid.training.check import (
+    check_config,
+    check_file,
+    check_start,
+    configured_networks,
+    input_size,
+    output_size,
+)
 from monai_thyroid.training.constants import boolean
 from monai_thyroid.training.handlers import EarlyStop
 from monai_thyroid.training.recorder import Recorder
@@ -18,6 +25,8 @@ __all__ = [
     "boolean",
     "check_config",
     "check_file",
+    "check_start",
+    "configured_networks",
     "input_size",
     "output_size",
     "training_session",

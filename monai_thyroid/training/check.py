@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import os
 import pydoc
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.utils import set_determinism
@@ -21,8 +24,21 @@ from monai_thyroid.evaluation.weights import find_weights, match_weights
 from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import check_constants, mistake_behind
 from monai_thyroid.training.handlers import reseed
+from monai_thyroid.training.rehearsal import rehearse
 
-__all__ = ["check_config", "check_file", "input_size", "output_size", "problems_of"]
+__all__ = [
+    "check_config",
+    "check_file",
+    "check_start",
+    "configured_networks",
+    "input_size",
+    "output_size",
+    "problems_of",
+    "read_config",
+]
+
+# With a point or an exponent: a text of digits alone may be a name.
+_NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 
 def check_config() -> None:
@@ -43,31 +59,81 @@ def check_config() -> None:
     raise error
 
 
-def check_file(config_file: str, overrides: Mapping[str, Any]) -> list[str]:
+def check_file(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
     """Check a config as `python -m monai.bundle run` would read it, without running it.
 
     Args:
-        config_file: a bundle's YAML.
+        config_file: a bundle's YAML, or several, of which a later one overrides an earlier one.
         overrides: ids and values from the command line.
 
     Returns:
         One sentence for each problem.
     """
-    if not Path(config_file).is_file():
-        return [f"{config_file}: no such file"]
-    parser = ConfigParser()
+    return _checked(config_file, overrides)[1]
+
+
+def check_start(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """`check_file`, and `rehearse` where it finds nothing.
+
+    Returns:
+        One sentence for each problem, and one for each thing that was timed.
+    """
+    parser, problems = _checked(config_file, overrides)
+    return rehearse(parser) if parser is not None and not problems else (problems, [])
+
+
+def _checked(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> tuple[ConfigParser | None, list[str]]:
     try:
-        parser.read_config(config_file)
-    except Exception as error:  # whatever the YAML reader raises
-        return [f"{config_file}: cannot be read ({error})"]
-    meta = Path(config_file).with_name("metadata.json")
-    if meta.is_file():
+        parser = read_config(config_file)
+    except UserError as error:
+        return None, error.problems
+    unknown = unknown_overrides(overrides, parser.get())
+    known = {name: value for name, value in overrides.items() if _unknown(name, parser.get()) is None}
+    for name, value in known.items():
+        parser[name] = value
+    return parser, unknown + problems_of(parser)
+
+
+def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> ConfigParser:
+    """Read one or several files as `python -m monai.bundle run` does, with the metadata beside the first.
+
+    Raises:
+        UserError: a file is not there or cannot be read; all that are not there.
+    """
+    given = [config_file] if isinstance(config_file, (str, os.PathLike)) else config_file
+    files = [Path(file) for file in given]
+    if absent := [f"{file}: no such file" for file in files if not file.is_file()]:
+        raise UserError(absent)
+    parser = ConfigParser()
+    for number, file in enumerate(files, 1):
+        try:
+            parser.read_config(files[:number])
+        except Exception as error:  # whatever the YAML reader raises
+            raise UserError(f"{file}: cannot be read ({error})") from error
+    if (meta := files[0].with_name("metadata.json")).is_file():
         parser.read_meta(meta)
-    config = ConfigParser.load_config_files(config_file)
-    for name, value in overrides.items():
-        if _unknown(name, config) is None:
-            parser[name] = value
-    return unknown_overrides(overrides, config) + problems_of(parser)
+    return parser
+
+
+def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[..., torch.nn.Module]]:
+    """The networks of a config's menu; each takes the numbers of channels in and out.
+
+    Raises:
+        UserError: a file cannot be read, or has no ``networks``.
+    """
+    parser = read_config(config_file)
+    if "networks" not in parser:
+        raise UserError(f"{config_file}: has no networks")
+
+    def build(name: str, *, in_channels: int, out_channels: int) -> torch.nn.Module:
+        parser["channels"], parser["classes"] = in_channels, [str(number) for number in range(out_channels)]
+        made, problems = _evaluate(parser, f"networks::{name}")
+        if problems:
+            raise UserError(problems)
+        network: torch.nn.Module = made()
+        return network
+
+    return {name: functools.partial(build, name) for name in parser["networks"]}
 
 
 def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
@@ -137,7 +203,7 @@ def problems_of(parser: ConfigParser) -> list[str]:
     # Outside of a workflow nothing has been resolved yet, and nested look-ups would then begin anew.
     if not parser.ref_resolver.is_resolved():
         parser.parse(reset=True)
-    problems: list[str] = []
+    problems = list(_numbers_as_text({key: value for key, value in parser.get().items() if key != "_meta_"}))
     if "trained" in parser:
         _, error = _evaluate(parser, "trained")
         if error:
@@ -161,6 +227,17 @@ def problems_of(parser: ConfigParser) -> list[str]:
     if "dataset" in parser and not problems:
         problems += _evaluate(parser, "dataset")[1]
     return list(dict.fromkeys(problems))  # several constants may ask for the same dataset
+
+
+def _numbers_as_text(node: Any, name: str = "") -> Iterator[str]:
+    """Name the texts that were meant to be numbers."""
+    if isinstance(node, (Mapping, list)):
+        parts = node.items() if isinstance(node, Mapping) else enumerate(node)
+        for key, part in parts:
+            yield from _numbers_as_text(part, f"{name}::{key}" if name else str(key))
+    elif isinstance(node, str) and _NUMBER.fullmatch(node):
+        number = yaml.safe_dump(float(node)).split()[0]
+        yield f"{name} {node!r}: is a text; YAML reads a number only with a point and without quotes, as {number}"
 
 
 def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:

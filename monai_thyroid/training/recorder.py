@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai_thyroid.data import SeededCacheDataset
 from monai_thyroid.files import atomic_path
 from monai_thyroid.runfolder import HistoryRow, RunFolder
-from monai_thyroid.training.distributed import processes, rank
+from monai_thyroid.training.distributed import processes
 from monai_thyroid.training.handlers import EarlyStop, EpochSeed, StepLog
 
 __all__ = ["Recorder", "on_cpu", "save"]
@@ -29,7 +29,7 @@ class Recorder:
     resuming needs; ``last.pt`` is written after everything else, the point an interrupted run returns to.
 
     Args:
-        folder: the run folder; only the first of several processes writes.
+        folder: the run folder, which may say that this process does not write.
         seed: of the training.
         network: its weights are saved; without the wrapper of distributed training.
         optimizer: its state is saved, its first group's learning rate recorded.
@@ -91,7 +91,7 @@ class Recorder:
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
-        if rank() == 0:
+        if self.folder.writes:
             StepLog().attach(engine)
 
     def epoch_started(self, engine: Engine) -> None:
@@ -129,7 +129,7 @@ class Recorder:
         best = dice is not None and dice > self.best_metric
         if best and dice is not None:
             self.best_metric, self.best_epoch, self.best_stage = dice, engine.state.epoch, self.stage
-        if rank() > 0:
+        if not self.folder.writes:
             return
         row = HistoryRow(
             stage=self.stage,

@@ -65,6 +65,16 @@ class TrainingSession:
             fold=data.fold[0] if data.fold else None,
         )
         self.folder = RunFolder(self.path)
+        self.folder.writes = rank() == 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes: the first of several, unless told otherwise."""
+        return self.folder.writes
+
+    @writes.setter
+    def writes(self, value: bool) -> None:
+        self.folder.writes = value
 
     @property
     def checkpoint_sha256(self) -> str | None:
@@ -100,7 +110,7 @@ class TrainingSession:
         if [recorder.stage for recorder in recorders] != [*range(1, len(trainers) + 1)] or not trainers:
             raise ValueError("each trainer needs the Recorder of its stage, 1 to the last, among its handlers")
         with _mistakes_as_messages():
-            if rank() > 0:
+            if not self.writes:
                 for trainer in trainers:
                     start = self._share(None)
                     if start is None:
@@ -241,7 +251,7 @@ class TrainingSession:
             trainer.state.iteration = start["epoch"] * trainer.state.epoch_length
             logger.info("Resuming after epoch %d of stage %d: %s", start["epoch"], recorder.stage, self.path)
         done = 0
-        if rank() == 0:
+        if self.writes:
             parameters = sum(parameter.numel() for parameter in recorder.network.parameters())
             self.folder.update(parameters=parameters)
             self.folder.trim(stage=recorder.stage, epoch=start["epoch"])

@@ -84,7 +84,7 @@ class LoadMaskd(MapTransform):
         """Load every key of one item."""
         loaded = dict(data)
         for key in self.key_iterator(loaded):
-            raster = read_raster(loaded[key], indices=self.classes > 1)
+            raster = read_raster(loaded[key], mask=True, indices=self.classes > 1)
             masks = masks_by_class(class_numbers_of(raster.pixels, loaded[key], classes=self.classes), self.classes)
             if self.background:
                 masks = np.concatenate([~masks.any(axis=0, keepdims=True), masks])

@@ -75,7 +75,9 @@ def test_a_bundle_for_real_images_passes_the_check_and_runs(
     channels, classes = REAL[kind][2:]
     config = yaml.safe_load((bundle / "train.yaml").read_text())
     assert (config["channels"], config["classes"]) == (channels, classes)
-    settings = {**tiny, "output_dir": str(tmp_path / "runs")}
+    # With the learning rate that the bundle was given.
+    settings = {name: value for name, value in tiny.items() if name != "learning_rate"}
+    settings["output_dir"] = str(tmp_path / "runs")
     assert check_file(str(bundle / "train.yaml"), {"device": "cpu", "output_dir": str(tmp_path)}) == []
     config_file = str(bundle / "train.yaml")
     training = create_workflow(config_file=config_file, workflow_type="train", **settings, trackers=[])
@@ -287,7 +289,9 @@ def test_volumes_are_refused(tmp_path: Path) -> None:
         volume = nibabel.Nifti1Image(np.zeros((8, 9, 3), np.uint8), np.eye(4))
         nibabel.save(volume, folder / kind / "1.nii.gz")
         for name in "23456":
-            Image.new("L", (8, 9), int(name) if kind == "images" else 0).save(folder / kind / f"{name}.png")
+            picture = Image.new("L", (8, 9), int(name) if kind == "images" else 0)
+            picture.putpixel((4, 3), 255)
+            picture.save(folder / kind / f"{name}.png")
     problems = refused(folder, tmp_path / "bundles", classes=["a"])
     assert len(problems) == 2
     assert all("give one slice a file, only 2-D is supported" in problem for problem in problems)

@@ -16,7 +16,8 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from monai_thyroid.data import load_datalist
-from monai_thyroid.data.layouts import LAYOUTS, read_layout
+from monai_thyroid.data.folders import read_layout
+from monai_thyroid.data.layouts import LAYOUTS
 from monai_thyroid.data.scenes import find_scenes
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import read_mask, read_masks, read_raster, write_phantom

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, jaccard_
 
 from monai_thyroid.data import Datalist, load_datalist
 from monai_thyroid.evaluation.scoring import CaseScores
-from monai_thyroid.files import read_csv, read_json, sha256_file
+from monai_thyroid.files import read_csv, read_json, sha256_file, write_json
 from monai_thyroid.images import read_labels
 from monai_thyroid.metrics import CALIBRATION_COLUMNS, HeadCircumference, ScoringPolicy, ellipse_circumference
-from monai_thyroid.runfolder import CASE_COLUMNS
+from monai_thyroid.runfolder import CASE_COLUMNS, read_evaluation
 from monai_thyroid.transforms import LoadScand
 
 SHAPES = {"a": (37, 53), "b": (40, 31), "c": (24, 24)}  # (height, width): each its own
@@ -151,6 +152,8 @@ def test_predictions_are_kept_on_the_original_grid(scored: CaseScores) -> None:
     for path in files:
         expected = np.where(probabilities()[path.stem] > 0.5, 255, 0)
         np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+        found = read_evaluation(scored.folder).mask("predictions", path.stem, "nodule")
+        np.testing.assert_array_equal(found, expected == 255)
 
 
 def test_calibration_adds_up(scored: CaseScores) -> None:
@@ -254,6 +257,55 @@ def test_a_second_evaluation_replaces_the_first_and_a_failed_one_does_not(tmp_pa
     assert tree(scores.folder) == before
     evaluate(scores, probabilities())
     assert [path.name for path in scores.folder.parent.iterdir()] == ["scans-test"]
+
+
+def test_two_evaluations_at_the_same_time_do_not_mix(tmp_path: Path, data: Datalist) -> None:
+    first, second = (CaseScores(run=Run(tmp_path), data=data, part="test") for _ in range(2))
+    nothing = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
+    first.started(Engine(lambda engine, batch: None))  # while the first one is at work, the second begins and ends
+    evaluate(second, nothing)
+    load = LoadScand("image")
+    engine = Engine(lambda engine, batch: None)
+    for item in data.part("test"):
+        engine.state.batch = [load(item)]
+        engine.state.output = [{"pred": MetaTensor(torch.from_numpy(probabilities()[item["case"]].T[None].copy()))}]
+        first.iteration_completed(engine)
+    first.completed(engine)
+    marked = {path.stem: read_labels(path, classes=1).any() for path in (first.folder / "predictions").iterdir()}
+    assert marked == {"a": True, "b": True, "c": False}
+    assert [row["pred_empty"] for row in read_csv(first.folder / "cases.csv")] == ["False", "False", "True"]
+    assert [path.name for path in first.folder.parent.iterdir()] == ["scans-test"]
+
+
+def test_what_a_killed_evaluation_left_is_removed(tmp_path: Path, data: Datalist) -> None:
+    child = os.fork()
+    if child == 0:
+        CaseScores(run=Run(tmp_path), data=data, part="test").started(Engine(lambda engine, batch: None))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [path.name.startswith(".building-") for path in (tmp_path / "evaluations").iterdir()] == [True]
+    evaluate(CaseScores(run=Run(tmp_path), data=data, part="test"), probabilities())
+    assert [path.name for path in (tmp_path / "evaluations").iterdir()] == ["scans-test"]
+
+
+def test_other_data_of_the_same_name_do_not_take_the_place_of_the_runs_own(tmp_path: Path, data: Datalist) -> None:
+    digest = data.inspect().data_hash
+    own = CaseScores(run=Run(tmp_path, own_data=("scans", digest)), data=data, part="test")
+    evaluate(own, probabilities())
+    before = tree(own.folder)
+    # To a run on another folder called "scans" these are foreign data.
+    foreign = CaseScores(run=Run(tmp_path, own_data=("scans", "f" * 64)), data=data, part="test")
+    evaluate(foreign, probabilities())
+    assert (own.folder.name, foreign.folder.name) == ("scans-test", f"scans-test-{digest[:8]}")
+    assert tree(own.folder) == before
+    # Where no name is taken, it is plain.
+    elsewhere = Run(tmp_path / "other", own_data=("archive", "f" * 64))
+    scores = CaseScores(run=elsewhere, data=data, part="test")
+    assert scores.folder.name == "scans-test"
+    evaluate(scores, probabilities())
+    assert scores.folder.name == "scans-test"
+    write_json(scores.folder / "evaluation.json", {"data_hash": "of a third folder called scans"})
+    assert scores.folder.name == f"scans-test-{digest[:8]}"
 
 
 @pytest.mark.parametrize("change", [lambda m: m.T, lambda m: m[:, :-1], lambda m: np.pad(m, 1)])
@@ -385,7 +437,10 @@ def test_every_class_is_scored_by_itself(tmp_path: Path, activation: str) -> Non
         probability = maps[row["case"]][-2:][number]
         expected = brier_score_loss((labels[row["case"]] == number + 1).ravel(), probability.ravel())
         assert float(row["brier"]) == pytest.approx(expected, abs=1e-6)
+    kept = read_evaluation(scores.folder)
     for name, one in labels.items():
+        for number, class_name in enumerate(run.classes, 1):
+            np.testing.assert_array_equal(kept.mask("predictions", name, class_name), decided[name] == number)
         np.testing.assert_array_equal(
             read_labels(scores.folder / "predictions" / f"{name}.png", classes=2), decided[name]
         )

@@ -19,7 +19,9 @@ from PIL import Image
 from monai_thyroid.data import load_datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import TrainedRun, input_items
+from monai_thyroid.evaluation.trained import _without_pretraining
 from monai_thyroid.files import sha256_file, write_json
+from monai_thyroid.networks import EncoderUNet
 from monai_thyroid.runfolder.folder import write_yaml
 
 FEATURES = (4, 4, 8, 8, 8, 4)
@@ -160,6 +162,51 @@ def test_weights_that_changed_are_refused(run: Path) -> None:
     with pytest.raises(UserError, match="SHA-256 differs") as caught:
         TrainedRun(str(run))
     assert str(run / "model.pt") in str(caught.value)
+
+
+def test_files_that_contradict_each_other_are_refused_at_once(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    write_yaml(run / "config.yaml", {**config, "classes": ["gland"], "threshold": 0.6, "activation": "softmax"})
+    weights = network().state_dict()
+    weights["final_conv.bias"][:] = float("nan")
+    torch.save(weights, run / "model.pt")
+    change(run, checkpoint_sha256=sha256_file(run / "model.pt"))
+    with pytest.raises(UserError) as caught:
+        TrainedRun(str(run))
+    told = caught.value.problems
+    assert len(told) == 4
+    for name, problem in zip(("classes", "activation", "threshold"), told, strict=False):
+        assert f"{name} is" in problem
+        assert "in config.yaml" in problem
+    assert "no finite numbers (final_conv.bias)" in told[3]
+
+
+def test_a_run_without_classes_is_refused(run: Path) -> None:
+    change(run, classes=None)
+    with pytest.raises(UserError, match=r"run\.json: lacks classes"):
+        TrainedRun(str(run))
+
+
+class Foreign(BasicUNet):
+    """Somebody else's network, whose arguments have names that our pretrained ones use for something else."""
+
+    def __init__(self, weights: int, mean: float = 0.0, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.given = weights, mean
+
+
+def test_a_foreign_network_keeps_its_arguments(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["networks"]["unet"] |= {"_target_": f"{__name__}.Foreign", "weights": 3, "mean": 0.5}
+    write_yaml(run / "config.yaml", config)
+    assert TrainedRun(str(run)).network().given == (3, 0.5)
+
+
+def test_our_own_pretrained_networks_need_their_weights_no_more() -> None:
+    menu = {"segnet": {"_target_": "monai_thyroid.networks.SegNet", "weights": "gone.pth", "in_channels": 1}}
+    found = _without_pretraining({"network": "segnet", "networks": menu})["networks"]["segnet"]
+    assert found == {"_target_": "monai_thyroid.networks.SegNet", "in_channels": 1}
+    assert set(EncoderUNet.pretraining_arguments) == {"weights", "mean", "std"}
 
 
 def test_an_unfinished_run_is_used_with_a_warning(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,82 +11,20 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from made_files import AFFINE, is_pydicom3, marker, noise, region, save_dicom, save_nifti
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 from skimage.color import rgb2gray
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import is_image, read_mask, read_raster, to_channels
-from monai_thyroid.images.reading import IMAGE_SUFFIXES, binarise, phantom_uri
-from monai_thyroid.transforms import LoadMaskd, LoadScand
+from monai_thyroid.images.formats import IMAGE_SUFFIXES
+from monai_thyroid.images.raster import binarise
+from monai_thyroid.images.sources import phantom_uri
 
 # (height, width): odd, not square, a single row, a single column, one pixel.
 SHAPES = [(37, 53), (53, 37), (1, 9), (9, 1), (1, 1)]
-
-
-def marker(height: int = 37, width: int = 53) -> np.ndarray:
-    """Dark ground, a bright block near the top left and a smaller one at the right: no symmetry maps it to itself."""
-    image = np.full((height, width), 20, np.uint8)
-    image[3:11, 5:25] = 230
-    image[20:24, width - 9 : width - 3] = 150
-    return image
-
-
-def noise(shape: tuple[int, ...], *, seed: int = 0, high: int = 256, dtype: type = np.uint8) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, high, shape).astype(dtype)
-
-
-def dicom(pixels: np.ndarray, *, photometric: str = "MONOCHROME2", bits: int = 8, **tags: object) -> Dataset:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = UltrasoundImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset.SOPClassUID = UltrasoundImageStorage
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
-    dataset.Modality = "US"
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
-    if pixels.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = photometric
-    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
-    dataset.BitsStored, dataset.HighBit = bits, bits - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-def save_dicom(path: Path, pixels: np.ndarray, **options: object) -> Path:
-    dataset = dicom(pixels, **options)  # type: ignore[arg-type]
-    buffer = io.BytesIO()
-    whole = {"enforce_file_format": True} if _pydicom3() else {"write_like_original": False}
-    pydicom.dcmwrite(buffer, dataset, **whole)
-    path.write_bytes(buffer.getvalue())
-    return path
-
-
-def _pydicom3() -> bool:
-    return int(pydicom.__version__.split(".")[0]) >= 3
-
-
-def region(delta_x: float, delta_y: float, *, unit: int = 3) -> Dataset:
-    item = Dataset()
-    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = unit
-    item.PhysicalDeltaX, item.PhysicalDeltaY = delta_x, delta_y
-    return item
-
-
-def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray, *, unit: str | None = "mm") -> Path:
-    image = nibabel.Nifti1Image(array, affine)
-    if unit:
-        image.header.set_xyzt_units(unit)
-    nibabel.save(image, path)
-    return path
 
 
 def one_sentence(caught: pytest.ExceptionInfo[UserError], path: Path) -> str:
@@ -231,8 +168,6 @@ def test_grey_stored_in_colour_stays_that_grey(value: float) -> None:
 def test_other_numbers_of_channels_are_refused(channels: int) -> None:
     with pytest.raises(ValueError, match="1 or 3"):
         to_channels(np.zeros((3, 3)), channels)
-    with pytest.raises(UserError, match=r"1 \(grey\) or 3 \(RGB\)"):
-        LoadScand("image", channels=channels)
 
 
 def test_the_content_in_memory_is_read_instead_of_the_file(tmp_path: Path) -> None:
@@ -339,7 +274,7 @@ def test_dicom_without_a_preamble_is_known_by_its_name(tmp_path: Path) -> None:
     del dataset.file_meta
     dataset.preamble = None
     buffer = io.BytesIO()
-    if _pydicom3():
+    if is_pydicom3():
         pydicom.dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
     else:
         dataset.is_implicit_VR, dataset.is_little_endian = True, True
@@ -443,8 +378,6 @@ def test_ybr_is_turned_to_rgb(tmp_path: Path) -> None:
 
 
 # --- NIfTI ---
-
-AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.25, 0, 20], [0, 0, 2, 30], [0, 0, 0, 1.0]])
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ"])
@@ -562,62 +495,7 @@ def test_a_message_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-# --- the same image in every format ---
-
-
-def _save_png(path: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels).save(path, quality=100)
-
-
-def _save_nii(path: Path, pixels: np.ndarray) -> None:
-    save_nifti(path, pixels.T, AFFINE)
-
-
-SAVERS: dict[str, Callable[[Path, np.ndarray], object]] = {
-    "a.png": _save_png,
-    "a.jpg": _save_png,
-    "a.bmp": _save_png,
-    "a.tif": _save_png,
-    "a.dcm": save_dicom,
-    "a.nii.gz": _save_nii,
-}
-
-
-@pytest.mark.parametrize("name", SAVERS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_marker_lands_on_the_same_pixels_from_every_format(tmp_path: Path, name: str, channels: int) -> None:
-    SAVERS[name](tmp_path / name, marker())
-    image = LoadScand("image", channels=channels)({"image": str(tmp_path / name), "case": "a"})["image"]
-    assert tuple(image.shape) == (channels, 53, 37)
-    assert image.dtype.is_floating_point
-    for channel in image:
-        np.testing.assert_allclose(channel.numpy().T, marker() / 255, atol=3 / 255 if name == "a.jpg" else 1e-6)
-    assert image.meta["filename_or_obj"] == str(tmp_path / name)
-    known = name == "a.nii.gz"
-    np.testing.assert_allclose(np.asarray(image.affine), AFFINE if known else np.eye(4))
-    np.testing.assert_allclose(image.meta["spacing_yx"], (0.25, 0.5) if known else (np.nan, np.nan))
-
-
-@pytest.mark.parametrize("name", SAVERS)
-def test_a_mask_lands_on_the_same_pixels_from_every_format(tmp_path: Path, name: str) -> None:
-    truth = marker() > 200
-    SAVERS[name](tmp_path / name, truth * np.uint8(255))
-    mask = LoadMaskd("label")({"label": str(tmp_path / name)})["label"]
-    assert tuple(mask.shape) == (1, 53, 37)
-    np.testing.assert_array_equal(mask[0].numpy().T, truth.astype(np.float32))
-
-
-def test_the_colours_keep_their_order(tmp_path: Path) -> None:
-    colour = noise((37, 53, 3))
-    Image.fromarray(colour).save(tmp_path / "a.png")
-    image = LoadScand("image", channels=3)({"image": str(tmp_path / "a.png")})["image"].numpy()
-    np.testing.assert_allclose(image, np.transpose(colour, (2, 1, 0)) / 255, atol=1e-6)
-
-
-def test_keys_that_are_absent_are_skipped_only_on_request() -> None:
-    assert LoadScand("image", allow_missing_keys=True)({"case": "a"}) == {"case": "a"}
-    with pytest.raises(KeyError):
-        LoadScand("image")({"case": "a"})
+# --- synthetic scans ---
 
 
 def test_phantom_names_are_drawn_not_read() -> None:

@@ -95,7 +95,7 @@ def test_only_run_folders_are_read(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="not a run folder"):
             read_run(path)
     (tmp_path / "run.json").write_text('{"status": ')
-    with pytest.raises(UserError, match=r"run\.json: is not valid JSON"):
+    with pytest.raises(UserError, match=r"run\.json: cannot be read, or is not valid JSON"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text('{"status": "done"}')
     record = read_run(tmp_path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from monai.bundle import create_workflow
 
 from monai_thyroid import cli
@@ -67,6 +68,18 @@ def test_every_run_is_planned_once_and_nothing_is_written(tmp_path: Path) -> Non
     assert [option(job, name) for name in ("network", "seed", "fold", "folds")] == ["'segnet'", "3", "1", "2"]
     assert option(job, "resume") == "True"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_may_stand_in_a_file_of_ones_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    block = {"_target_": "torch.nn.Conv2d", "_mode_": "callable", "kernel_size": 1}
+    mine.write_text(yaml.safe_dump({"networks::mine": {**block, "in_channels": "@channels", "out_channels": 1}}))
+    found = plan_sweep([TRAIN, mine], networks=["mine"], seeds=[0], overrides=TINY, output=tmp_path / "new")
+    (job,) = found.jobs
+    assert job.train[job.train.index("--config_file") + 1] == f"['{TRAIN}', '{mine}']"
+    assert job.evaluate[job.evaluate.index("--config_file") + 1] == str(TRAIN.with_name("evaluate.yaml"))
+    with pytest.raises(UserError, match="network 'mine': the menu has unet"):
+        tiny(tmp_path / "new", networks=["mine"])
 
 
 def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
@@ -157,8 +170,8 @@ def test_a_config_may_refer_to_arguments_of_its_data(tmp_path: Path) -> None:
 
 def test_the_files_of_a_fold_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    facts = datalist._read_facts
-    monkeypatch.setattr(datalist, "_read_facts", lambda items, classes: read.append(1) or facts(items, classes))
+    facts = datalist.read_facts
+    monkeypatch.setattr(datalist, "read_facts", lambda items, classes: read.append(1) or facts(items, classes))
     tiny(tmp_path, networks=["unet", "segnet"], seeds=[0, 1, 2])
     assert len(read) == 1
     tiny(tmp_path, networks=["unet", "segnet"], seeds=[0, 1], folds=3)
@@ -303,7 +316,8 @@ def test_a_failing_run_keeps_no_other_from_going_on(tmp_path: Path, capsys: pyte
     assert progress.failures["bad-seed-0"] == "a reason\nthe error"
     assert progress.failures["killed-seed-0"] == "killed by SIGKILL"
     assert "nowhere" in progress.failures["absent-seed-0"]
-    assert read_json(jobs[2].path / "run.json") == {"status": "failed", "error": "killed by SIGKILL"}
+    record = read_json(jobs[2].path / "run.json")
+    assert (record["status"], record["error"]) == ("failed", "killed by SIGKILL")
     assert (jobs[1].path / "validation").is_file()
     assert not (jobs[0].path / "test").exists()
     lines = capsys.readouterr().err.splitlines()

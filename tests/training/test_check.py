@@ -272,7 +272,7 @@ def test_a_setting_that_cannot_be_is_one_sentence(tiny: dict[str, Any], override
 
 def test_colour_and_other_networks_are_fine(tiny: dict[str, Any]) -> None:
     assert check_file(TRAIN, {**tiny, "channels": 3}) == []
-    assert check_file(TRAIN, {**tiny, "classes": ["nodule"], "threshold": "0.3"}) == []
+    assert check_file(TRAIN, {**tiny, "classes": ["nodule"], "threshold": 0.3}) == []
 
 
 def test_a_place_that_cannot_be_written_to(

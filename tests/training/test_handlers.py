@@ -4,10 +4,12 @@ import math
 import random
 
 import numpy as np
+import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_thyroid.training.handlers import EarlyStop, reseed
+from monai_thyroid.training.handlers import EarlyStop, StepLog, reseed
+from monai_thyroid.training.recorder import Recorder
 
 
 def _trainer_and_validator(scores: list[float], interval: int = 1) -> tuple[Engine, Engine]:
@@ -68,3 +70,24 @@ def test_reseeding_depends_on_seed_and_epoch_alone() -> None:
     assert draw(3, 7) == first
     for other in (draw(3, 8), draw(4, 7), draw(7, 3)):
         assert not set(other) & set(first)
+
+
+def test_the_log_says_that_training_moves(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = Engine(lambda engine, batch: None)
+    StepLog(every=0).attach(trainer)
+    with caplog.at_level("INFO", logger="monai_thyroid"):
+        trainer.run([0, 1, 2], max_epochs=2)
+    lines = [line for line in caplog.messages if "step" in line]
+    assert lines[0].startswith("First training step done after")
+    assert lines[1].startswith("epoch 1: step 2 of 3, ")
+    assert len([line for line in lines if line.startswith("First")]) == 1
+    caplog.clear()
+    StepLog(every=60).attach(trainer := Engine(lambda engine, batch: None))
+    with caplog.at_level("INFO", logger="monai_thyroid"):
+        trainer.run([0, 1, 2], max_epochs=2)
+    assert len([line for line in caplog.messages if "step" in line]) == 1
+
+
+def test_a_trainer_knows_its_recorder() -> None:
+    with pytest.raises(ValueError, match="needs a Recorder"):
+        Recorder.of(Engine(lambda engine, batch: None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +11,14 @@ from pathlib import Path
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture, find_all
 from monai_thyroid.data.audit.measure import Facts, measure
 from monai_thyroid.data.audit.page import render_html, render_text
-from monai_thyroid.data.datalist import map_files, read_listing
+from monai_thyroid.data.folders import read_listing
 from monai_thyroid.data.layouts import AUTO
+from monai_thyroid.data.layouts.listing import NEAR_IDENTICAL
+from monai_thyroid.data.mapping import map_files
 from monai_thyroid.data.splits import apply_split, read_split_file
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import atomic_path
+from monai_thyroid.files import atomic_path, write_csv
+from monai_thyroid.images.sources import is_source
 
 __all__ = ["Audit", "Facts", "Finding", "Level", "Picture", "audit_dataset"]
 
@@ -47,14 +51,71 @@ class Audit:
         """Write the audit as one page that holds its pictures.
 
         Raises:
-            UserError: the folder does not exist.
+            UserError: the folder does not exist, or the file does and is no page of an earlier audit.
         """
-        path = Path(path).expanduser()
-        if not path.parent.is_dir():
-            raise UserError(f"output {path}: no such folder as {path.parent}")
+        path = _page_path(path)
         with atomic_path(path) as temporary:
-            temporary.write_text(render_html(self), encoding="utf-8")
+            temporary.write_text(f"{render_html(self)}<!-- {_MARK} -->\n", encoding="utf-8")
         return path
+
+    def write_groups(self, path: str | Path) -> int:
+        """Write a table (file, group, basis) of the images that look alike, for a dataset whose groups are unknown.
+
+        As ``groups.csv`` in the dataset's folder, splits respect it; see `group_by_tables`.
+
+        Returns:
+            How many sets of two or more images there are.
+
+        Raises:
+            UserError: groups are known already, or the file cannot be written or exists.
+        """
+        path = _table_path(path)
+        listing = self.data.listing
+        if listing.grouped:
+            raise UserError(f"write_groups: the {listing.unit}s of {self.data.root} are known, and splits respect them")
+        numbers = self.data.sets_alike()
+        first: dict[int, str] = {}
+        rows = []
+        for item, number in zip(self.data.items, numbers, strict=True):
+            image = item["image"]
+            file = item["case"] if is_source(image) else Path(image).relative_to(self.data.root).as_posix()
+            group = first.setdefault(number, item["case"])
+            rows.append({"file": file, "group": group, "basis": NEAR_IDENTICAL})
+        write_csv(path, ["file", "group", "basis"], rows)
+        return sum(count > 1 for count in Counter(numbers).values())
+
+
+_MARK = "Made by monai-thyroid audit"
+
+
+def _new_path(option: str, path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: no such folder as {path.parent}")
+    return path
+
+
+def _page_path(path: str | Path) -> Path:
+    """Where a page may be written: a new file, or the page of an earlier audit."""
+    path = _new_path("output", path)
+    if path.exists() or path.is_symlink():
+        tail = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 4096))
+                tail = file.read()
+        if _MARK.encode() not in tail:
+            raise UserError(
+                f"output {path}: is there and no page of an earlier audit, so it is kept; take another name"
+            )
+    return path
+
+
+def _table_path(path: str | Path) -> Path:
+    path = _new_path("write_groups", path)
+    if path.exists() or path.is_symlink():
+        raise UserError(f"write_groups {path}: is there already; remove it, or take another name")
+    return path
 
 
 def audit_dataset(
@@ -63,6 +124,7 @@ def audit_dataset(
     layout: str | Sequence[str] = AUTO,
     split_file: str | Path | None = None,
     output: str | Path | None = None,
+    write_groups: str | Path | None = None,
     sites: Sequence[str] = (),
     group_pattern: str | None = None,
     images: str | None = None,
@@ -74,7 +136,8 @@ def audit_dataset(
         dataset_dir: the folder.
         layout: a name of `LAYOUTS`, several to choose from, or ``"auto"``.
         split_file: judge leakage by this split instead of the dataset's own parts; see `read_split_file`.
-        output: write the page there as well.
+        output: write the page there as well; it replaces a page of an earlier audit, no other file.
+        write_groups: write a table of the images that look alike there as well, see `Audit.write_groups`; a new file.
         sites: look at these sites only.
         group_pattern: as for `load_datalist`.
         images: as for `load_datalist`.
@@ -85,11 +148,13 @@ def audit_dataset(
 
     Raises:
         UserError: the folder has no known form or not one whole pair of image and mask, the split file does not fit,
-            or the page cannot be written.
+            or something cannot be written.
     """
     root = Path(dataset_dir).expanduser().resolve()
-    if output is not None and not Path(output).expanduser().parent.is_dir():
-        raise UserError(f"output {output}: no such folder as {Path(output).expanduser().parent}")
+    if output is not None:
+        _page_path(output)
+    if write_groups is not None:
+        _table_path(write_groups)
     listing = read_listing(root, layout=layout, sites=sites, group_pattern=group_pattern, images=images, masks=masks)
     if split_file is not None:
         split, _ = read_split_file(split_file)
@@ -101,6 +166,8 @@ def audit_dataset(
     facts = map_files(measure, listing.items, "Looking at images")
     data = Dataset(root=root, listing=listing, facts=facts, split=split_file is not None)
     audit = Audit(name=root.stem if root.is_file() else root.name, data=data, findings=find_all(data))
+    if write_groups is not None:
+        audit.write_groups(write_groups)
     if output is not None:
         audit.write_html(output)
     return audit

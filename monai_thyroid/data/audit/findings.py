@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
-from monai_thyroid.data.audit.likeness import LEAST_QUALITY, TURNS, detail_likeness, find_misfits, near_duplicates
+from monai_thyroid.data.audit.likeness import detail_likeness, near_duplicates
 from monai_thyroid.data.audit.measure import CLASS_LEVELS, Facts
+from monai_thyroid.data.inspection import empty_parts
 from monai_thyroid.data.layouts import Item, Listing
 from monai_thyroid.data.layouts.listing import natural_key
 from monai_thyroid.files import read_json
@@ -21,7 +25,6 @@ __all__ = ["Dataset", "Finding", "Level", "Picture", "find_all"]
 
 _PICTURES = 6
 _NEIGHBOURS = 0.9
-_LEAST_FOR_FIT = 30
 
 
 class Level(str, Enum):
@@ -43,13 +46,11 @@ class Picture:
         caption: what it shows.
         image: path or source.
         label: path or source of the mask; "" for none.
-        turn: index into `TURNS` by which the mask is to be turned; -1 for not.
     """
 
     caption: str
     image: str
     label: str = ""
-    turn: int = -1
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,51 @@ class Dataset:
         """Items with their facts."""
         return zip(self.items, self.facts, strict=True)
 
+    @cached_property
+    def usable(self) -> list[int]:
+        """Indices of the images that can be compared."""
+        return [index for index, facts in enumerate(self.facts) if facts.thumb is not None and not facts.flat]
+
+    @cached_property
+    def exact(self) -> list[tuple[int, int, float]]:
+        """Pairs of images equal pixel by pixel: two indices and the likeness."""
+        by_hash: dict[str, list[int]] = defaultdict(list)
+        for index in self.usable:
+            by_hash[self.facts[index].image_hash].append(index)
+        return [(group[0], index, 1.0) for group in by_hash.values() for index in group[1:]]
+
+    @cached_property
+    def near(self) -> list[tuple[int, int, float]]:
+        """Pairs of images that are almost the same picture, as `exact`."""
+        if len(self.usable) < 2:
+            return []
+        pairs = near_duplicates(np.stack([_thumb(self.facts[index]) for index in self.usable]))
+        found = [(self.usable[pair.first], self.usable[pair.second], pair.likeness) for pair in pairs]
+        return [pair for pair in found if self.facts[pair[0]].image_hash != self.facts[pair[1]].image_hash]
+
+    @cached_property
+    def neighbours(self) -> tuple[list[int], list[bool]]:
+        """Indices in the order of file names, and whether each looks like the next; none does if it is no video."""
+        folder = {index: str(Path(self.items[index]["image"]).parent) for index in self.usable}
+        order = sorted(self.usable, key=lambda index: (folder[index], natural_key(self.items[index]["case"])))
+        if len(order) < 10:
+            return order, []
+        detail = detail_likeness(np.stack([_thumb(self.facts[index]) for index in order]))
+        likeness = np.einsum("ij,ij->i", detail[1:], detail[:-1])
+        together = [folder[one] == folder[other] for one, other in itertools.pairwise(order)]
+        alike = [bool(like >= _NEIGHBOURS) and same for like, same in zip(likeness, together, strict=True)]
+        return order, alike if sum(alike) >= max(5, 0.05 * len(order)) else []
+
+    def sets_alike(self) -> list[int]:
+        """The number of each image's set, from 0; images are in one that are linked by pairs that look alike."""
+        order, alike = self.neighbours
+        frames = [(order[k], order[k + 1]) for k, same in enumerate(alike) if same]
+        links = np.array([*(pair[:2] for pair in (*self.exact, *self.near)), *frames], dtype=int).reshape(-1, 2)
+        size = len(self.items)
+        graph = sparse.coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(size, size))
+        _, labels = sparse.csgraph.connected_components(graph, directed=False)
+        return [int(label) for label in labels]
+
     def multiclass(self) -> bool:
         """Whether the masks hold class numbers above 1."""
         levels = frozenset[int]().union(*(facts.levels for facts in self.facts))
@@ -107,6 +153,7 @@ def find_all(data: Dataset) -> list[Finding]:
     looks: Sequence[Callable[[Dataset], Iterable[Finding]]] = (
         _files,
         _sizes,
+        _orientations,
         _levels,
         _empty,
         _specks,
@@ -115,7 +162,6 @@ def find_all(data: Dataset) -> list[Finding]:
         _groups,
         _same_images,
         _neighbours,
-        _misfits,
         _marks,
         _kinds,
     )
@@ -165,6 +211,28 @@ def _sizes(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.PROBLEM, "Image and mask differ in size", text, lines, pictures[:_PICTURES])
 
 
+def _orientations(data: Dataset) -> Iterable[Finding]:
+    turned = [(item, facts) for item, facts in data.pairs() if (facts.orientation, facts.label_orientation) != (1, 1)]
+    if not turned:
+        return
+    alone = [(item, facts) for item, facts in turned if facts.orientation != facts.label_orientation]
+    text = (
+        f"{_count(len(turned), 'image')} of {len(data.facts)} or their masks ask by EXIF to be turned or mirrored. "
+        "They are read as viewers show them. "
+    ) + (
+        f"In {len(alone)} image and mask ask for different things: right where the mask was drawn on what a viewer "
+        "showed, wrong where the program that made it does not heed EXIF. Look whether the outlines fit."
+        if alone
+        else "Programs that do not heed EXIF see them otherwise."
+    )
+    lines = [
+        f"{item['case']}: EXIF orientation {facts.orientation}, mask {facts.label_orientation}"
+        for item, facts in turned
+    ]
+    pictures = [_picture(item) for item, _ in (alone or turned)[:_PICTURES]]
+    yield Finding(Level.WARNING if alone else Level.NOTE, "Turned by EXIF", text, lines, pictures)
+
+
 def _levels(data: Dataset) -> Iterable[Finding]:
     bad = [(item, facts.level_problem) for item, facts in data.pairs() if facts.level_problem]
     if bad:
@@ -190,6 +258,9 @@ def _levels(data: Dataset) -> Iterable[Finding]:
 
 
 def _empty(data: Dataset) -> Iterable[Finding]:
+    known = [(item["part"], facts.area == 0 if facts.label_size else None) for item, facts in data.pairs()]
+    if parts := empty_parts(known):
+        yield Finding(Level.PROBLEM, "Parts without foreground", "Training and evaluation refuse such a part.", parts)
     empty = [item for item, facts in data.pairs() if facts.label_size and facts.area == 0]
     if empty:
         text = (
@@ -277,7 +348,13 @@ def _box_overlap(one: Sequence[float], other: Sequence[float]) -> float:
 
 def _groups(data: Dataset) -> Iterable[Finding]:
     unit = data.listing.unit
-    if not data.listing.grouped:
+    if data.listing.alike:
+        text = (
+            "A table says which images are near-identical, and splits keep these together. Which images show the same "
+            "patient is still unknown."
+        )
+        yield Finding(Level.WARNING, "Patients unknown", text)
+    elif not data.listing.grouped:
         text = (
             "Nothing says which images show the same patient, so a random split may put one into training and test. "
             "Add a table (groups.csv with the columns file and group), or a pattern of the file names."
@@ -295,17 +372,8 @@ def _groups(data: Dataset) -> Iterable[Finding]:
 
 
 def _same_images(data: Dataset) -> Iterable[Finding]:
-    usable = [index for index, facts in enumerate(data.facts) if facts.thumb is not None and not facts.flat]
-    by_hash: dict[str, list[int]] = defaultdict(list)
-    for index in usable:
-        by_hash[data.facts[index].image_hash].append(index)
-    exact = [(group[0], index, 1.0) for group in by_hash.values() for index in group[1:]]
+    exact, near = data.exact, data.near
     yield from _duplicates(data, exact, exact=True)
-    if len(usable) < 2:
-        return
-    pairs = near_duplicates(np.stack([_thumb(data.facts[index]) for index in usable]))
-    near = [(usable[pair.first], usable[pair.second], pair.likeness) for pair in pairs]
-    near = [pair for pair in near if data.facts[pair[0]].image_hash != data.facts[pair[1]].image_hash]
     yield from _duplicates(data, near, exact=False)
     contrary = [pair for pair in (*exact, *near) if _contrary(data.facts[pair[0]], data.facts[pair[1]])]
     if contrary:
@@ -340,15 +408,17 @@ def _duplicates(data: Dataset, pairs: Sequence[tuple[int, int, float]], *, exact
         elif exact:
             within.append(pair)
     where = "the split" if data.split else "the dataset's own parts"
+    known = data.listing.grouped or data.listing.alike
     for level, title, found, text in (
         (Level.PROBLEM, f"{kind} in two parts", across_parts, f"of {same}: with {where}, test figures leak."),
         (
-            Level.WARNING,
-            f"{kind} in two {data.listing.unit}s" if data.listing.grouped else kind,
+            Level.WARNING if known else Level.PROBLEM,
+            f"{kind} in two {data.listing.unit}s" if known else kind,
             across_groups,
             f"of {same}: give them one group, or a split will part them."
-            if data.listing.grouped
-            else f"of {same}, and as groups are unknown a split will part some of them.",
+            if known
+            else f"of {same}, and as groups are unknown a split will part some of them. A table of groups keeps them "
+            "together: monai-thyroid audit DIR --write-groups DIR/groups.csv.",
         ),
         (Level.NOTE, f"{kind} within a {data.listing.unit}", within, f"of {same}; they only count double."),
     ):
@@ -369,18 +439,8 @@ def _place(item: Item) -> str:
 
 def _neighbours(data: Dataset) -> Iterable[Finding]:
     """A video in disguise: files whose neighbours by name are almost the same picture."""
-    usable = [index for index, facts in enumerate(data.facts) if facts.thumb is not None and not facts.flat]
-    if len(usable) < 10:
-        return
-    folder = {index: str(Path(data.items[index]["image"]).parent) for index in usable}
-    order = sorted(usable, key=lambda index: (folder[index], natural_key(data.items[index]["case"])))
-    detail = detail_likeness(np.stack([_thumb(data.facts[index]) for index in order]))
-    likeness = np.einsum("ij,ij->i", detail[1:], detail[:-1])
-    alike = [
-        bool(likeness[k] >= _NEIGHBOURS) and folder[order[k]] == folder[order[k + 1]] for k in range(len(order) - 1)
-    ]
-    count = sum(alike)
-    if count < max(5, 0.05 * len(order)):
+    order, alike = data.neighbours
+    if not (count := sum(alike)):
         return
     runs: list[list[int]] = [[order[0]]]
     for k, same in enumerate(alike):
@@ -399,7 +459,7 @@ def _neighbours(data: Dataset) -> Iterable[Finding]:
     if torn:
         level = Level.PROBLEM
         text += f"{len(torn)} such neighbours are in different parts."
-    elif data.listing.grouped:
+    elif data.listing.grouped or data.listing.alike:
         level = Level.WARNING
         text += f"Groups are known: split by {unit}, never by image."
     else:
@@ -412,69 +472,6 @@ def _neighbours(data: Dataset) -> Iterable[Finding]:
 
 def _torn(one: Item, other: Item) -> bool:
     return one["part"] != other["part"]
-
-
-def _misfits(data: Dataset) -> Iterable[Finding]:
-    usable = [
-        index
-        for index, facts in enumerate(data.facts)
-        if facts.thumb is not None
-        and facts.mask_thumb is not None
-        and not facts.flat
-        and not facts.level_problem
-        and facts.size == facts.label_size
-        and facts.area > 0
-    ]
-    if len(usable) < _LEAST_FOR_FIT:
-        return
-    thumbs = np.stack([_thumb(data.facts[index]) for index in usable])
-    masks = np.stack([mask for index in usable if (mask := data.facts[index].mask_thumb) is not None])
-    misfits, quality = find_misfits(thumbs, masks)
-    if quality < LEAST_QUALITY:
-        text = (
-            "Whether masks are swapped or turned could not be judged from the pictures: where the lesion is cannot be "
-            f"guessed from them well enough (typical overlap {quality:.2f})."
-        )
-        yield Finding(Level.NOTE, "Not looked at: swapped masks", text)
-    blind = (
-        f" Here it sees little (typical overlap {quality:.2f}), so it overlooks most faults and may err."
-        if quality < 0.5
-        else f" (Typical overlap of its guess with the masks: {quality:.2f}.)"
-    )
-    for sure in (True, False):
-        found = [misfit for misfit in misfits if misfit.sure == sure]
-        if not found:
-            continue
-        lines: list[str] = []
-        pictures: list[Picture] = []
-        for misfit in found:
-            item = data.items[usable[misfit.index]]
-            if misfit.partner >= 0:
-                other = data.items[usable[misfit.partner]]
-                either = f"; or {item['case']}'s is {TURNS[misfit.turn]}" if misfit.turn >= 0 else ""
-                gain = f"each other's mask fits better (by {misfit.gain:.2f})"
-                lines.append(f"{item['case']} and {other['case']}: {gain}{either}")
-                examples = [
-                    _picture(item, f"{item['case']} with its mask"),
-                    Picture(f"{item['case']} with the mask of {other['case']}", item["image"], other["label"]),
-                    _picture(other, f"{other['case']} with its mask"),
-                    Picture(f"{other['case']} with the mask of {item['case']}", other["image"], item["label"]),
-                ]
-            else:
-                lines.append(f"{item['case']}: its mask fits better {TURNS[misfit.turn]} (by {misfit.gain:.2f})")
-                examples = [
-                    _picture(item, f"{item['case']} with its mask"),
-                    Picture(f"{item['case']}, mask {TURNS[misfit.turn]}", item["image"], item["label"], misfit.turn),
-                ]
-            if len(pictures) < 2 * _PICTURES:
-                pictures += examples
-        text = (
-            "A small classifier that learned from all images where foreground is disagrees with these masks: "
-            + ("they look swapped or turned." if sure else "perhaps swapped or turned; look at the pictures.")
-            + blind
-        )
-        title = "Swapped or turned masks" if sure else "Masks worth a second look"
-        yield Finding(Level.PROBLEM if sure else Level.WARNING, title, text, lines, pictures)
 
 
 def _marks(data: Dataset) -> Iterable[Finding]:

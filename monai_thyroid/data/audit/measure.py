@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from monai_thyroid.data.datalist import mask_problem
+from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.reading import SOURCE_SCHEMES, Raster, binarise, read_raster, to_channels
+from monai_thyroid.images import Raster, binarise, read_raster, to_channels
+from monai_thyroid.images.formats import file_bytes
+from monai_thyroid.images.sources import is_source
 
 __all__ = ["CLASS_LEVELS", "THUMB", "Facts", "Marks", "find_marks", "foreground", "measure"]
 
@@ -22,7 +23,6 @@ THUMB = 32
 CLASS_LEVELS = 32
 """Masks whose levels are all below this hold class numbers, not greys."""
 
-_SOURCES = tuple(f"{scheme}:" for scheme in SOURCE_SCHEMES)
 _SPECK = 1e-4  # of the image
 _TEXT_LINE = 3  # characters
 _MAX_BLOBS = 3000
@@ -51,6 +51,8 @@ class Facts:
         problems: why the image or mask cannot be used.
         size: width and height of the image, None where it cannot be read.
         label_size: likewise of the mask.
+        orientation: what the image's EXIF asks for, 1 to 8; it is turned so already.
+        label_orientation: likewise of the mask.
         kind: ``"grey"``, ``"RGB"`` or ``"16 bit grey"``.
         image_hash: SHA-256 of the image's pixels, "" where it cannot be read.
         label_hash: likewise of the mask's foreground.
@@ -70,6 +72,8 @@ class Facts:
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     label_size: tuple[int, int] | None = None
+    orientation: int = 1
+    label_orientation: int = 1
     kind: str = ""
     image_hash: str = ""
     label_hash: str = ""
@@ -90,6 +94,7 @@ def measure(item: Item) -> Facts:
     """Read an item's image and mask and measure them; what cannot be read is told, not raised."""
     facts = Facts()
     if (image := _read(item["image"], facts, indices=False)) is not None:
+        facts.orientation = image.orientation
         facts.size = image.pixels.shape[1], image.pixels.shape[0]
         facts.image_hash = hashlib.sha256(image.pixels.tobytes()).hexdigest()
         normal = image.normalised()
@@ -105,12 +110,10 @@ def measure(item: Item) -> Facts:
 
 def _read(name: str, facts: Facts, *, indices: bool) -> Raster | None:
     try:
-        content = None if name.startswith(_SOURCES) else Path(name).read_bytes()
+        content = None if is_source(name) else file_bytes(name)
         return read_raster(name, content=content, indices=indices)
     except UserError as error:
         facts.problems += error.problems
-    except OSError as error:
-        facts.problems.append(f"{name}: {error.strerror or error}")
     return None
 
 
@@ -122,6 +125,7 @@ def foreground(pixels: np.ndarray) -> np.ndarray:
 
 def _measure_label(label: Raster, facts: Facts, *, lossy: bool) -> None:
     pixels = label.pixels
+    facts.label_orientation = label.orientation
     facts.label_size = pixels.shape[1], pixels.shape[0]
     grey = np.rint(to_channels(pixels.astype(np.float32), 1)) if pixels.ndim == 3 else pixels
     small = grey.dtype == np.uint8

@@ -15,7 +15,7 @@ from monai_thyroid import drawing, pages
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture
 from monai_thyroid.data.audit.measure import foreground
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.reading import read_raster, to_channels
+from monai_thyroid.images import read_raster, to_channels
 
 __all__ = ["facts_table", "render_html", "render_text"]
 
@@ -152,7 +152,6 @@ def _draw(picture: Picture) -> bytes:
     mask = None
     if picture.label:
         mask = foreground(read_raster(picture.label, indices=True).pixels)
-        mask = _turned(mask, picture.turn)
         mask = _resize(mask, grey.shape[:2]) if mask.shape != grey.shape[:2] else mask
     scale = _SIDE / max(grey.shape[:2])
     shape = max(1, round(grey.shape[0] * scale)), max(1, round(grey.shape[1] * scale))
@@ -166,21 +165,6 @@ def _draw(picture: Picture) -> bytes:
     target = io.BytesIO()
     Image.fromarray(array).save(target, "JPEG", quality=85)
     return target.getvalue()
-
-
-def _turned(mask: np.ndarray, turn: int) -> np.ndarray:
-    if turn < 0:
-        return mask
-    turns = (
-        lambda m: np.rot90(m, 1),
-        lambda m: np.rot90(m, 2),
-        lambda m: np.rot90(m, 3),
-        lambda m: m[::-1],
-        lambda m: m[:, ::-1],
-        lambda m: m.T,
-        lambda m: m.T[::-1, ::-1],
-    )
-    return turns[turn](mask)
 
 
 def _resize(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, make_item, pairs, pictures
+from monai_thyroid.images import stem as file_stem
 from monai_thyroid.images.sources import union_source
 
 __all__ = ["LAYOUTS", "read_montgomery", "read_shenzhen"]
@@ -47,8 +48,8 @@ def read_shenzhen(root: Path) -> Listing:
     """
     listing = Listing(unit="patient")
     for image, mask in pairs(root / "CXR_png", _masks(root), listing, all_masked=False):
-        site = _SITES.get(image.stem.partition("_")[0], "shenzhen")
-        listing.items.append(make_item(image, mask, case=image.stem, site=site))
+        site = _SITES.get(file_stem(image).partition("_")[0], "shenzhen")
+        listing.items.append(make_item(image, mask, case=file_stem(image), site=site))
     group_by_tables(listing, root)
     return listing
 

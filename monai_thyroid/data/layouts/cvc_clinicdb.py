@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, make_item, pairs
-from monai_thyroid.files import read_csv
+from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, make_item, pairs, read_table
+from monai_thyroid.images import stem
 
 __all__ = ["LAYOUT", "read_cvc_clinicdb"]
 
@@ -33,11 +33,12 @@ def read_cvc_clinicdb(root: Path) -> Listing:
         listing.problems.append(f"{root}: {LAYOUT.looks_for} is looked for")
         return listing
     for image, mask in pairs(*place, listing):
-        listing.items.append(make_item(image, mask, case=image.stem))
+        listing.items.append(make_item(image, mask, case=stem(image)))
     listing.grouped = group_by_tables(listing, root)
     metadata = root / "metadata.csv"
     if not listing.grouped and metadata.is_file():
-        sequences = {row.get("frame_id", ""): row.get("sequence_id", "") for row in read_csv(metadata)}
+        rows = read_table(metadata, ["frame_id", "sequence_id"], listing.problems)
+        sequences = {row["frame_id"]: row["sequence_id"] for row in rows}
         for item in listing.items:
             if sequence := sequences.get(item["case"]):
                 item["group"] = f"sequence{sequence}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from monai_thyroid.data.layouts.listing import Layout, Listing, make_item, pictures, stem_of
-from monai_thyroid.files import read_csv
+from monai_thyroid.data.layouts.listing import Layout, Listing, make_item, pictures, read_table
+from monai_thyroid.images import stem as file_stem
 from monai_thyroid.images.sources import outline_source
 
 __all__ = ["LAYOUT", "read_hc18"]
@@ -64,20 +64,16 @@ def _sizes(table: Path | None, listing: Listing) -> dict[str, tuple[str, str]]:
         listing.notes.append(f"no {_TABLE}: without pixel sizes nothing can be given in mm")
         return {}
     sizes = {}
-    rows = read_csv(table)
-    if not rows or not set(_COLUMNS) <= rows[0].keys():
-        listing.problems.append(f"{table}: needs a header line with the columns {', '.join(_COLUMNS)}")
-        return {}
-    for row in rows:
+    for row in read_table(table, _COLUMNS, listing.problems):
         try:
             size, circumference = float(row[_COLUMNS[1]]), float(row[_COLUMNS[2]])
-        except (TypeError, ValueError):
+        except ValueError:
             listing.problems.append(f"{table}: {row['filename']}: pixel size and circumference must be numbers")
             continue
         if not (size > 0 and circumference > 0):
             listing.problems.append(f"{table}: {row['filename']}: pixel size and circumference must be above 0")
             continue
-        sizes[stem_of(Path(row["filename"]))] = (f"{size:.9g},{size:.9g}", f"{circumference:.9g}")
+        sizes[file_stem(row["filename"])] = (f"{size:.9g},{size:.9g}", f"{circumference:.9g}")
     return sizes
 
 

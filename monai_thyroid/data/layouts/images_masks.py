@@ -13,6 +13,7 @@ from monai_thyroid.data.layouts.listing import (
     parts_from_lists,
     parts_from_table,
 )
+from monai_thyroid.images import stem
 
 __all__ = ["LAYOUT", "read_images_masks"]
 
@@ -30,9 +31,7 @@ def read_images_masks(root: Path, *, images: str = "images", masks: str = "masks
     """
     listing = Listing()
     for image, mask in pairs(root / images, root / masks, listing):
-        listing.items.append(make_item(image, mask, case=image.name[: -len("".join(image.suffixes[-1:]))]))
-    for item in listing.items:
-        item["case"] = item["group"] = item["case"].removesuffix(".nii")
+        listing.items.append(make_item(image, mask, case=stem(image)))
     if not parts_from_table(listing, root / "split.csv"):
         parts_from_lists(listing, root)
     listing.grouped = group_by_tables(listing, root)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_thyroid.files import read_csv
-from monai_thyroid.images.reading import IMAGE_SUFFIXES, NIFTI_SUFFIXES
+from monai_thyroid.images import IMAGE_SUFFIXES, is_image, stem
+from monai_thyroid.images.formats import printable
+from monai_thyroid.images.sources import is_source
 
 __all__ = [
     "GROUP_TABLES",
+    "NEAR_IDENTICAL",
     "Item",
     "Layout",
     "Listing",
@@ -23,7 +28,7 @@ __all__ = [
     "parts_from_lists",
     "parts_from_table",
     "pictures",
-    "stem_of",
+    "read_table",
 ]
 
 Item = dict[str, str]
@@ -33,6 +38,9 @@ layout knows it also ``spacing`` ("y,x" in mm) and ``circumference`` (mm). Every
 
 GROUP_TABLES = {"cases.csv": "case", "scenes.csv": "scene", "patients.csv": "patient", "groups.csv": "group"}
 """Files beside the images that say which of them belong together, and their column; the other column is ``file``."""
+
+NEAR_IDENTICAL = "near-identical"
+"""What a table of groups says under ``basis`` where its groups are images that look alike, patients being unknown."""
 
 MASK_SUFFIXES = ("_mask", "_segmentation", "_seg", "_annotation", "_label", "_gt")
 _STACKS = (".mp4", ".avi", ".mov", ".mkv", ".mha", ".mhd", ".nrrd", ".npy", ".gif")
@@ -56,6 +64,7 @@ class Listing:
         items: one an image; ``part`` is ``"trainval"`` where test is given or validation is to be carved out,
             ``"validation"`` and ``"test"`` where the dataset has such a part of its own.
         grouped: whether ``group`` says which images belong together; if not, each image is its own group.
+        alike: patients are unknown, and ``group`` says which images look alike.
         problems: one sentence each; a dataset with problems is not used.
         notes: one sentence each on what was left out or guessed.
         classes: names of the label values 1, 2, ... where the dataset states them.
@@ -65,6 +74,7 @@ class Listing:
 
     items: list[Item] = field(default_factory=list)
     grouped: bool = True
+    alike: bool = False
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
@@ -89,18 +99,14 @@ class Layout:
     read: Callable[[Path], Listing]
 
 
-def stem_of(path: Path) -> str:
-    """A file's name without its suffix, ``.nii.gz`` taken as one."""
-    name = path.name
-    for suffix in sorted(NIFTI_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
-
-
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorting key in which ``2`` comes before ``10``."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    numbers = [part.lstrip("0") if part[0] in "0123456789" else None for part in parts]
+    return tuple(
+        (1, 0, part) if number is None else (0, len(number), number)
+        for part, number in zip(parts, numbers, strict=True)
+    )
 
 
 def make_item(
@@ -111,7 +117,7 @@ def make_item(
 
 
 def pictures(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Image files of a folder by stem, in natural order."""
+    """Image files of a folder by stem, in natural order; DICOM files without a suffix are among them."""
     if not folder.is_dir():
         problems.append(f"{folder}: no such folder")
         return {}
@@ -120,14 +126,20 @@ def pictures(folder: Path, problems: list[str]) -> dict[str, Path]:
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
         if path.name.startswith("."):
             continue
-        if not path.name.lower().endswith(IMAGE_SUFFIXES):
+        if not is_image(path):
             if path.suffix.lower() in _STACKS:
-                stacks.append(path.name)
+                stacks.append(printable(path.name))
             continue
-        stem = stem_of(path)
-        if stem in found:
-            problems.append(f"{path}: {found[stem].name} has the same stem; keep one of them")
-        found[stem] = path
+        name = printable(path.name)
+        if name != path.name:
+            problems.append(f"{folder}: the name of {name} is not UTF-8, so nothing can be written about it; rename it")
+            continue
+        if not path.is_file():
+            problems.append(f"{path}: is a folder, a pipe, a device or a broken link, not an image file")
+            continue
+        if (bare := stem(path)) in found:
+            problems.append(f"{path}: {found[bare].name} has the same stem; keep one of them")
+        found[bare] = path
     if stacks:
         problems.append(
             f"{folder}: {stacks[0]}{f' and {len(stacks) - 1} more' if len(stacks) > 1 else ''}: videos and volumes "
@@ -152,19 +164,19 @@ def pairs(
     """
     image_files = pictures(images, listing.problems)
     mask_files = {}
-    for stem, path in pictures(masks, listing.problems).items():
-        bare = next((stem[: -len(end)] for end in suffixes if stem.lower().endswith(end.lower())), stem)
-        mask_files[bare if stem not in image_files or bare in image_files else stem] = path
+    for name, path in pictures(masks, listing.problems).items():
+        bare = next((name[: -len(end)] for end in suffixes if name.lower().endswith(end.lower())), name)
+        mask_files[bare if name not in image_files or bare in image_files else name] = path
     if image_files and mask_files:
-        alone = [path for stem, path in image_files.items() if stem not in mask_files]
+        alone = [path for name, path in image_files.items() if name not in mask_files]
         if all_masked:
             listing.problems.extend(f"{path}: no mask in {masks}" for path in alone)
         elif alone:
             listing.notes.append(f"{images}: {len(alone)} images without a mask are left out ({alone[0].name}, ...)")
         listing.problems.extend(
-            f"{path}: no image in {images}" for stem, path in mask_files.items() if stem not in image_files
+            f"{path}: no image in {images}" for name, path in mask_files.items() if name not in image_files
         )
-    return [(path, mask_files[stem]) for stem, path in image_files.items() if stem in mask_files]
+    return [(path, mask_files[name]) for name, path in image_files.items() if name in mask_files]
 
 
 def official_part(name: str) -> str | None:
@@ -172,57 +184,93 @@ def official_part(name: str) -> str | None:
     return _PARTS.get(name.strip().lower())
 
 
-def _rows(table: Path, columns: set[str], problems: list[str]) -> list[dict[str, str]]:
+def read_table(table: Path, columns: Sequence[str], problems: list[str]) -> list[dict[str, str]]:
+    """The rows of a CSV table that have all of the columns; what is wrong with the table goes into ``problems``.
+
+    Each row has its number, counted as spreadsheets do, under ``""``.
+    """
     try:
         rows = read_csv(table)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"{table}: cannot be read as a UTF-8 table ({error})")
         return []
-    if not rows or not columns <= rows[0].keys():
-        problems.append(f"{table}: needs a header line with the columns {' and '.join(sorted(columns))}")
+    if not rows or not set(columns) <= rows[0].keys():
+        problems.append(f"{table}: needs a header line with the columns {' and '.join(columns)}")
         return []
-    return rows
+    whole = []
+    for number, row in enumerate(rows, start=2):
+        lacking = [column for column in columns if row[column] is None]
+        if lacking or None in row:
+            problems.append(
+                f"{table}: row {number} has {'no ' + lacking[0] if lacking else 'more values than columns'}"
+            )
+        else:
+            whole.append({**row, "": str(number)})
+    return whole
 
 
 def group_by_tables(listing: Listing, root: Path, *, tables: Mapping[str, str] = GROUP_TABLES) -> bool:
     """Take the groups from the first of `GROUP_TABLES` that lies in a folder.
 
-    Items are matched by their image's stem, and by part where the table has that column.
+    Items are matched by their image's stem (or the case's name); where a stem is in several rows, by ``part`` if the
+    table has that column, and by the folders that the rows name. A table whose rows have ``basis`` ``near-identical``
+    (`monai-thyroid audit --write-groups`) says which images are alike, not which are of one patient.
 
     Returns:
-        Whether there is such a table.
+        Whether there is such a table and it tells the patients.
     """
     name = next((name for name in tables if (root / name).is_file()), None)
     if name is None:
         return False
     table, column = root / name, tables[name]
-    known: dict[tuple[str, str], str] = {}
-    rows = _rows(table, {"file", column}, listing.problems)
+    rows = read_table(table, ["file", column], listing.problems)
+    by_stem: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        group = (row[column] or "").strip()
-        stem = stem_of(Path(row["file"]))
-        known[stem, official_part(row.get("part") or "") or ""] = group
-        known.setdefault((stem, ""), group)
+        by_stem[stem(row["file"])].append(row)
+    told: dict[str, None] = {}
     for item in listing.items if rows else []:
-        stem = stem_of(Path(item["image"]))
-        if found := known.get((stem, item["part"])) or known.get((stem, "")):
-            item["group"] = found
+        image = Path(item["case"] if is_source(item["image"]) else item["image"])
+        found = by_stem.get(stem(image)) or by_stem.get(item["case"]) or []
+        for fits in (_in_part(item["part"]), _in_folder(image)):
+            found = [row for row in found if fits(row)] or found
+        groups = {row[column].strip(): row[""] for row in found}
+        if len(groups) > 1:
+            (one, first), (other, second), *_ = groups.items()
+            told[f"{table}: {image.name} is in {column} {one} (row {first}) and in {column} {other} (row {second})"] = (
+                None
+            )
+        elif group := next(iter(groups), ""):
+            item["group"] = group
         else:
-            listing.problems.append(f"{table}: no {column} for {Path(item['image']).name}")
-    listing.unit = column
-    return True
+            told[f"{table}: no {column} for {image.name}"] = None
+    listing.problems += told
+    listing.alike = any(row.get("basis") == NEAR_IDENTICAL for row in rows)
+    listing.unit = "set of near-identical images" if listing.alike else column
+    return not listing.alike
+
+
+def _in_part(part: str) -> Callable[[Mapping[str, str]], bool]:
+    return lambda row: official_part(row.get("part") or "") == part
+
+
+def _in_folder(image: Path) -> Callable[[Mapping[str, str]], bool]:
+    def fits(row: Mapping[str, str]) -> bool:
+        folders = Path(row["file"]).parent.parts
+        return bool(folders) and image.parent.parts[-len(folders) :] == folders
+
+    return fits
 
 
 def parts_from_table(listing: Listing, table: Path) -> bool:
     """Take the parts from ``split.csv`` (file, part), if it is there."""
     if not table.is_file():
         return False
-    known: dict[str, str] = {}
-    for row in _rows(table, {"file", "part"}, listing.problems):
-        part = official_part(row["part"] or "")
+    known: dict[str, tuple[str, str]] = {}
+    for row in read_table(table, ["file", "part"], listing.problems):
+        part = official_part(row["part"])
         if part is None:
             listing.problems.append(f"{table}: part {row['part']!r} of {row['file']}: choose train, validation or test")
-        known[stem_of(Path(row["file"]))] = part or "trainval"  # reported above
+        _add_part(listing, known, stem(row["file"]), part or "trainval", f"row {row['']}", table)
     _set_parts(listing, known, table)
     return True
 
@@ -235,27 +283,39 @@ def parts_from_lists(listing: Listing, root: Path) -> bool:
     files = {name: root / f"{name}.txt" for name in ("train", "val", "test") if (root / f"{name}.txt").is_file()}
     if not {"val", "test"} & files.keys():
         return False
-    known: dict[str, str] = {}
+    known: dict[str, tuple[str, str]] = {}
     for name, file in files.items():
         part = "test" if name == "val" and "test" not in files else official_part(name) or ""
-        for line in file.read_text(encoding="utf-8").split("\n"):
-            if not (stem := line.strip()):
-                continue
-            stem = stem_of(Path(stem)) if stem.lower().endswith(IMAGE_SUFFIXES) else stem
-            if known.setdefault(stem, part) != part:
-                listing.problems.append(f"{file}: {stem} is in another part as well")
+        try:
+            lines = file.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            listing.problems.append(f"{file}: cannot be read as UTF-8 text ({error})")
+            continue
+        for number, line in enumerate(lines, start=1):
+            if bare := line.strip():
+                bare = stem(bare) if bare.lower().endswith(IMAGE_SUFFIXES) else bare
+                _add_part(listing, known, bare, part, f"{file.name}, line {number}", root)
     _set_parts(listing, known, root)
     return True
 
 
-def _set_parts(listing: Listing, known: Mapping[str, str], where: Path) -> None:
-    stems = set()
+def _add_part(
+    listing: Listing, known: dict[str, tuple[str, str]], name: str, part: str, place: str, where: Path
+) -> None:
+    """Note the part of an image, or that it is in two."""
+    other, first = known.setdefault(name, (part, place))
+    if other != part:
+        listing.problems.append(f"{where}: {name} is in {other} ({first}) and in {part} ({place})")
+
+
+def _set_parts(listing: Listing, known: Mapping[str, tuple[str, str]], where: Path) -> None:
+    names = set()
     for item in listing.items:
-        stem = stem_of(Path(item["image"]))
-        stems.add(stem)
-        if part := known.get(stem):
-            item["part"] = part
+        names.add(name := stem(item["image"]))
+        if name in known:
+            item["part"] = known[name][0]
         else:
             listing.problems.append(f"{where}: no part for {Path(item['image']).name}")
-    lost = [stem for stem in known if stem not in stems]
-    listing.problems.extend(f"{where}: {stem} is listed but there is no such image" for stem in lost)
+    listing.problems.extend(
+        f"{where}: {name} is listed but there is no such image" for name in known if name not in names
+    )

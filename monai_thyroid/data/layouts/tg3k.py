@@ -7,6 +7,7 @@ from pathlib import Path
 from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, make_item, pairs
 from monai_thyroid.data.scenes import find_scenes
 from monai_thyroid.files import read_json
+from monai_thyroid.images import stem
 
 __all__ = ["LAYOUT", "read_tg3k"]
 
@@ -20,7 +21,7 @@ def read_tg3k(root: Path) -> Listing:
     """
     listing = Listing(unit="scene")
     for image, mask in pairs(root / "thyroid-image", root / "thyroid-mask", listing):
-        listing.items.append(make_item(image, mask, case=image.stem))
+        listing.items.append(make_item(image, mask, case=stem(image)))
     if not group_by_tables(listing, root) and listing.items:
         scenes = find_scenes([item["image"] for item in listing.items])
         for item, scene in zip(listing.items, scenes, strict=True):

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, make_item, pairs
+from monai_thyroid.images import stem
 
 __all__ = ["LAYOUT", "read_tn3k"]
 
@@ -21,7 +22,7 @@ def read_tn3k(root: Path) -> Listing:
     listing = Listing()
     for part in ("trainval", "test"):
         for image, mask in pairs(root / f"{part}-image", root / f"{part}-mask", listing):
-            listing.items.append(make_item(image, mask, case=image.stem, part=part))
+            listing.items.append(make_item(image, mask, case=stem(image), part=part))
     counts = Counter(item["case"] for item in listing.items)
     if max(counts.values(), default=1) > 1:
         for item in listing.items:

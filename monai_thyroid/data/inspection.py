@@ -1,0 +1,184 @@
+"""What reading every file of a dataset tells: faults, hashes, empty masks."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from monai_thyroid.data.layouts import Item
+from monai_thyroid.data.mapping import map_files
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import canonical_hash
+from monai_thyroid.images import Raster, binarise, label_problem, read_raster, to_channels
+from monai_thyroid.images.formats import file_bytes
+from monai_thyroid.images.sources import is_source
+
+__all__ = ["Inspection", "empty_parts", "inspect_items", "mask_problem", "read_facts"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What reading every file of a dataset told.
+
+    Attributes:
+        problems: one sentence each; with any, the dataset is not to be used.
+        warnings: what does not forbid the use but belongs into a report.
+        empty_masks: cases whose mask shows nothing, which is legitimate.
+        image_hashes: SHA-256 of each case's image.
+        data_hash: SHA-256 of contents and split together: two runs may be compared case by case where it agrees.
+    """
+
+    problems: list[str]
+    warnings: list[str]
+    empty_masks: list[str]
+    image_hashes: dict[str, str]
+    data_hash: str
+
+
+def read_facts(items: Sequence[Item], classes: int) -> dict[str, dict[str, Any]]:
+    """What each case's files tell, by case: problems, hashes, whether the label is empty, its share of the image."""
+    facts = map_files(functools.partial(_inspect_item, classes=classes), items, "Checking files")
+    return {item["case"]: fact for item, fact in zip(items, facts, strict=True)}
+
+
+def inspect_items(
+    items: Sequence[Item],
+    facts_of: Mapping[str, dict[str, Any]],
+    *,
+    expected_hashes: Mapping[str, str],
+    allow_empty_parts: bool,
+) -> Inspection:
+    """What the facts of a dataset's items tell together.
+
+    Args:
+        items: with their parts.
+        facts_of: what `read_facts` gave.
+        expected_hashes: SHA-256 that the images of these cases must have.
+        allow_empty_parts: a part all of whose masks are empty is no problem.
+    """
+    facts = [facts_of[item["case"]] for item in items]
+    problems = [problem for fact in facts for problem in fact["problems"]]
+    problems += [
+        f"{item['image']}: is not the image of that name that the split file was made with (its SHA-256 differs)"
+        for item, fact in zip(items, facts, strict=True)
+        if fact["image"] and expected_hashes.get(item["case"], fact["image"]) != fact["image"]
+    ]
+    if not allow_empty_parts:
+        problems += empty_parts((item["part"], fact["empty"]) for item, fact in zip(items, facts, strict=True))
+    warnings = []
+    by_hash: dict[str, Item] = {}
+    for item, fact in zip(items, facts, strict=True):
+        if not fact["image"]:
+            continue
+        first = by_hash.setdefault(fact["image"], item)
+        if first["part"] != item["part"]:
+            warnings.append(
+                f"{first['case']} ({first['part']}) and {item['case']} ({item['part']}) are the same image, byte for "
+                "byte: the figures of one part leak from the other"
+            )
+    rows = [
+        [item["part"], item["case"], item["group"], item["site"], fact["image"], fact["label"]]
+        for item, fact in zip(items, facts, strict=True)
+    ]
+    return Inspection(
+        problems=problems,
+        warnings=warnings,
+        empty_masks=[item["case"] for item, fact in zip(items, facts, strict=True) if fact["empty"]],
+        image_hashes={item["case"]: fact["image"] for item, fact in zip(items, facts, strict=True)},
+        data_hash=canonical_hash(sorted(rows)),
+    )
+
+
+def empty_parts(masks: Iterable[tuple[str, bool | None]]) -> list[str]:
+    """One sentence for each part without any foreground, where whatever marks nothing would score 1.
+
+    Args:
+        masks: part of each image, and whether its mask is empty; None where that is not known.
+    """
+    parts: dict[str, list[bool | None]] = defaultdict(list)
+    for part, empty in masks:
+        parts[part].append(empty)
+    return [
+        f"all {len(empty)} masks of the part {part} are empty, so marking nothing would be perfect there; if that is "
+        "right, allow it (allow_empty_parts: true)"
+        for part, empty in parts.items()
+        if all(empty)
+    ]
+
+
+def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
+    """Read both files of an item; ``empty`` is None where the label cannot be read."""
+    problems: list[str] = []
+    rasters: dict[str, Raster | None] = {}
+    hashes: dict[str, str] = {}
+    for key in ("image", "label"):
+        name = item[key]
+        try:
+            content = None if is_source(name) else file_bytes(name)
+            raster = read_raster(name, content=content, mask=key == "label", indices=key == "label" and classes > 1)
+            rasters[key] = raster
+            hashes[key] = hashlib.sha256(raster.pixels.tobytes() if content is None else content).hexdigest()
+        except UserError as error:
+            problems += error.problems
+            rasters[key], hashes[key] = None, ""
+    image, label = rasters["image"], rasters["label"]
+    if image is not None and label is not None and image.pixels.shape[:2] != label.pixels.shape[:2]:
+        problems.append(
+            f"{item['label']}: is {_size(label)} (width x height) but its image is {_size(image)}; they must agree"
+        )
+    empty: bool | None = None
+    size = math.nan
+    if label is not None:
+        if classes > 1:
+            problem = label_problem(label.pixels, classes=classes)
+        else:
+            problem = mask_problem(label.pixels, lossy=item["label"].lower().endswith(("jpg", "jpeg")))
+        if problem:
+            problems.append(f"{item['label']}: {problem}")
+        mask = label.pixels > 0 if classes > 1 else binarise(label.pixels)
+        empty, size = not mask.any(), float(mask.mean())
+    return {"problems": problems, "image": hashes["image"], "label": hashes["label"], "empty": empty, "size": size}
+
+
+def _size(raster: Raster) -> str:
+    return f"{raster.pixels.shape[1]} x {raster.pixels.shape[0]}"
+
+
+def mask_problem(pixels: np.ndarray, *, lossy: bool = False) -> str | None:
+    """Say why an array cannot be a two-level mask, or None if it can.
+
+    Grey pixels are allowed near the border of the foreground, where JPEG and interpolation leave them, not elsewhere.
+    An empty mask is legitimate.
+
+    Args:
+        pixels: (height, width), or (height, width, 3).
+        lossy: it comes from a JPEG file, where a mask of few, close levels is noise around a constant.
+    """
+    grey = to_channels(pixels.astype(np.float32), 1)
+    low, high = float(grey.min()), float(grey.max())
+    if low == high:
+        return None if high == 0 else f"all foreground (every pixel is {high:g}); an empty mask must be all 0"
+    if lossy and high - low < 64:
+        return f"levels {low:g} to {high:g} are the noise of a JPEG file, not a mask of two levels"
+    quarter = (high - low) / 4
+    between = (grey > low + quarter) & (grey < high - quarter)
+    if not between.any():
+        return None
+    mask = binarise(pixels)
+    edge = ndimage.binary_dilation(mask, iterations=3) & ~ndimage.binary_erosion(mask, iterations=3)
+    stray = int((between & ~edge).sum())
+    levels = len(np.unique(grey.round()))
+    if stray > 0.002 * mask.size:
+        return f"not a mask of two levels: {levels} grey levels, and {stray} pixels of them away from any edge"
+    # In noise every pixel is near an edge.
+    if between.mean() > 0.25:
+        return f"not a mask of two levels: {levels} grey levels, and {between.mean():.0%} of its pixels in between"
+    return None

@@ -1,0 +1,127 @@
+"""What a check says can start does start, and a check writes nothing and says what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monai_thyroid import cli
+from monai_thyroid.images import write_phantom
+from monai_thyroid.training import check_file, check_start
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+TRAIN = str(BUNDLES / "thyroid" / "train.yaml")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom(tmp_path_factory.mktemp("data") / "scans", cases=10, seed=0, height=48, width=64)
+
+
+@pytest.fixture
+def tiny(scans: Path, tmp_path: Path) -> dict[str, Any]:
+    narrow = {"image_size": 32, "batch_size": 4, "networks::unet::features": [4, 4, 4, 4, 4, 4]}
+    return {**narrow, "dataset_dir": str(scans), "output_dir": str(tmp_path / "runs"), "device": "cpu"}
+
+
+def listing(*folders: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+
+def test_it_steps_writes_nothing_and_tells_the_cost(
+    tiny: dict[str, Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = listing(tmp_path, scans)
+    problems, told = check_start(TRAIN, tiny)
+    assert problems == []
+    assert told[0].startswith("train: a training step of 4 images takes ")
+    assert told[1].startswith("test::evaluator: ")
+    assert listing(tmp_path, scans) == before
+
+
+def test_both_stages_take_a_step(tiny: dict[str, Any]) -> None:
+    given = {name: value for name, value in tiny.items() if name != "dataset_dir"}
+    problems, told = check_start(str(BUNDLES / "polyp" / "train.yaml"), {**given, "phantom_cases": 10})
+    assert problems == []
+    assert [line.split(":")[0] for line in told] == ["first_stage", "train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"optimizer::weight_decay": -1}, "optimizer: ValueError: Invalid weight_decay value: -1"),
+        ({"lr_scheduler::_target_": "torch.optim.lr_scheduler.StepLR"}, "lr_scheduler: TypeError: "),
+        ({"loss": {"_target_": "torch.nn.BCEWithLogitsLoss", "weight": "$torch.ones(7)"}}, "train::trainer: "),
+        ({"to_original_grid::1": {"_target_": "Resized", "keys": "pred", "spatial_size": [3, 3]}}, "test::evaluator: "),
+        ({"train::handlers::3::metric": "val_dices"}, "train::trainer: KeyError: 'val_dices'"),
+        ({"trackers": [{"_target_": "TensorBoardStatsHandler", "_mode_": "callable", "logdir": "x"}]}, "trackers: "),
+        ({"augmentation": [{"_target_": "RandFlipd", "keys": "imgae"}]}, "train::trainer: "),
+    ],
+)
+def test_what_would_fail_later_is_told_now(tiny: dict[str, Any], overrides: dict[str, Any], words: str) -> None:
+    assert check_file(TRAIN, {**tiny, **overrides}) == [], "the quick check cannot know"
+    problems, told = check_start(TRAIN, {**tiny, **overrides})
+    assert len(problems) == 1
+    assert words in problems[0]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("learning_rate: 1e-3", "learning_rate '1e-3': is a text; YAML reads a number only with a point and without"),
+        ("threshold: '0.4'", "threshold '0.4': is a text"),
+        ("optimizer::weight_decay: 1e-5", "optimizer::weight_decay '1e-5': is a text"),
+    ],
+)
+def test_a_number_that_yaml_reads_as_a_text_is_told(
+    tiny: dict[str, Any], tmp_path: Path, line: str, words: str
+) -> None:
+    extra = tmp_path / "extra.yaml"
+    extra.write_text(f"{line}\n")
+    (problem,) = check_file([TRAIN, str(extra)], tiny)
+    assert problem.startswith(words)
+    suggested = problem.rsplit(" ", 1)[1]
+    assert yaml.safe_load(suggested) == float(line.split(": ")[1].strip("'"))
+
+
+# --- a network of one's own, in a file of one's own ---
+
+MINE = """
+networks::mine:
+  _target_: torch.nn.Conv2d
+  _mode_: callable
+  in_channels: '@channels'
+  out_channels: $len(@classes)
+  kernel_size: 1
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE)
+    return str(path)
+
+
+def test_check_takes_several_files(tiny: dict[str, Any], mine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--{name}={value!r}" for name, value in tiny.items()]
+    assert cli.main(["check", TRAIN, "--quick", "--config", mine, "--network", "mine", *words]) == 0
+    assert capsys.readouterr().out == f"{TRAIN}: nothing wrong found\n"
+    assert cli.main(["check", TRAIN, "--config", mine, "--network", "mine", *words]) == 0
+    assert "  train: a training step of 4 images takes " in capsys.readouterr().out
+    assert cli.main(["check", TRAIN, "--network", "mine", *words]) == 1
+    assert "network 'mine': the menu has unet" in capsys.readouterr().err
+    assert cli.main(["check", TRAIN, "--config", "absent.yaml"]) == 1
+    assert capsys.readouterr().err == "absent.yaml: no such file\n"
+
+
+def test_networks_measures_one_of_a_file(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["networks", "mine", "--no-exports", "--config", mine]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert cli.main(["networks", "other", "--no-exports", "--config", mine]) == 1
+    assert "mobilenet_v2_unet, mine." in capsys.readouterr().err
