@@ -137,8 +137,8 @@ def test_calibration_is_of_the_pixels(make_run: MakeRun, tmp_path: Path) -> None
 
 
 def test_cost_is_told_where_every_run_recorded_it(make_run: MakeRun, tmp_path: Path) -> None:
-    make_run("unet", 0, multiply_adds=5e9, latency_ms=10.0)
-    make_run("unet", 1, multiply_adds=5e9, machine={"processor": "other", "threads": 2})
+    make_run("unet", 0, multiply_adds=5_000_000_000, latency_ms=10.0)
+    make_run("unet", 1, multiply_adds=5_000_000_000, machine={"processor": "other", "threads": 2})
     found = section(tmp_path / "runs")
     cost = by_network(found)["unet"]["cost"]
     assert cost["multiply_adds"] == 5e9
