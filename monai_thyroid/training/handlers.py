@@ -14,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_thyroid.data import SeededCacheDataset
+from monai_thyroid.training.validations import validated
 
 __all__ = ["EarlyStop", "EpochSeed", "StepLog", "reseed"]
 
@@ -53,7 +54,7 @@ class EarlyStop:
 
     def __call__(self, engine: Engine) -> None:
         """Count this epoch's validation, if there was one."""
-        if self.validator.state.epoch != engine.state.epoch:
+        if not validated(self.validator, engine):
             return
         value = float(self.validator.state.metrics[self.metric])
         if value > self.best:

@@ -16,6 +16,7 @@ from monai_thyroid.files import atomic_path
 from monai_thyroid.runfolder import HistoryRow, RunFolder
 from monai_thyroid.training.distributed import processes
 from monai_thyroid.training.handlers import EarlyStop, EpochSeed, StepLog
+from monai_thyroid.training.validations import validated
 
 __all__ = ["Recorder", "on_cpu", "save"]
 
@@ -118,12 +119,15 @@ class Recorder:
         # Validation came in between: throughput is that of training alone.
         self.seconds += self._trained - self._started
         self.images += self._count * processes()
-        validated = self.validator.state.epoch == engine.state.epoch
+        there = validated(self.validator, engine)
         metrics = {
-            name: float(self.validator.state.metrics[name]) if validated else None
+            name: float(self.validator.state.metrics[name]) if there else None
             for name in ("val_loss", "val_dice", "val_iou")
         }
-        engine.state.metrics.update({name: value for name, value in metrics.items() if value is not None})
+        for name, value in metrics.items():  # an epoch without a validation has none to tell the trackers
+            engine.state.metrics.pop(name, None)
+            if value is not None:
+                engine.state.metrics[name] = value
         engine.state.metrics["train_loss"] = self._loss_sum / self._count
         dice = metrics["val_dice"]
         best = dice is not None and dice > self.best_metric
