@@ -136,6 +136,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "validation_fraction": _between(0, 1),
     "test_fraction": _between(0, 1),
     "stratify": boolean,
+    "allow_empty_parts": boolean,
     "split": _split,
     "split_file": _optional(_text),
     "folds": _optional(_whole(2)),

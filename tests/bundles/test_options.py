@@ -21,7 +21,7 @@ MANY: dict[str, Any] = {
         "val_interval": 2,
     },
     **{"patience": 5, "seed": 3, "split_seed": 2, "validation_fraction": 0.3, "split": "frames", "stratify": True},
-    **{"folds": 2, "fold": 1, "channels": 3, "classes": ["lesion"], "threshold": 0.4},
+    **{"folds": 2, "fold": 1, "channels": 3, "classes": ["lesion"], "threshold": 0.4, "allow_empty_parts": True},
 }
 OF_A_PHANTOM: dict[str, Any] = {"phantom_cases": 12, "phantom_seed": 4, "test_fraction": 0.4, "max_epochs": 1}
 # A second channel for what is neither, wherever probabilities are made or read.
