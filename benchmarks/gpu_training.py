@@ -1,10 +1,12 @@
 """Training images/s of the whole loop beside the network's own step, on synthetic images that lie on the GPU.
 
 Run: ``python benchmarks/gpu_training.py [--batch-sizes 16,32,64,128] [--modes eager,channels_last,compiled]
-[--size 256] [--steps 60] [--output FILE.json]``
+[--precisions bfloat16] [--norms instance] [--size 256] [--steps 60] [--output FILE.json]``; on a processor with
+``--device cpu --batch-sizes 8 --steps 4 --images 32``, beside other work with ``--clock process`` (processor time).
 
 Both sides have the same network (BasicUNet 32-32-64-128-256-32), loss (Dice + cross-entropy), optimiser (fused AdamW)
-and precision (bf16 autocast). The bare step repeats forward, loss, backward and optimiser on one batch of floats. The
+and precision (bf16 autocast; ``cast`` are bf16 weights with float32 originals). The bare step repeats forward, loss,
+backward and optimiser on one batch of floats. The
 whole loop is MONAI's `SupervisedTrainer` with what a training has: batches drawn from bytes, augmentation, gradient
 clipping, a schedule a step, a moving average of weights, the mean loss of the epoch.
 
@@ -20,8 +22,10 @@ back; each pooling, upsampling and concatenation reads and writes once either wa
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +33,14 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
+from monai.inferers import Inferer
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from monai.networks.nets.basic_unet import UpCat
 from torch import nn
 
 from monai_thyroid.data import ResidentDataset, ResidentLoader
-from monai_thyroid.evaluation import AutocastInferer, default_device, default_precision
+from monai_thyroid.evaluation import AutocastInferer, CastInferer, default_device, default_precision
 from monai_thyroid.files import write_json
 from monai_thyroid.machine import processor
 from monai_thyroid.training import ClipGradients, WeightAverage, decay_groups
@@ -53,18 +58,46 @@ AUGMENTATION: dict[str, Any] = {
 }
 
 
-def build(device: torch.device, mode: str) -> tuple[nn.Module, nn.Module]:
-    """The network, and what is called in its place."""
-    torch.manual_seed(0)
-    network: nn.Module = BasicUNet(
-        spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32)
-    ).to(device)
-    if mode != "eager":
-        network = network.to(memory_format=torch.channels_last)
-        for module in network.modules():
-            if isinstance(module, UpCat):
-                module.is_pad = False  # copies, also where sizes match
-    return network, torch.compile(network, dynamic=False) if mode == "compiled" else network
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how."""
+
+    device: torch.device
+    precision: str
+    norm: str
+    mode: str
+    batch: int
+    size: int
+    steps: int
+    clock: Callable[[], float]
+
+    def network(self) -> tuple[nn.Module, nn.Module]:
+        """The network, and what is called in its place."""
+        torch.manual_seed(0)
+        network = unet(self.norm).to(self.device)
+        if self.mode != "eager":
+            network = network.to(memory_format=torch.channels_last)
+            for module in network.modules():
+                if isinstance(module, UpCat):
+                    module.is_pad = False  # copies, also where sizes match
+        return network, torch.compile(network, dynamic=False) if self.mode == "compiled" else network
+
+    def inferer(self) -> Inferer:
+        """Runs the network at the precision."""
+        return (
+            CastInferer() if self.precision == "cast" else AutocastInferer(device=self.device, precision=self.precision)
+        )
+
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def unet(norm: str) -> nn.Module:
+    """BasicUNet with instance norm, or with batch norm and ReLU."""
+    layers: dict[str, Any] = {"norm": "batch", "act": "relu"} if norm == "batch" else {}
+    return BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32), **layers)
 
 
 def optimiser(network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
@@ -74,7 +107,7 @@ def optimiser(network: nn.Module, device: torch.device) -> torch.optim.Optimizer
 
 def moved_bytes(size: int, width: int = 2) -> float:
     """Bytes a training step must move for one image; see the module's text."""
-    network = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32))
+    network = unet("instance")
     total = 0.0
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -100,16 +133,10 @@ def operations(size: int) -> float:
     """Floating-point operations of a training step for one image: three times those of the convolutions forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    network = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(32, 32, 64, 128, 256, 32))
+    network = unet("instance")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, size, size))
     return 3.0 * counter.get_total_flops()
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done everything."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def copy_speed(device: torch.device) -> float:
@@ -119,50 +146,49 @@ def copy_speed(device: torch.device) -> float:
     target = torch.empty_like(source)
     seconds = []
     for _ in range(8):
-        wait(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         started = time.perf_counter()
         target.copy_(source)
-        wait(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     return 2 * size / sorted(seconds)[4]
 
 
-def bare(device: torch.device, precision: str, mode: str, batch: int, size: int, steps: int) -> float:
+def bare(case: Case) -> float:
     """Images/s of the network's own step on one batch."""
-    network, called = build(device, mode)
-    optimizer, loss_function = optimiser(network, device), DiceCELoss(sigmoid=True)
-    inferer = AutocastInferer(device=device, precision=precision)
-    images = torch.rand(batch, 1, size, size, device=device)
-    labels = (torch.rand(batch, 1, size, size, device=device) > 0.9).float()
+    (network, called), inferer = case.network(), case.inferer()
+    optimizer, loss_function = optimiser(network, case.device), DiceCELoss(sigmoid=True)
+    images = torch.rand(case.batch, 1, case.size, case.size, device=case.device)
+    labels = (torch.rand(images.shape, device=case.device) > 0.9).float()
     network.train()
-    # The first steps compile and choose algorithms.
-    for step in range(steps + 5):
-        if step == 5:
-            wait(device)
-            started = time.perf_counter()
+    first = 5 if case.device.type == "cuda" else 1  # compile and choose algorithms
+    for step in range(case.steps + first):
+        if step == first:
+            case.wait()
+            started = case.clock()
         optimizer.zero_grad(set_to_none=True)
         loss_function(inferer(images, called), labels).backward()
         optimizer.step()
-    wait(device)
-    return steps * batch / (time.perf_counter() - started)
+    case.wait()
+    return case.steps * case.batch / (case.clock() - started)
 
 
-def whole(
-    device: torch.device, precision: str, mode: str, batch: int, size: int, steps: int, *, dataset: ResidentDataset
-) -> float:
+def whole(case: Case, dataset: ResidentDataset) -> float:
     """Images/s of a training, its first epoch left out."""
-    network, called = build(device, mode)
+    device, (network, called) = case.device, case.network()
     optimizer = optimiser(network, device)
     loader = ResidentLoader(
         dataset,
-        batch_size=batch,
+        batch_size=case.batch,
         seed=0,
         shuffle=True,
         drop_last=True,
         augmentation=BatchAugmentation(seed=0, **AUGMENTATION),
         **dataset.statistics(),
     )
-    epochs = 1 + max(1, round(steps / len(loader)))
+    epochs = 1 + max(1, round(case.steps / len(loader)))
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=1e-3, total_steps=epochs * len(loader), pct_start=0.05, cycle_momentum=False
     )
@@ -173,7 +199,7 @@ def whole(
         network=called,
         optimizer=optimizer,
         loss_function=DiceCELoss(sigmoid=True),
-        inferer=AutocastInferer(device=device, precision=precision),
+        inferer=case.inferer(),
         decollate=False,
         optim_set_to_none=True,
         train_handlers=[
@@ -192,7 +218,7 @@ def whole(
         if not torch.isfinite(losses):  # waits, once an epoch
             raise FloatingPointError("the training loss is not finite")
         losses.zero_()
-        times.append(time.perf_counter())
+        times.append(case.clock())
 
     if device.type == "cuda":
         # A step that waits for the GPU warns, with its line; the first epoch and the ends of epochs may wait.
@@ -201,13 +227,13 @@ def whole(
         )
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: torch.cuda.set_sync_debug_mode("default"))
     trainer.run()
-    return (len(times) - 1) * len(loader) * batch / (times[-1] - times[0])
+    return (len(times) - 1) * len(loader) * case.batch / (times[-1] - times[0])
 
 
-def attempt(function: Callable[..., float], *args: Any, **kwargs: Any) -> float:
+def attempt(function: Callable[..., float], *args: Any) -> float:
     """Images/s, or NaN where memory does not do."""
     try:
-        return function(*args, **kwargs)
+        return function(*args)
     except torch.cuda.OutOfMemoryError:
         return float("nan")
     finally:
@@ -225,17 +251,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--device", default=default_device())
-    parser.add_argument("--precision", default=None)
+    parser.add_argument("--precisions", default=None)
+    parser.add_argument("--norms", default="instance")
+    parser.add_argument("--clock", choices=("wall", "process"), default="wall")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     device = torch.device(args.device)
-    precision = args.precision or default_precision(device)
+    precisions = (args.precisions or default_precision(device)).split(",")
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     speed, size = copy_speed(device), args.size
-    per_image = moved_bytes(size, width=2 if precision == "bfloat16" else 4)
+    per_image = moved_bytes(size, width=4 if precisions == ["float32"] else 2)
     print(
-        f"{name}, torch {torch.__version__}, {precision}, {size}x{size}; a copy moves {speed / 1e12:.2f} TB/s; "
+        f"{name}, torch {torch.__version__}, {size}x{size}; a copy moves {speed / 1e12:.2f} TB/s; "
         f"an image must move {per_image / 1e6:.0f} MB and takes {operations(size) / 1e9:.0f} GFLOP: at most "
         f"{speed / per_image:.0f} images/s by memory",
         flush=True,
@@ -246,18 +274,19 @@ def main() -> None:
     labels = labels.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
     dataset = ResidentDataset.of_tensors(images, labels, device=device)
     rows = []
-    print("| mode | batch | step alone, images/s | whole loop, images/s | ratio | of the roofline |")
-    print("|---|---|---|---|---|---|")
-    for mode in args.modes.split(","):
-        for batch in map(int, args.batch_sizes.split(",")):
-            common = (device, precision, mode, batch, size, args.steps)
-            alone = attempt(bare, *common)
-            loop = attempt(whole, *common, dataset=dataset)
-            rows.append({"mode": mode, "batch": batch, "step": alone, "loop": loop})
-            share = loop * per_image / speed
-            print(f"| {mode} | {batch} | {alone:.0f} | {loop:.0f} | {loop / alone:.3f} | {share:.2f} |", flush=True)
+    print("| precision | norm | mode | batch | step alone, images/s | whole loop, images/s | ratio | of the roofline |")
+    print("|---|---|---|---|---|---|---|---|")
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    choices = (precisions, args.norms.split(","), args.modes.split(","), map(int, args.batch_sizes.split(",")))
+    for precision, norm, mode, batch in itertools.product(*choices):
+        case = Case(device, precision, norm, mode, batch, size, args.steps, clock)
+        alone, loop = attempt(bare, case), attempt(whole, case, dataset)
+        names = f"{precision} | {norm} | {mode} | {batch}"
+        rows.append({"case": names, "step": alone, "loop": loop})
+        share = loop * per_image / speed
+        print(f"| {names} | {alone:.4g} | {loop:.4g} | {loop / alone:.3f} | {share:.2f} |", flush=True)
     if args.output:
-        facts = {"device": name, "torch": torch.__version__, "precision": precision, "size": size}
+        facts = {"device": name, "torch": torch.__version__, "size": size, "clock": args.clock}
         write_json(args.output, {**facts, "copy_bytes_per_second": speed, "bytes_per_image": per_image, "rows": rows})
 
 

@@ -34,12 +34,12 @@ from monai.transforms import Resized
 
 from monai_thyroid.data import Datalist, ResidentDataset, ResidentLoader, load_datalist
 from monai_thyroid.evaluation import AutocastInferer, default_device, default_precision
+from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.files import write_csv, write_json
 from monai_thyroid.images import read_masks
 from monai_thyroid.metrics import score_case, summarise
 from monai_thyroid.networks import EncoderUNet
 from monai_thyroid.runfolder import CASE_COLUMNS
-from monai_thyroid.runfolder.folder import machine, versions
 from monai_thyroid.training import ClipGradients, GraphedTrainer, WeightAverage, decay_groups
 from monai_thyroid.transforms import BatchAugmentation, LoadMaskd, LoadScand
 

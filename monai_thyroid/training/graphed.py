@@ -59,6 +59,7 @@ class GraphedTrainer(SupervisedTrainer):
             return super()._iteration(engine, batchdata)
         if self._steps < _WARM_UP:
             self._steps += 1
+            move_rates(self.optimizer, engine.state.device)
             return self._aside(engine, batchdata)
         if self._graph is None:
             self._record(engine, images, labels)
@@ -88,3 +89,13 @@ class GraphedTrainer(SupervisedTrainer):
             output = super()._iteration(engine, batch)
         self._static = {key: value.detach() for key, value in output.items()}
         self._graph = graph
+
+
+def move_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Bring learning rates that are tensors to the device: what is read from a checkpoint lies on the processor.
+
+    From there a graph would take the number that it was at recording, and never again.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"] = group["lr"].to(device)

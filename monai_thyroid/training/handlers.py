@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from monai_thyroid.data import SeededCacheDataset
+from monai_thyroid.data import ResidentLoader, SeededCacheDataset
 from monai_thyroid.training.validations import validated
 
 __all__ = ["EarlyStop", "EpochSeed", "StepLog", "reseed"]
@@ -88,7 +88,7 @@ class EpochSeed:
         stage: number of the training stage, from 1; a later one must not repeat what the first one drew.
     """
 
-    def __init__(self, seed: int, *, dataset: SeededCacheDataset, stage: int) -> None:
+    def __init__(self, seed: int, *, dataset: SeededCacheDataset | ResidentLoader, stage: int) -> None:
         self.seed = seed
         self.dataset = dataset
         self.stage = stage

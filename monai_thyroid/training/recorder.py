@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from monai_thyroid.data import SeededCacheDataset
+from monai_thyroid.data import ResidentLoader, SeededCacheDataset
 from monai_thyroid.files import atomic_path
 from monai_thyroid.runfolder import HistoryRow, RunFolder
 from monai_thyroid.training.distributed import processes
 from monai_thyroid.training.handlers import EarlyStop, EpochSeed, StepLog
+from monai_thyroid.training.recipe import WeightAverage
 from monai_thyroid.training.validations import validated
 
 __all__ = ["Recorder", "on_cpu", "save"]
 
 logger = logging.getLogger(__name__)
+
+_CHECKED = 50  # steps between two looks at the loss, each of which waits for the GPU
 
 
 class Recorder:
@@ -39,6 +42,8 @@ class Recorder:
         validator: its metrics ``val_loss``, ``val_dice`` and ``val_iou`` go into the history; the best ``val_dice``
             (network grid) decides on model.pt.
         dataset: told which epoch begins.
+        average: the weights that are validated and become model.pt, where they are not the network's own; those go on
+            in last.pt.
         stage: number of the training stage, from 1. One that is not the first goes on from the best weights of the
             stage before, and its own are the best only where they are better than those.
 
@@ -56,12 +61,16 @@ class Recorder:
         lr_scheduler: Any,
         early_stop: EarlyStop,
         validator: Engine,
-        dataset: SeededCacheDataset,
+        dataset: SeededCacheDataset | ResidentLoader,
+        average: WeightAverage | None = None,
         stage: int = 1,
     ) -> None:
         self.folder = folder
         self.network = network
+        self.delivered = network if average is None else average.network
         self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "early_stop": early_stop}
+        if average is not None:
+            self.stateful["average"] = average
         self.optimizer = optimizer
         self.early_stop = early_stop
         self.validator = validator
@@ -97,22 +106,30 @@ class Recorder:
 
     def epoch_started(self, engine: Engine) -> None:
         """Start the clock."""
-        self._loss_sum, self._count = 0.0, 0
+        self._loss_sum, self._count, self._steps = torch.zeros(()), 0, 0
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self._started = time.perf_counter()
 
     def iteration_completed(self, engine: Engine) -> None:
         """Add this batch's loss to the epoch's mean."""
-        loss = engine.state.output["loss"].detach().item()
+        loss, images = engine.state.output["loss"].detach(), len(engine.state.output["image"])
+        # Where it is computed: to read every loss would keep a GPU waiting for the next step.
+        self._loss_sum = self._loss_sum.to(loss.device, torch.float64) + loss * images
+        self._count += images
+        self._steps += 1
+        if self._steps % _CHECKED == 0 or self._steps == engine.state.epoch_length:
+            self._mean_loss(engine)
+        self._trained = time.perf_counter()
+
+    def _mean_loss(self, engine: Engine) -> float:
+        """The mean over the images of the epoch so far."""
+        loss = float(self._loss_sum) / self._count
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the training loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
-                "a lower --learning_rate or --precision float32 may help"
+                f"the training loss became {loss} in epoch {engine.state.epoch}, by iteration "
+                f"{engine.state.iteration}; a lower --learning_rate or --precision float32 may help"
             )
-        images = len(engine.state.output["image"])
-        self._loss_sum += loss * images
-        self._count += images
-        self._trained = time.perf_counter()
+        return loss
 
     def epoch_completed(self, engine: Engine) -> None:
         """Write the epoch down; last.pt last."""
@@ -128,7 +145,7 @@ class Recorder:
             engine.state.metrics.pop(name, None)
             if value is not None:
                 engine.state.metrics[name] = value
-        engine.state.metrics["train_loss"] = self._loss_sum / self._count
+        train_loss = engine.state.metrics["train_loss"] = self._mean_loss(engine)
         dice = metrics["val_dice"]
         best = dice is not None and dice > self.best_metric
         if best and dice is not None:
@@ -139,7 +156,7 @@ class Recorder:
             stage=self.stage,
             epoch=engine.state.epoch,
             lr=self._learning_rate,
-            train_loss=self._loss_sum / self._count,
+            train_loss=train_loss,
             **metrics,
             seconds=round(time.perf_counter() - self._started, 3),
         )
@@ -147,7 +164,7 @@ class Recorder:
         self.folder.append(row)
         weights = on_cpu(self.network.state_dict())
         if best or not self.folder.model.is_file():
-            save(weights, self.folder.model)
+            save(on_cpu(self.delivered.state_dict()), self.folder.model)
         state = {"stage": self.stage, "epoch": engine.state.epoch, "network": weights}
         save({**state, "recorder": self.state_dict()}, self.folder.last)
 

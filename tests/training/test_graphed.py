@@ -10,6 +10,7 @@ from torch import nn
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.training import ClipGradients, GraphedTrainer
+from monai_thyroid.training.graphed import move_rates
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -82,3 +83,21 @@ def test_a_rate_that_a_graph_would_freeze_is_refused() -> None:
             optimizer=torch.optim.AdamW(network.parameters()),
             loss_function=nn.BCEWithLogitsLoss(),
         )
+
+
+def test_rates_from_a_checkpoint_go_to_the_device() -> None:
+    network = nn.Conv2d(1, 1, 1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=torch.tensor(0.1), foreach=False)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10, cycle_momentum=False)
+    move_rates(optimizer, torch.device("cpu"))
+    rate = optimizer.param_groups[0]["lr"]
+    before = float(rate)
+    optimizer.step()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] is rate, "a scheduler changes the rate in place"
+    assert float(rate) > before
+    move_rates(optimizer, torch.device("meta"))
+    assert optimizer.param_groups[0]["lr"].device.type == "meta"
+    plain = torch.optim.AdamW(network.parameters(), lr=0.1)
+    move_rates(plain, torch.device("meta"))
+    assert plain.param_groups[0]["lr"] == 0.1
