@@ -266,6 +266,7 @@ def _compare(options: argparse.Namespace) -> int:
         output=options.output,
         overrides=_overrides(options.rest),
         elsewhere=ray is not None,
+        margin=options.margin,
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:

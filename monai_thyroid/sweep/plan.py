@@ -178,6 +178,7 @@ def plan_sweep(
     folds: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     elsewhere: bool = False,
+    margin: float | None = None,
 ) -> Sweep:
     """Find out which runs a comparison consists of and what is there of each; writes nothing.
 
@@ -189,6 +190,8 @@ def plan_sweep(
         folds: number of folds, all of which are run; None for the dataset's own split.
         overrides: further ids and values, for every run. ``overwrite``: runs with other settings are trained anew.
         elsewhere: the runs are computed on other machines: a CUDA device need not be on this one.
+        margin: of the report's recommendation, which the plan keeps: the first plan of a folder declares it, before
+            anything is trained, and no later one changes it.
 
     Raises:
         UserError: something is wrong with the options, the config, the data or the folder; all that was found.
@@ -265,8 +268,10 @@ def plan_sweep(
         "folds": folds,
         "overrides": given,
         "data_hashes": hashes,
+        "margin": margin,
     }
-    _same_comparison(output / "plan.json", content)
+    if earlier := _same_comparison(output / "plan.json", content):
+        content["margin"] = earlier.get("margin")
     return Sweep(
         output=output,
         jobs=[job.anew() for job in jobs] if overwrite else jobs,
@@ -385,10 +390,10 @@ def _command(config: Sequence[Path], options: Mapping[str, Any]) -> tuple[str, .
     return ("-m", "monai.bundle", "run", "--config_file", _named(config), *words)
 
 
-def _same_comparison(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse to mix comparisons in one folder; other networks, seeds and settings are fine."""
+def _same_comparison(path: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The earlier plan, if any. Refuses to mix comparisons in a folder; other networks, seeds and settings are fine."""
     if not path.is_file():
-        return
+        return None
     earlier = read_json(path)
     problems = [
         f"{path.parent}: holds a comparison with {key} {earlier[key]}, this one is with {key} {content[key]}"
@@ -402,6 +407,7 @@ def _same_comparison(path: Path, content: Mapping[str, Any]) -> None:
         )
     if problems:
         raise UserError([f"{problem}; choose another --output" for problem in problems])
+    return earlier
 
 
 def _image_seconds(parser: ConfigParser, threads: int) -> float:

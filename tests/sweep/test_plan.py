@@ -211,6 +211,15 @@ def test_a_config_must_be_there(tmp_path: Path) -> None:
     assert f"{tmp_path / 'evaluate.yaml'}: no such file" in caught.value.problems
 
 
+def test_the_first_plan_of_a_folder_declares_the_margin(tmp_path: Path) -> None:
+    first = tiny(tmp_path, margin=0.02)
+    assert first.content["margin"] == 0.02
+    write_json(tmp_path / "plan.json", first.content)
+    assert tiny(tmp_path, margin=0.05).content["margin"] == 0.02, "a later one is not declared beforehand"
+    write_json(tmp_path / "plan.json", {key: value for key, value in first.content.items() if key != "margin"})
+    assert tiny(tmp_path, margin=0.05).content["margin"] is None
+
+
 def test_one_folder_holds_one_comparison(tmp_path: Path) -> None:
     write_json(tmp_path / "plan.json", tiny(tmp_path).content)
     # Other networks, seeds and settings are fine.
