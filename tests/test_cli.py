@@ -60,7 +60,7 @@ def test_a_problem_is_status_one_and_no_traceback(tmp_path: Path) -> None:
 def test_a_sound_config_is_status_zero(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     output = ["--output_dir", str(tmp_path / "runs")]
-    assert cli.main(["check", TRAIN, *TINY, *output, "--dataset_dir", str(phantom)]) == 0
+    assert cli.main(["check", TRAIN, "--quick", *TINY, *output, "--dataset_dir", str(phantom)]) == 0
     assert capsys.readouterr().out == f"{TRAIN}: nothing wrong found\n"
     assert not (tmp_path / "runs").exists()
 
