@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Compose, Randomizable
+from monai.utils import ensure_tuple_rep
 from torch.utils.data import Dataset
 
 from monai_thyroid.data.mapping import map_files
@@ -98,9 +99,11 @@ class ResidentLoader:
         augmentation: from images and masks of a batch to others; told the epoch by ``set_epoch``, if it has that.
         mean: of each channel, taken off after augmentation.
         std: of each channel, divided by.
+        field_of_view: width and height of what an unpadded network segments, or one number for both: labels are cut
+            down to that centre after augmentation.
 
     Raises:
-        UserError: an epoch would have no batch.
+        UserError: an epoch would have no batch, or labels have no such centre with equal margins.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class ResidentLoader:
         augmentation: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
+        field_of_view: int | Sequence[int] | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
@@ -124,6 +128,15 @@ class ResidentLoader:
         self.epoch = 0
         if not len(self):
             raise UserError(f"batch_size {batch_size}: the part has {len(dataset)} images, which makes no whole batch")
+        shape = tuple(dataset.labels.shape[2:])
+        size = shape if field_of_view is None else tuple(ensure_tuple_rep(field_of_view, 2))
+        if any(n < m or (n - m) % 2 for n, m in zip(shape, size, strict=True)):
+            raise UserError(f"field_of_view {size}: labels of {shape} pixels have no such centre with equal margins")
+        margins = [(n - m) // 2 for n, m in zip(shape, size, strict=True)]
+        self._centre: tuple[Any, ...] = (
+            ...,
+            *(slice(margin, margin + m) for margin, m in zip(margins, size, strict=True)),
+        )
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=dataset.device).reshape(1, -1, 1, 1)
             for values in (mean, std)
@@ -154,6 +167,7 @@ class ResidentLoader:
             if self.augmentation is not None:
                 batch["image"], batch["label"] = self.augmentation(batch["image"], batch["label"])
             batch["image"] = (batch["image"] - self._mean) / self._std
+            batch["label"] = batch["label"][self._centre]
             yield batch
 
 

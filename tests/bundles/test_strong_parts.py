@@ -45,7 +45,7 @@ STRONG: dict[str, Any] = {
     },
     "train::preprocessing": {
         "_target_": "Compose",
-        "transforms": "$@image_transforms + @label_transforms + @field_of_view",
+        "transforms": "$@image_transforms + @label_transforms",
     },
     "train::dataset": {
         "_target_": "monai_thyroid.data.ResidentDataset",
@@ -61,6 +61,7 @@ STRONG: dict[str, Any] = {
         "shuffle": True,
         "drop_last": True,
         "augmentation": "@augmentation",
+        "field_of_view": "@output_size",
     },
     "train::handlers": [
         {"_target_": "monai_thyroid.training.ClipGradients", "network": "@model", "max_norm": 1.0},

@@ -162,3 +162,16 @@ def test_an_epoch_without_a_batch_is_refused(items: list[dict[str, str]]) -> Non
     dataset = ResidentDataset(items, LOADING)
     with pytest.raises(UserError, match="batch_size 8: the part has 7 images"):
         ResidentLoader(dataset, batch_size=8, drop_last=True)
+
+
+def test_labels_of_an_unpadded_network_are_cut_after_augmentation(items: list[dict[str, str]]) -> None:
+    """So that what turns or moves into its field of view is in the label."""
+    dataset = ResidentDataset(items, LOADING)
+    augmentation = BatchAugmentation(seed=0, flip_horizontal=1.0)
+    (whole,) = ResidentLoader(dataset, batch_size=7, augmentation=augmentation)
+    (cut,) = ResidentLoader(dataset, batch_size=7, augmentation=augmentation, field_of_view=(16, 4))
+    assert torch.equal(cut["image"], whole["image"])
+    assert torch.equal(cut["label"], whole["label"][:, :, 2:18, 4:8])
+    assert cut["label"].any()
+    with pytest.raises(UserError, match=r"field_of_view \(9, 9\): labels of \(20, 12\) pixels"):
+        ResidentLoader(dataset, batch_size=7, field_of_view=9)
