@@ -730,7 +730,12 @@ def run(pool: Sequence[np.ndarray], draws: int, seed: int) -> tuple[dict[str, st
         [
             [c.kind, c.seeds, c.groups, one["first"], one["others"]]
             for c, one in all_of(
-                [Cell(3, s, g, 0.006 * (s > 1), kind) for kind in ("failing", "rare") for s in (1, 3) for g in GROUPS],
+                [
+                    Cell(3, s, g, 0.006 * (s > 1), kind)
+                    for kind in ("failing", "rare")
+                    for s in (1, 3)
+                    for g in (10, 60)
+                ],
                 alone,
                 few,
             ).items()
