@@ -467,8 +467,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def span(values: Sequence[float]) -> str:
     """From least to greatest."""
-    low, high = min(values), max(values)
-    return f"{low:.1f} to {high:.1f}" if f"{low:.1f}" != f"{high:.1f}" else f"{low:.1f}"
+    low, high = (f"{round(value, 1) + 0.0:.1f}" for value in (min(values), max(values)))  # no -0
+    return low if low == high else f"{low} to {high}"
 
 
 Found = dict[Cell, dict[str, float]]
