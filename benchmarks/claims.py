@@ -467,7 +467,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def span(values: Sequence[float]) -> str:
     """From least to greatest."""
-    low, high = (f"{round(value, 1) + 0.0:.1f}" for value in (min(values), max(values)))  # no -0
+    low, high = ("0.0" if -0.05 < value < 0 else f"{value:.1f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
