@@ -467,8 +467,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def span(values: Sequence[float]) -> str:
     """From least to greatest."""
-    low, high = min(values), max(values)
-    return f"{low:.1f} to {high:.1f}" if f"{low:.1f}" != f"{high:.1f}" else f"{low:.1f}"
+    low, high = ("0.0" if -0.05 < value < 0 else f"{value:.1f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 Found = dict[Cell, dict[str, float]]
@@ -730,7 +730,12 @@ def run(pool: Sequence[np.ndarray], draws: int, seed: int) -> tuple[dict[str, st
         [
             [c.kind, c.seeds, c.groups, one["first"], one["others"]]
             for c, one in all_of(
-                [Cell(3, s, g, 0.006 * (s > 1), kind) for kind in ("failing", "rare") for s in (1, 3) for g in GROUPS],
+                [
+                    Cell(3, s, g, 0.006 * (s > 1), kind)
+                    for kind in ("failing", "rare")
+                    for s in (1, 3)
+                    for g in (10, 60)
+                ],
                 alone,
                 few,
             ).items()
