@@ -5,8 +5,7 @@ Run: ``python benchmarks/gpu_training.py [--batch-sizes 16,32,64,128] [--modes e
 ``--device cpu --batch-sizes 8 --steps 4 --images 32``, beside other work with ``--clock process`` (processor time).
 
 Both sides have the same network (BasicUNet 32-32-64-128-256-32), loss (Dice + cross-entropy), optimiser (fused AdamW)
-and precision (bf16 autocast; ``cast`` are bf16 weights with float32 originals). The bare step repeats forward, loss,
-backward and optimiser on one batch of floats. The
+and precision (bf16 autocast). The bare step repeats forward, loss, backward and optimiser on one batch of floats. The
 whole loop is MONAI's `SupervisedTrainer` with what a training has: batches drawn from bytes, augmentation, gradient
 clipping, a schedule a step, a moving average of weights, the mean loss of the epoch.
 
@@ -33,16 +32,15 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
-from monai.inferers import Inferer
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
-from monai.networks.nets.basic_unet import UpCat
 from torch import nn
 
 from monai_thyroid.data import ResidentDataset, ResidentLoader
-from monai_thyroid.evaluation import AutocastInferer, CastInferer, default_device, default_precision
+from monai_thyroid.evaluation import AutocastInferer, default_device, default_precision
 from monai_thyroid.files import write_json
 from monai_thyroid.machine import processor
+from monai_thyroid.networks import without_padding
 from monai_thyroid.training import ClipGradients, WeightAverage, decay_groups
 from monai_thyroid.transforms import BatchAugmentation
 
@@ -76,17 +74,12 @@ class Case:
         torch.manual_seed(0)
         network = unet(self.norm).to(self.device)
         if self.mode != "eager":
-            network = network.to(memory_format=torch.channels_last)
-            for module in network.modules():
-                if isinstance(module, UpCat):
-                    module.is_pad = False  # copies, also where sizes match
+            network = without_padding(network.to(memory_format=torch.channels_last))
         return network, torch.compile(network, dynamic=False) if self.mode == "compiled" else network
 
-    def inferer(self) -> Inferer:
+    def inferer(self) -> AutocastInferer:
         """Runs the network at the precision."""
-        return (
-            CastInferer() if self.precision == "cast" else AutocastInferer(device=self.device, precision=self.precision)
-        )
+        return AutocastInferer(device=self.device, precision=self.precision)
 
     def wait(self) -> None:
         """Until the device has done everything."""

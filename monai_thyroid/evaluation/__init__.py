@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from monai_thyroid.evaluation.precision import AutocastInferer, CastInferer, default_device, default_precision
+from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.trained import TrainedRun, input_items
 
 __all__ = [
     "AutocastInferer",
     "CaseScores",
-    "CastInferer",
     "TrainedRun",
     "default_device",
     "default_precision",

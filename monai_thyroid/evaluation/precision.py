@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from torch import nn
-from torch.func import functional_call
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.machine import processor_flags
 
-__all__ = ["PRECISIONS", "AutocastInferer", "CastInferer", "default_device", "default_precision"]
+__all__ = ["PRECISIONS", "AutocastInferer", "default_device", "default_precision"]
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -60,24 +58,4 @@ class AutocastInferer(Inferer):
         """Run the network on (B, C, H, W) and return its logits, float32."""
         with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
             logits = network(inputs, *args, **kwargs)
-        return logits.float()
-
-
-class CastInferer(Inferer):
-    """Whole-image inference with bfloat16 weights, whose float32 originals are what is trained and saved.
-
-    The kernels of convolutions and linear layers are cast once a step and gradients flow back to the originals; norm
-    layers keep their float32 parameters and statistics, and sum in float32. Autocast on a CPU computes norms in float32
-    throughout: about a third of its training step are casts of activations, which this leaves out.
-    """
-
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Run the network on (B, C, H, W) and return its logits, float32."""
-        cast = {
-            f"{name}.{key}" if name else key: parameter.to(torch.bfloat16)
-            for name, module in network.named_modules()
-            if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
-            for key, parameter in module.named_parameters(recurse=False)
-        }
-        logits: torch.Tensor = functional_call(network, cast, (inputs.to(torch.bfloat16), *args), kwargs)
         return logits.float()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from monai_thyroid.networks.encoder_unet import EncoderUNet
 from monai_thyroid.networks.menu import CONFIGS, MENU
+from monai_thyroid.networks.padding import without_padding
 from monai_thyroid.networks.resunet import ResUNet
 from monai_thyroid.networks.rngunet import RNGUNet
 from monai_thyroid.networks.segnet import SegNet
@@ -30,4 +31,5 @@ __all__ = [
     "UnpaddedUNet",
     "nearest_unpadded_sizes",
     "unpadded_output_size",
+    "without_padding",
 ]
