@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_thyroid import __version__
-from monai_thyroid.errors import UserError
+from monai_thyroid.errors import UserError, message_of
 
 __all__ = ["main"]
 
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process if None.
 
     Returns:
-        The exit status: 0 if all is well, 1 if something is wrong with what the user gave, 2 for unusable arguments.
+        The exit status: 0 if all is well, 1 if something is wrong with what the user gave, 2 for unusable arguments,
+        130 after Ctrl-C.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -29,10 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}")
     options.rest = rest
     try:
-        return int(options.function(options))
-    except UserError as error:
-        print(error, file=sys.stderr)
+        status = int(options.function(options))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (Exception, KeyboardInterrupt) as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -252,11 +262,12 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from monai_thyroid.compare import Unusable, make_report
+    from monai_thyroid.compare import Unusable, check_margin, make_report
     from monai_thyroid.sweep.plan import Ray, plan_sweep
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
+    check_margin(options.margin)
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
@@ -345,5 +356,6 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
         name, equals, value = word[2:].partition("=")
         if not equals:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
-        found[name.replace("-", "_")] = DefaultParseValue(value)
+        # It would read a comment behind #.
+        found[name.replace("-", "_")] = value if "#" in value else DefaultParseValue(value)
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +250,61 @@ def test_audit_ends_with_one_where_results_would_be_false(tmp_path: Path, capsys
     assert "PROBLEM" in capsys.readouterr().out
     assert cli.main(["audit", str(tmp_path / "nowhere")]) == 1
     assert "no such folder" in capsys.readouterr().err
+
+
+COMMANDS = {
+    "check": ["check", "x.yaml"],
+    "phantom": ["phantom", "x"],
+    "new": ["new", "x", "--images", "x", "--masks", "x"],
+    "networks": ["networks"],
+    "audit": ["audit", "x"],
+    "report": ["report", "x", "--output", "y"],
+    "compare": ["compare", "x.yaml", "--networks", "unet", "--output", "y"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("error", "line", "status"),
+    [
+        (KeyboardInterrupt(), "stopped", 130),
+        (OSError(errno.ENOSPC, "No space left on device", "out/page.html"), "out/page.html: the disk is full", 1),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), "out: Permission denied", 1),
+    ],
+)
+def test_every_command_ends_with_one_line(
+    name: str,
+    error: BaseException,
+    line: str,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(options: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, f"_{name}", fail)
+    assert cli.main(COMMANDS[name]) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(line)
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_the_list_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert set(re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)) == set(COMMANDS)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_phantom", lambda options: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["phantom", "x"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m monai_thyroid networks unet --no-exports | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

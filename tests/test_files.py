@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
@@ -152,3 +153,26 @@ def test_the_canonical_hash_knows_content_not_order_of_keys() -> None:
     assert len({canonical_hash(content) for content in [one, *others]}) == 5
     with pytest.raises(ValueError, match="JSON"):
         canonical_hash({"a": math.nan})
+
+
+def test_a_disk_that_is_full_is_told_with_the_name_the_user_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_json(path, {"a": 1})
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_a_folder_that_is_not_there_is_told_with_the_name_the_user_knows(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write_json(tmp_path / "absent" / "run.json", {})
+    assert caught.value.filename == str(tmp_path / "absent" / "run.json")

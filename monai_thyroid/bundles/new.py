@@ -116,7 +116,7 @@ def _argument_problems(
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problems.append(f"output {target.parent}: {existing} is not a folder that can be written to")
     for option, folder in (("images", images), ("masks", masks)):
-        if not Path(folder).is_dir():
+        if not folder or not Path(folder).is_dir():
             problems.append(f"{option} {folder}: no such folder")
         if "#" in str(Path(folder).absolute()):
             problems.append(f"{option} {folder}: MONAI's configs cannot hold a path with #; rename the folder")

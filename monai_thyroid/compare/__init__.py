@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_thyroid.compare.reading import Run, Unusable, find_runs
-from monai_thyroid.compare.report import build, make_report
+from monai_thyroid.compare.report import build, check_margin, make_report
 from monai_thyroid.compare.statistics import (
     Comparison,
     Pair,
@@ -20,6 +20,7 @@ __all__ = [
     "Unusable",
     "bootstrap_mean",
     "build",
+    "check_margin",
     "compare_architectures",
     "compare_weights",
     "find_runs",

@@ -121,8 +121,7 @@ def build(
     if metric not in METRICS or not METRICS[metric].comparable:
         known = ", ".join(one.name for one in METRICS.values() if one.comparable)
         raise UserError(f"--metric {metric}: choose one of {known}")
-    if not (math.isfinite(margin) and margin >= 0):
-        raise UserError(f"--margin {margin}: give a number of at least 0, in the unit of {metric}")
+    check_margin(margin, metric)
     runs, unusable = find_runs(paths, part=part)
     unusable = [*unusable, *failed]
     if not runs:
@@ -219,6 +218,16 @@ def _write(folder: Path, built: Built) -> None:
         ("cases.csv", _cases(built)),
     ):
         write_csv(folder / name, list(rows[0]) if rows else [field.name for field in fields(Pair)], rows)
+
+
+def check_margin(margin: float, metric: str = "dice") -> None:
+    """Refuse a margin that is none, before anything is trained for it.
+
+    Raises:
+        UserError: it is negative or no finite number.
+    """
+    if not (math.isfinite(margin) and margin >= 0):
+        raise UserError(f"--margin {margin}: give a number of at least 0, in the unit of {metric}")
 
 
 def _check_output(output: Path) -> None:

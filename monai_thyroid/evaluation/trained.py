@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import copy
 import logging
-import pydoc
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle import ConfigParser
 
-from monai_thyroid.data import Datalist, map_files
+from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.weights import load_weights
+from monai_thyroid.evaluation.components import Components, applied_config, older_expression, without_pretraining
+from monai_thyroid.evaluation.weights import load_weights, set_weights
 from monai_thyroid.files import sha256_file
-from monai_thyroid.images import is_image, read_raster, stem
-from monai_thyroid.images.reading import IMAGE_SUFFIXES
+from monai_thyroid.images import read_raster
+from monai_thyroid.images.sources import phantom_uri
+from monai_thyroid.options import boolean
 from monai_thyroid.runfolder import RunRecord, dataset_path, read_config, read_run, read_split
 
-__all__ = ["TrainedRun", "input_items"]
+__all__ = ["TrainedRun"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,11 @@ logger = logging.getLogger(__name__)
 class TrainedRun:
     """A run folder whose training has left weights.
 
+    It is data, whoever made it: what is applied is made from `Components` alone, and no expression is evaluated.
+
     Args:
         run_dir: the run folder.
+        trust: evaluate its config as MONAI does, which runs whatever it says.
 
     Attributes:
         path: the folder.
@@ -41,13 +45,15 @@ class TrainedRun:
         threshold: probability above which a pixel is foreground.
 
     Raises:
-        UserError: no run folder was given, it is not one, it holds no weights or changed ones, or its files contradict
-            each other; all that was found.
+        UserError: no run folder was given, it is not one, it holds no weights or changed ones, its files contradict
+            each other, or it would run what needs ``trust``; all that was found.
     """
 
-    def __init__(self, run_dir: str | None) -> None:
+    def __init__(self, run_dir: str | None, *, trust: bool | str = False) -> None:
         if not run_dir:
             raise UserError("run_dir: say which run's model to use, --run_dir runs/BUNDLE/DATASET/NETWORK-HASH/seed-N")
+        if "::" in str(run_dir):
+            raise UserError(f"run_dir {run_dir}: cannot hold # or ::, which mean something to MONAI; rename it")
         self.path = Path(run_dir).expanduser()
         self.record: RunRecord = read_run(self.path)
         missing = [name for name in ("config.yaml", "model.pt") if not (self.path / name).is_file()]
@@ -61,7 +67,23 @@ class TrainedRun:
         self.classes: list[str] = self.record["classes"]
         self.activation: str = self.record["activation"]
         self.threshold: float = self.record["threshold"]
-        self._parser = ConfigParser(_without_pretraining(self.config))
+        self.trust = _trusted(trust)
+        self._parser = self._trusted_parser() if self.trust else None
+        self._components = None if self.trust else self._read_components()
+
+    def _trusted_parser(self) -> ConfigParser:
+        config = copy.deepcopy(self.config)
+        chosen = config.get("networks", {}).get(config.get("network"))
+        if isinstance(chosen, dict) and "_target_" in chosen:
+            config["networks"][config["network"]] = without_pretraining(chosen)
+        return ConfigParser(config)
+
+    def _read_components(self) -> Components:
+        source = self.path / "config.yaml"
+        applied = self.config.get("applied")
+        if applied is None:
+            applied = applied_config(self.config, older_expression(self.config, source=source))
+        return Components(applied, source=source)
 
     def _problems(self) -> list[str]:
         """What is lacking, and where run.json, config.yaml and model.pt contradict each other."""
@@ -106,13 +128,45 @@ class TrainedRun:
 
         The same object each time, so that ``to_original_grid`` inverts the very transforms that prepared an image.
         """
-        return self._parser.get_parsed_content(name)
+        if self._components is not None:
+            return self._components[name]
+        assert self._parser is not None
+        return self._parser.get_parsed_content("network_def" if name == "network" else name)
 
     def network(self) -> torch.nn.Module:
         """The network with the run's best weights, in evaluation mode."""
-        network: torch.nn.Module = self.parsed("network_def")
-        network.load_state_dict(load_weights(self.path / "model.pt"))
+        network: torch.nn.Module = self.parsed("network")
+        set_weights(network, self.path / "model.pt")
         return network.eval()
+
+    def rehearse(self) -> None:
+        """Apply the run to a synthetic image, so that what does not fit together is told before anything is written.
+
+        Raises:
+            UserError: it does not, or the result is not of the image's size and the classes' number.
+        """
+        source = self.path / "config.yaml"
+        item: dict[str, Any] = {"image": phantom_uri("image", case=0, view=0, seed=0)}
+        shape = read_raster(item["image"]).pixels.shape[1::-1]
+        try:
+            for transform in self.parsed("image_transforms"):
+                item = transform(item)
+            with torch.no_grad():
+                item["pred"] = self.network()(item["image"][None])[0]
+            for transform in self.parsed("to_original_grid"):
+                item = transform(item)
+            found = tuple(item["pred"].shape)
+        except UserError as error:
+            told = [p if str(self.path) in p else f"{source}: {p}" for p in error.problems]
+            raise UserError(told) from error
+        except Exception as error:  # whatever transforms and networks raise on what is not for them
+            cause = error.__cause__ or error
+            raise UserError(f"{source}: what it applies does not fit together: {cause}") from error
+        channels = len(self.classes) + (self.activation == "softmax")
+        if found != (channels, *shape):
+            raise UserError(
+                f"{source}: gives {found} (channels, width, height) for an image and classes of {(channels, *shape)}"
+            )
 
     def datalist(self, dataset_dir: str | None = None, *, sites: str | Sequence[str] | None = None) -> Datalist:
         """The run's dataset, or another folder read and split as the run's config says.
@@ -122,16 +176,14 @@ class TrainedRun:
             sites: these sites only, each split by itself, whichever the run was trained and tested on.
         """
         own = self.dataset_dir if dataset_dir is None else str(dataset_dir)
-        # A parser of its own: setting a value makes a parser forget its transforms, whose identity inverting needs.
-        parser = ConfigParser(copy.deepcopy(self.config))
-        parser["dataset_dir"] = own
+        changes: dict[str, Any] = {"dataset_dir": own}
         if sites:
-            parser["data::sites"], parser["data::test_sites"] = sites, None
+            changes |= {"sites": sites, "test_sites": None}
         if self.config.get("split_file"):
             # The file it was given may be gone; the run folder keeps its content. It is of no other dataset.
             same = Path(own).name == self.record.dataset and not sites
-            parser["split_file"] = str(self.path / "split.json") if same else None
-        data: Datalist = parser.get_parsed_content("data")
+            changes["split_file"] = str(self.path / "split.json") if same else None
+        data = self._datalist(changes)
         if data.inspect().data_hash != self.record.data_hash:
             if data.name == self.record.dataset:
                 logger.warning("Dataset %s is not what it was when this run was trained (other files or split)", own)
@@ -139,58 +191,24 @@ class TrainedRun:
                 logger.warning("%d of the images of %s were in this run's training part", overlap, data.name)
         return data
 
+    def _datalist(self, changes: dict[str, Any]) -> Datalist:
+        if self._components is not None:
+            made: Datalist = self._components.make("data", **changes)
+            return made
+        parser = ConfigParser(copy.deepcopy(self.config))  # setting an id makes a parser forget what it has built
+        for name, value in changes.items():
+            parser[f"data::{name}"] = value
+        made = parser.get_parsed_content("data")
+        return made
+
     def _seen(self, data: Datalist) -> int:
         """How many of another dataset's images this run was trained on, byte for byte."""
         trained = set(read_split(self.path)["parts"].get("train", {}).get("image_sha256", []))
         return len(trained & set(data.inspect().image_hashes.values()))
 
 
-def _without_pretraining(config: dict[str, Any]) -> dict[str, Any]:
-    """The config without the pretrained weights its training began with: model.pt holds them, trained further.
-
-    They need not be there any more, nor the internet they came from. A network says itself which of its arguments these
-    are, in ``pretraining_arguments``: of another's, ``weights`` or ``mean`` may be anything.
-    """
-    config = copy.deepcopy(config)
-    chosen = config["networks"][config["network"]]
-    found = pydoc.locate(ConfigComponent({"_target_": chosen["_target_"]}).resolve_module_name())
-    for name in getattr(found, "pretraining_arguments", ()):
-        chosen.pop(name, None)
-    return config
-
-
-def input_items(source: str | None) -> list[dict[str, str]]:
-    """The images of a file or of a folder (not of its subfolders), as items to infer; every one can be read.
-
-    Raises:
-        UserError: nothing is there, two files would have the same result file, or some cannot be read; lists all.
-    """
-    if not source:
-        raise UserError("input: say which image or folder of images to segment, --input PATH")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        visible = (file for file in path.iterdir() if not file.name.startswith("."))
-        files = sorted(file for file in visible if file.is_file() and is_image(file))
-        if not files:
-            raise UserError(f"input {path}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    elif path.exists():
-        files = [path]
-    else:
-        raise UserError(f"input {path}: no such file or folder")
-    problems = []
-    names: dict[str, Path] = {}
-    for file in files:
-        if (other := names.setdefault(stem(file), file)) != file:
-            problems.append(f"{file}: has the same name as {other.name}, so their masks would be one file")
-    problems += [problem for found in map_files(_unreadable, files, "Checking files") for problem in found]
-    if problems:
-        raise UserError(problems)
-    return [{"image": str(file)} for file in files]
-
-
-def _unreadable(path: Path) -> list[str]:
+def _trusted(trust: bool | str) -> bool:
     try:
-        read_raster(path)
+        return boolean(trust)
     except UserError as error:
-        return error.problems
-    return []
+        raise UserError(f"trust {error}") from error

@@ -10,7 +10,7 @@ import torch
 
 from monai_thyroid.errors import UserError
 
-__all__ = ["find_weights", "fit_weights", "load_weights", "match_weights"]
+__all__ = ["find_weights", "fit_weights", "load_state", "load_weights", "match_weights", "set_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,35 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict) or not content or not all(map(torch.is_tensor, content.values())):
         raise UserError(f"{path}: is not a dictionary of weights by name")
     return content
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a last.pt without running any code that the file may hold.
+
+    Raises:
+        UserError: it is none, or it was cut off.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for broken files
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}), so training cannot go on; --overwrite true starts anew"
+        ) from error
+    if not isinstance(content, dict) or not {"stage", "epoch", "network", "recorder"} <= set(content):
+        raise UserError(f"{path}: is not the state of a training; --overwrite true starts anew")
+    return content
+
+
+def set_weights(network: torch.nn.Module, path: Path) -> None:
+    """Give a network all of its weights from a file, and no others.
+
+    Raises:
+        UserError: they are not of this network; names the first dozen that differ.
+    """
+    given, replaced = match_weights(network, path)
+    if replaced:
+        raise UserError(f"{path}: these weights are not of this network, but of another number of classes")
+    network.load_state_dict(given)
 
 
 def fit_weights(network: torch.nn.Module, path: Path) -> dict[str, Any]:

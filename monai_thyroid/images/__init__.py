@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_thyroid.images.formats import IMAGE_SUFFIXES, is_image, stem
+from monai_thyroid.images.marks import made_here, png_mark
 from monai_thyroid.images.nifti import NIFTI_SUFFIXES
 from monai_thyroid.images.outlines import fill_outline
 from monai_thyroid.images.phantom import phantom_scan, phantom_views, write_phantom
@@ -27,10 +28,12 @@ __all__ = [
     "fill_outline",
     "is_image",
     "label_problem",
+    "made_here",
     "masks_by_class",
     "overlay",
     "phantom_scan",
     "phantom_views",
+    "png_mark",
     "read_labels",
     "read_mask",
     "read_masks",

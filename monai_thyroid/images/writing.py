@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
+from monai_thyroid.images.marks import MARK, png_mark
 from monai_thyroid.images.nifti import nifti_volume
 from monai_thyroid.images.raster import to_channels
 
@@ -16,7 +17,7 @@ __all__ = ["overlay", "save_label", "save_nifti"]
 
 
 def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:
-    """Write class numbers as a PNG that both eyes and `read_labels` understand.
+    """Write class numbers as a marked PNG that both eyes and `read_labels` understand.
 
     Args:
         labels: (height, width), whole numbers 0 to ``classes``.
@@ -29,17 +30,18 @@ def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int
         picture = Image.fromarray(labels.astype(np.uint8)).convert("P")
         colours = np.resize(np.array([rgb(colour) for colour in CLASSES], np.uint8), (classes, 3))
         picture.putpalette(np.concatenate([np.zeros((1, 3), np.uint8), colours]).tobytes())
-    picture.save(path)
+    picture.save(path, pnginfo=png_mark())
 
 
 def save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
-    """Write a mask, (width, height), with the header of its image; MONAI's writer drops an axis of one slice."""
+    """Write a marked mask, (width, height), with the header of its image; MONAI's writer drops an axis of one slice."""
     import nibabel
 
     image = nifti_volume(Path(like).read_bytes())
     header = image.header.copy()
     header.set_data_dtype(np.uint8)
     header["cal_min"] = header["cal_max"] = 0  # the image's own display window
+    header["descrip"] = MARK
     nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8).reshape(image.shape), image.affine, header), path)
 
 

@@ -14,7 +14,18 @@ __all__ = ["differing_settings", "protocol_hash", "run_hash"]
 
 # What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
 _PLUMBING = {"output_dir", "bundle_root", "device", "num_workers", "resume", "overwrite", "mlflow"}
-_PLUMBING |= {"networks", "trackers", "session", "imports", "initialize", "run", "finalize", "_meta_", "schema_version"}
+_PLUMBING |= {
+    "networks",
+    "trackers",
+    "session",
+    "imports",
+    "initialize",
+    "run",
+    "finalize",
+    "_meta_",
+    "schema_version",
+    "applied",
+}
 _SOURCES = {"dataset_dir", "split_file"}  # their content is in the data's hash
 # What may differ between two runs of one race besides: which network, which seed, which of the data.
 _ENTRANT = {"network", "seed", "fold"}

@@ -18,13 +18,13 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import AutocastInferer
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
+from monai_thyroid.options import boolean
 from monai_thyroid.runfolder import finished_epochs, locked, run_hash
 from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
 from monai_thyroid.sweep.jobs import Job, state_of
 from monai_thyroid.sweep.progress import Progress
 from monai_thyroid.training.check import input_size, problems_of, read_config, unknown_overrides
 from monai_thyroid.training.config import executed_config
-from monai_thyroid.training.constants import boolean
 from monai_thyroid.training.session import TrainingSession
 
 __all__ = ["Ray", "Sweep", "plan_sweep"]
@@ -392,9 +392,19 @@ def _command(config: Sequence[Path], options: Mapping[str, Any]) -> tuple[str, .
 
 def _same_comparison(path: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
     """The earlier plan, if any. Refuses to mix comparisons in a folder; other networks, seeds and settings are fine."""
+    folder = path.parent
     if not path.is_file():
+        there = [one.name for one in folder.iterdir()] if folder.is_dir() else [folder.name] if folder.exists() else []
+        if strange := sorted({*there} - {"runs", "logs", "report"}):
+            raise UserError(
+                f"--output {folder}: holds other things than a comparison ({strange[0]}); give a new folder"
+            )
         return None
-    earlier = read_json(path)
+    try:
+        earlier = {"data_hashes": None, "dataset_dir": None, **read_json(path)}
+        _ = [earlier[key] for key in ("bundle", "dataset", "folds")]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: is not the plan of a comparison ({error}); choose another --output") from error
     problems = [
         f"{path.parent}: holds a comparison with {key} {earlier[key]}, this one is with {key} {content[key]}"
         for key in ("bundle", "dataset", "folds")

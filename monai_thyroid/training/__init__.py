@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_thyroid.options import boolean
 from monai_thyroid.training.check import (
     check_config,
     check_file,
@@ -10,7 +11,6 @@ from monai_thyroid.training.check import (
     input_size,
     output_size,
 )
-from monai_thyroid.training.constants import boolean
 from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
 from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups

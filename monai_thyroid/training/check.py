@@ -8,6 +8,7 @@ import inspect
 import os
 import pydoc
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.utils import set_determinism
 
 from monai_thyroid.data import Datalist
-from monai_thyroid.errors import UserError
+from monai_thyroid.errors import UserError, tell_on_exit
+from monai_thyroid.evaluation import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, match_weights
+from monai_thyroid.options import boolean
 from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import check_constants, mistake_behind
 from monai_thyroid.training.handlers import reseed
@@ -41,6 +44,9 @@ __all__ = [
 _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 
+_LEARNING = ("loss", "optimizer", "lr_scheduler")
+
+
 def check_config() -> None:
     """Check the config in which this is written; part of its ``initialize``. Writes nothing, and seeds everything.
 
@@ -48,8 +54,11 @@ def check_config() -> None:
         UserError: something is wrong (MONAI wraps it in a RuntimeError whose ``__cause__`` it is).
         SystemExit: the same, under the command line: status 1, the problems on standard error, no traceback.
     """
+    if on_command_line():
+        tell_on_exit()
     caller = calling_workflow()
-    unknown = unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
+    unknown = _comments(sys.argv) if on_command_line() else []
+    unknown += unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
     problems = unknown + problems_of(caller.parser)
     if not problems:
         return
@@ -62,8 +71,11 @@ def check_config() -> None:
 def check_file(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
     """Check a config as `python -m monai.bundle run` would read it, without running it.
 
+    A bundle's file is its user's own program, in which expressions are evaluated. One that lies in a run folder is
+    data: unless ``trust`` is among the overrides, the run is checked as `TrainedRun` reads it.
+
     Args:
-        config_file: a bundle's YAML, or several, of which a later one overrides an earlier one.
+        config_file: a bundle's YAML or a run's, or several, of which a later one overrides an earlier one.
         overrides: ids and values from the command line.
 
     Returns:
@@ -83,7 +95,10 @@ def check_start(config_file: str | Sequence[str], overrides: Mapping[str, Any]) 
 
 
 def _checked(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> tuple[ConfigParser | None, list[str]]:
+    overrides = dict(overrides)
     try:
+        if (run := _run_of(config_file)) and not boolean(overrides.pop("trust", False)):
+            return None, _run_problems(run, overrides)
         parser = read_config(config_file)
     except UserError as error:
         return None, error.problems
@@ -134,6 +149,30 @@ def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[
         return network
 
     return {name: functools.partial(build, name) for name in parser["networks"]}
+
+
+def _comments(words: Sequence[str]) -> list[str]:
+    """Values with a # in them, behind which the command line of MONAI reads a comment."""
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    return [f"{value}: the command line cannot give a # in a value; rename it" for value in values if "#" in value]
+
+
+def _run_of(config_file: str | Sequence[str]) -> Path | None:
+    """The run folder in which a config lies, or the first of several that does."""
+    given = [config_file] if isinstance(config_file, str) else config_file
+    return next((Path(file).parent for file in given if (Path(file).parent / "run.json").is_file()), None)
+
+
+def _run_problems(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a run folder and its dataset, without running anything that its config says."""
+    if overrides:
+        return [f"option --{name}: {folder} is a finished run, whose settings do not change" for name in overrides]
+    try:
+        trained = TrainedRun(str(folder))
+        trained.rehearse()
+        return trained.datalist().inspect().problems
+    except UserError as error:
+        return error.problems
 
 
 def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
@@ -201,11 +240,20 @@ def problems_of(parser: ConfigParser) -> list[str]:
     What a config does not have is not checked, so that one function serves training, evaluation and inference.
     """
     # Outside of a workflow nothing has been resolved yet, and nested look-ups would then begin anew.
+    _paths_as_text(parser)
     if not parser.ref_resolver.is_resolved():
-        parser.parse(reset=True)
+        try:
+            parser.parse(reset=True)
+        except (KeyError, ValueError, OSError) as missing:
+            return [f"a value that begins with % is another place of a config to MONAI, and it finds none: {missing}"]
     problems = list(_numbers_as_text({key: value for key, value in parser.get().items() if key != "_meta_"}))
     if "trained" in parser:
-        _, error = _evaluate(parser, "trained")
+        trained, error = _evaluate(parser, "trained")
+        try:
+            if isinstance(trained, TrainedRun):
+                trained.rehearse()
+        except UserError as unfit:
+            error = unfit.problems
         if error:
             return error
     values, found = check_constants(parser)
@@ -224,9 +272,19 @@ def problems_of(parser: ConfigParser) -> list[str]:
         problems += errors
         if isinstance(data, Datalist):
             problems += data.inspect().problems
-    if "dataset" in parser and not problems:
-        problems += _evaluate(parser, "dataset")[1]
+    # What else a command builds before it runs; a negative rate or a wrong name shows only then.
+    for name in ("dataset", *(stage + part for stage in ("first_stage::", "") for part in _LEARNING)):
+        if name in parser and not problems:
+            problems += _evaluate(parser, name)[1]
     return list(dict.fromkeys(problems))  # several constants may ask for the same dataset
+
+
+def _paths_as_text(parser: ConfigParser) -> None:
+    """The command line reads a folder called 2024 as a number."""
+    for name in ("dataset_dir", "output_dir", "input", "run_dir", "split_file", "init_from"):
+        value = parser.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            parser[name] = str(value)
 
 
 def _numbers_as_text(node: Any, name: str = "") -> Iterator[str]:

@@ -22,7 +22,8 @@ def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, read in CONSTANTS.items():
-        if name not in parser:
+        # Inference calls its input dataset_dir as well, for MONAI's sake.
+        if name not in parser or (name, parser[name]) == ("dataset_dir", "@input"):
             continue
         try:
             values[name] = read(parser.get_parsed_content(name))

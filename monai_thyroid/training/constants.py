@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,21 +11,9 @@ import torch
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import PRECISIONS
+from monai_thyroid.options import boolean
 
 __all__ = ["CONSTANTS", "boolean"]
-
-
-def boolean(value: Any) -> bool:
-    """Read a boolean strictly: the command line gives strings, and ``"false"`` would count as true.
-
-    Raises:
-        UserError: neither a boolean nor the words true and false.
-    """
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    raise UserError(f"{value!r}: write true or false")
 
 
 def _whole(least: int) -> Callable[[Any], int]:
@@ -60,6 +49,11 @@ def _device(value: Any) -> str:
         raise UserError(f"{value!r}: this machine has no CUDA device that torch can use; give cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"{value!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    try:
+        if device.type != "cuda":
+            torch.zeros(1, device=device).tolist()
+    except Exception as error:  # whatever a backend raises; `meta` holds no values
+        raise UserError(f"{value!r}: torch cannot compute on it on this machine; give cpu, cuda or cuda:N") from error
     return str(device)
 
 
@@ -77,10 +71,19 @@ def _text(value: Any) -> str:
     return value
 
 
+def _file_name(value: Any) -> str:
+    """A name that a folder or a file gets."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?![.~ -])[^\x00-\x1f/\\:*?\"<>|]{1,100}(?<![. ])", value):
+        raise UserError(f"{value!r}: becomes a name of files; give letters, digits, spaces, _ and -, a letter first")
+    return value
+
+
 def _names(value: Any) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UserError(f"{value!r}: give a list of class names without the background")
-    return value
+    if twice := sorted({name for name in value if value.count(name) > 1}):
+        raise UserError(f"{value!r}: {', '.join(twice)} is there twice; each class needs a name of its own")
+    return [_file_name(name) for name in value]
 
 
 def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -115,10 +118,10 @@ def _activation(value: Any) -> str:
 
 
 CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
-    "bundle": _text,
+    "bundle": _file_name,
     "dataset_dir": _text,
     "output_dir": _text,
-    "network": _text,
+    "network": _file_name,
     "classes": _names,
     "activation": _activation,
     "threshold": _between(0, 1),
@@ -151,6 +154,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "resume": boolean,
     "overwrite": boolean,
     "mlflow": boolean,
+    "trust": boolean,
     "init_from": _optional(_text),
     "input": _optional(_text),
 }

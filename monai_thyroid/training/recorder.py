@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import time
@@ -204,8 +205,11 @@ class Recorder:
 
 def save(content: dict[str, Any], path: Path) -> None:
     """Write tensors atomically, equal ones as equal bytes: given a path, torch would write its name into the file."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
+    # By way of the memory: of a full disk or a signal in the middle of a file torch makes errors of its own.
+    made = io.BytesIO()
+    torch.save(content, made)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(made.getbuffer())
 
 
 def on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,12 @@ import torch
 from monai.engines import Evaluator, Trainer
 
 from monai_thyroid.data import Datalist
-from monai_thyroid.errors import UserError
+from monai_thyroid.errors import UserError, message_of
+from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.evaluation.cost import inference_cost
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.scoring import CaseScores
-from monai_thyroid.evaluation.weights import find_weights, fit_weights
+from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, sha256_file
 from monai_thyroid.runfolder import RunFolder, RunRecord, locked, protocol_hash, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
@@ -118,7 +120,7 @@ class TrainingSession:
                     self._train(trainer, recorders, start, [])
                 return
             self.path.mkdir(parents=True, exist_ok=True)
-            with locked(self.path), _stop_signals():
+            with locked(self.path), _stop_signals() as stopped:
                 state = self._open()
                 if self.folder.record.status == "done":
                     logger.info("This run is complete and unchanged: %s", self.path)
@@ -133,8 +135,10 @@ class TrainingSession:
                         self._end_stage(recorder)
                     self._finish(recorders[-1], test, scores)
                 except BaseException as error:
-                    self._fail(error)
-                    raise
+                    # In the middle of a save a library may have made something else of the signal.
+                    cause = KeyboardInterrupt() if stopped.is_set() else error
+                    self._fail(cause)
+                    raise cause from error.__cause__
 
     def _announce(self) -> None:
         counts = ", ".join(f"{len(self.data.part(part))} {part}" for part in ("train", "validation", "test"))
@@ -157,7 +161,10 @@ class TrainingSession:
         data_hash = self.data.inspect().data_hash
         now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
         if self.folder.started and not overwrite:
-            earlier = self.folder.open()
+            try:
+                earlier = self.folder.open()
+            except UserError as error:
+                raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
             done = earlier.status == "done"
             if not resume:
                 raise UserError(
@@ -170,9 +177,13 @@ class TrainingSession:
                 raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
             if done:
                 return None
+            try:
+                state = load_state(self.folder.last) if self.folder.last.is_file() else None
+            except UserError as error:
+                self.folder.update(status="failed", error=str(error))
+                raise
             self.folder.update(status="running", error=None)
-            last = self.folder.last
-            return torch.load(last, map_location="cpu", weights_only=True) if last.is_file() else None
+            return state
         record = RunRecord(
             bundle=self.config["bundle"],
             dataset=self.data.name,
@@ -342,8 +353,11 @@ class TrainingSession:
 
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
-        text = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-        self.folder.update(status="failed", error=text)
+        text = "interrupted" if interrupted else message_of(error) or f"{type(error).__name__}: {error}"
+        try:
+            self.folder.update(status="failed", error=text)
+        except OSError as again:  # the disk is still full
+            logger.error("%s; run.json could not be written: %s", self.path, message_of(again))
         logger.error("%s; the run folder keeps what there is: %s", text, self.path)
 
 
@@ -354,32 +368,48 @@ def training_session() -> TrainingSession:
         UserError: a constant cannot be read.
     """
     parser = calling_workflow().parser
-    return TrainingSession(executed_config(parser), parser.get_parsed_content("data"))
+    config = executed_config(parser)
+    applied = applied_config(config, lambda identity, text: parser.get_parsed_content(identity))
+    return TrainingSession({**config, "applied": applied}, parser.get_parsed_content("data"))
 
 
 @contextmanager
 def _mistakes_as_messages() -> Iterator[None]:
-    """Under the command line, a user's mistake or stop ends the process with a message and status 1, no traceback."""
+    """Under the command line whatever ends a training ends the process with a message and status 1, no traceback."""
     try:
         yield
-    except (UserError, KeyboardInterrupt) as error:
-        if on_command_line():
-            raise SystemExit(str(error) or "stopped; --resume true goes on") from error
-        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if not on_command_line():
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise SystemExit("interrupted; --resume true goes on") from error
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error}\n  in {where.filename}, line {where.lineno}"
+        raise SystemExit(message_of(error) or f"{told}; `monai-thyroid check` begins every part by itself") from error
 
 
 @contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Let SIGTERM, with which schedulers end a job, end the run as Ctrl-C does: with its state written down."""
+def _stop_signals() -> Iterator[threading.Event]:
+    """Let SIGTERM, with which schedulers end a job, end the run as Ctrl-C does: with its state written down.
+
+    Yields:
+        Whether one of them has come.
+    """
+    stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
 
     def stop(number: int, frame: Any) -> None:
+        stopped.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    signals = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signals.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
-        yield
+        yield stopped
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,18 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from PIL import Image
 
-from monai_thyroid.images import NIFTI_SUFFIXES, overlay, read_raster, save_label, save_nifti, stem
+from monai_thyroid.errors import UserError
+from monai_thyroid.files import atomic_path
+from monai_thyroid.images import (
+    NIFTI_SUFFIXES,
+    made_here,
+    overlay,
+    png_mark,
+    read_raster,
+    save_label,
+    save_nifti,
+    stem,
+)
 
 __all__ = ["SaveMaskd", "SaveOverlayd"]
 
@@ -42,11 +54,21 @@ class _Saver(MapTransform):
         self.output_dir = output_dir
         self.classes = classes if isinstance(classes, int) else len(classes)
 
-    def target(self, mask: MetaTensor, ending: str) -> Path:
-        """Where to write, in a folder that exists: the image's name with another ending."""
+    @contextmanager
+    def target(self, mask: MetaTensor, ending: str) -> Iterator[Path]:
+        """Where to write: the image's name with another ending, put in its place when complete.
+
+        Raises:
+            UserError: a file is there that this package has not written.
+        """
         folder = Path(self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{stem(mask.meta['filename_or_obj'])}{ending}"
+        path = folder / f"{stem(mask.meta['filename_or_obj'])}{ending}"
+        if path.exists() and not made_here(path):
+            raise UserError(f"{path}: would be replaced, but monai_thyroid has not written it; give another folder")
+        with atomic_path(path) as temporary:
+            yield temporary
+        logger.info("%s -> %s", mask.meta["filename_or_obj"], path)
 
 
 class SaveMaskd(_Saver):
@@ -70,13 +92,12 @@ class SaveMaskd(_Saver):
             source = mask.meta["filename_or_obj"]
             numbers = np.asarray(mask[0].cpu())
             if source.lower().endswith(NIFTI_SUFFIXES):
-                target = self.target(mask, "_mask.nii.gz")
-                save_nifti(numbers, target, like=source)
+                with self.target(mask, "_mask.nii.gz") as file:
+                    save_nifti(numbers, file, like=source)
             else:
-                target = self.target(mask, "_mask.png")
-                # LoadScand reads the width first, as MONAI does.
-                save_label(numbers.T, target, classes=self.classes)
-            logger.info("%s -> %s", source, target)
+                with self.target(mask, "_mask.png") as file:
+                    # LoadScand reads the width first, as MONAI does.
+                    save_label(numbers.T, file, classes=self.classes)
         return result
 
 
@@ -96,5 +117,6 @@ class SaveOverlayd(_Saver):
         for key in self.key_iterator(result):
             labels = np.rint(np.asarray(result[key][0].cpu())).astype(np.uint8).T
             picture = read_raster(result[key].meta["filename_or_obj"]).normalised()
-            Image.fromarray(overlay(picture, labels)).save(self.target(result[key], "_overlay.png"))
+            with self.target(result[key], "_overlay.png") as file:
+                Image.fromarray(overlay(picture, labels)).save(file, pnginfo=png_mark())
         return result

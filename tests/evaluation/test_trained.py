@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
@@ -18,8 +17,8 @@ from PIL import Image
 
 from monai_thyroid.data import load_datalist
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation import TrainedRun, input_items
-from monai_thyroid.evaluation.trained import _without_pretraining
+from monai_thyroid.evaluation import TrainedRun
+from monai_thyroid.evaluation.components import without_pretraining
 from monai_thyroid.files import sha256_file, write_json
 from monai_thyroid.networks import EncoderUNet
 from monai_thyroid.runfolder.folder import write_yaml
@@ -102,17 +101,18 @@ def test_a_run_gives_its_network_its_transforms_and_its_threshold(run: Path) -> 
     assert type(load).__name__ == "LoadScand"
 
 
-def test_reading_the_dataset_does_not_part_the_transforms_from_their_inverse(run: Path) -> None:
+@pytest.mark.parametrize("trust", [True, False])
+def test_reading_the_dataset_does_not_part_the_transforms_from_their_inverse(run: Path, trust: bool) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     both = {"_target_": "Compose", "transforms": "@image_transforms"}
     invert = {"_target_": "Invertd", "keys": "pred", "transform": both, "orig_keys": "image"}
-    write_yaml(run / "config.yaml", {**config, "to_original_grid": [invert], "measures": ["$1 + 1"]})
-    trained = TrainedRun(str(run))
+    write_yaml(run / "config.yaml", {**config, "to_original_grid": [invert], "measures": ["$1 + 1"] if trust else []})
+    trained = TrainedRun(str(run), trust=trust)
     before = trained.parsed("image_transforms")
     trained.datalist()
     (inverse,) = trained.parsed("to_original_grid")
     assert inverse.transform.transforms[0] is before[0]
-    assert trained.parsed("measures") == [2]
+    assert trained.parsed("measures") == ([2] if trust else [])
 
 
 def test_a_run_of_before_the_grid_had_a_name_is_read(run: Path) -> None:
@@ -199,13 +199,63 @@ def test_a_foreign_network_keeps_its_arguments(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["networks"]["unet"] |= {"_target_": f"{__name__}.Foreign", "weights": 3, "mean": 0.5}
     write_yaml(run / "config.yaml", config)
-    assert TrainedRun(str(run)).network().given == (3, 0.5)
+    with pytest.raises(UserError, match=rf"applied::network: {__name__}\.Foreign(.|\n)*--trust true"):
+        TrainedRun(str(run))
+    for trust in (True, "true", "True"):
+        assert TrainedRun(str(run), trust=trust).network().given == (3, 0.5)
+    with pytest.raises(UserError, match="trust 'yes': write true or false"):
+        TrainedRun(str(run), trust="yes")
+
+
+def test_a_strangers_run_executes_nothing(run: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "was run"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["imports"] = [f"$__import__('pathlib').Path({str(mark)!r}).touch()"]
+    config["image_transforms"].append({"_target_": "os.system", "command": f"touch {mark}"})
+    config["unused"] = f"$open({str(mark)!r}, 'w')"
+    write_yaml(run / "config.yaml", config)
+    with pytest.raises(UserError, match=r"applied::image_transforms::1: os\.system"):
+        TrainedRun(str(run))
+    config["image_transforms"].pop()
+    write_yaml(run / "config.yaml", config)
+    trained = TrainedRun(str(run))
+    trained.network()
+    trained.datalist()
+    for name in ("image_transforms", "measures"):
+        trained.parsed(name)
+    for name in ("unused", "imports"):
+        with pytest.raises(UserError, match=f"holds no applied {name}"):
+            trained.parsed(name)
+    assert not mark.exists()
+
+
+def test_what_was_resolved_when_trained_is_what_is_used(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    applied = {
+        "network": {**config["networks"]["unet"], "out_channels": 1},
+        "image_transforms": config["image_transforms"],
+        "data": {**config["data"], "dataset_dir": config["dataset_dir"]},
+    }
+    del applied["network"]["_mode_"]
+    config["networks"]["unet"]["out_channels"] = "$open('/dev/null').fileno()"
+    write_yaml(run / "config.yaml", {**config, "applied": applied})
+    trained = TrainedRun(str(run))
+    expected = network().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in trained.network().state_dict().items())
+    assert len(trained.datalist().part("all")) == 6
+
+
+def test_weights_of_another_network_are_one_message(run: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, run / "model.pt")
+    change(run, checkpoint_sha256=None)
+    with pytest.raises(UserError, match="these weights are not of this network") as caught:
+        TrainedRun(str(run)).network()
+    assert str(run / "model.pt") in caught.value.problems[0]
 
 
 def test_our_own_pretrained_networks_need_their_weights_no_more() -> None:
-    menu = {"segnet": {"_target_": "monai_thyroid.networks.SegNet", "weights": "gone.pth", "in_channels": 1}}
-    found = _without_pretraining({"network": "segnet", "networks": menu})["networks"]["segnet"]
-    assert found == {"_target_": "monai_thyroid.networks.SegNet", "in_channels": 1}
+    segnet = {"_target_": "monai_thyroid.networks.SegNet", "weights": "gone.pth", "in_channels": 1}
+    assert without_pretraining(segnet) == {"_target_": "monai_thyroid.networks.SegNet", "in_channels": 1}
     assert set(EncoderUNet.pretraining_arguments) == {"weights", "mean", "std"}
 
 
@@ -262,59 +312,3 @@ def test_images_that_were_trained_on_are_counted(run: Path, tmp_path: Path, capl
     with caplog.at_level(logging.WARNING):
         trained.datalist(str(other))
     assert "1 of the images of other were in this run's training part" in caplog.text
-
-
-# --- what to segment ---
-
-
-def grey(path: Path) -> Path:
-    Image.fromarray(np.zeros(SHAPE, np.uint8)).save(path)
-    return path
-
-
-def test_a_file_or_the_images_of_a_folder(tmp_path: Path) -> None:
-    first, second = grey(tmp_path / "b.png"), grey(tmp_path / "a.BMP")
-    nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), np.eye(4)), tmp_path / "c.nii.gz")
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / ".DS_Store").write_bytes(b"x")
-    (tmp_path / "._b.png").write_bytes(b"what a Mac leaves beside a file")
-    (tmp_path / "folder.png").mkdir()
-    grey(tmp_path / "folder.png" / "deeper.png")
-    assert input_items(str(tmp_path)) == [{"image": str(path)} for path in (second, first, tmp_path / "c.nii.gz")]
-    assert input_items(str(first)) == [{"image": str(first)}]
-
-
-@pytest.mark.parametrize("nothing", [None, ""])
-def test_an_input_must_be_named(nothing: str | None) -> None:
-    with pytest.raises(UserError, match="--input PATH"):
-        input_items(nothing)
-
-
-def test_an_input_that_is_not_there_or_empty(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file or folder"):
-        input_items(str(tmp_path / "absent"))
-    with pytest.raises(UserError, match="holds no image") as caught:
-        input_items(str(tmp_path))
-    assert ".png" in str(caught.value)
-
-
-def test_every_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    grey(tmp_path / "good.png")
-    grey(tmp_path / "twin.png")
-    grey(tmp_path / "twin.bmp")
-    (tmp_path / "broken.png").write_bytes(b"")
-    (tmp_path / "other.tif").write_bytes(b"text")
-    with pytest.raises(UserError) as caught:
-        input_items(str(tmp_path))
-    problems = caught.value.problems
-    assert len(problems) == 3
-    assert "twin.bmp" in problems[0]
-    assert "twin.png" in problems[0]
-    assert problems[1].startswith(str(tmp_path / "broken.png"))
-    assert problems[2].startswith(str(tmp_path / "other.tif"))
-
-
-def test_a_single_file_of_any_name_must_be_an_image(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"notes\.txt: cannot be read as an image"):
-        input_items(str(tmp_path / "notes.txt"))

@@ -12,9 +12,10 @@ import yaml
 from monai.bundle import ConfigParser
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.options import boolean
 from monai_thyroid.runfolder import protocol_hash, run_hash
 from monai_thyroid.training.config import check_constants, executed_config
-from monai_thyroid.training.constants import CONSTANTS, boolean
+from monai_thyroid.training.constants import CONSTANTS
 
 TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train.yaml"
 METADATA = TRAIN.with_name("metadata.json")
@@ -88,7 +89,7 @@ BAD: dict[str, list[object]] = {
     "seed": [-1, 0.5, "0", False],
     "validation_fraction": [0, 1, 1.5],
     "phantom_cases": [9, True],
-    "device": ["gpu", 5.0, "cuda:x", None, ""],
+    "device": ["gpu", 5.0, "cuda:x", None, "", "meta", "xla", "hpu:0"],
     "precision": ["float16", 32, None, ["float32"]],
     "num_workers": [-1, "2"],
     "resume": [1, "yes", None],
