@@ -113,6 +113,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.set_defaults(function=_audit)
 
+    predict = commands.add_parser(
+        "predict",
+        help="segment files and folders with a trained run, fast",
+        usage="monai-thyroid predict MODEL INPUT... --output DIR [--with MODEL]... [OPTION ...]",
+        description="A second start goes on where the first was stopped. What could not be segmented has its error in "
+        "predictions.csv and is tried again.",
+        allow_abbrev=False,
+    )
+    predict.add_argument("model", metavar="MODEL", help="a run folder")
+    predict.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or folders with images at any depth")
+    predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
+    predict.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a further member of an ensemble, whose probabilities are averaged; may be repeated",
+    )
+    predict.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    predict.add_argument(
+        "--runtime",
+        choices=["auto", "torch", "openvino", "onnx"],
+        default="auto",
+        help="auto measures which is the fastest that gives the masks of PyTorch in float32 (default %(default)s)",
+    )
+    predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
+    predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
+    predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
+    predict.set_defaults(function=_predict)
+
+    export = commands.add_parser(
+        "export",
+        help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
+        allow_abbrev=False,
+    )
+    export.add_argument("run", metavar="RUN", help="a run folder; the exports go to RUN/exports")
+    export.add_argument("--format", default="torchscript,onnx,openvino", metavar="NAME,...", help="default %(default)s")
+    export.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
+    export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
+    export.set_defaults(function=_export)
+
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
     )
@@ -259,6 +301,51 @@ def _audit(options: argparse.Namespace) -> int:
     if options.write_groups:
         print(f"Groups of images that look alike: {options.write_groups}")
     return 1 if audit.falsifies else 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    # One image a core: threads of a library below would only wait for each other. They read this when imported.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from monai_thyroid.deploy import predict_archive
+
+    models = [options.model, *options.others]
+    try:
+        result = predict_archive(
+            models,
+            options.inputs,
+            output=options.output,
+            device=options.device,
+            runtime=options.runtime,
+            tta=options.tta,
+            probabilities=options.probabilities,
+            overlays=options.overlays,
+        )
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on") from None
+    except OSError as error:
+        raise UserError(str(error)) from error
+    for model, (name, why) in zip(models, result.runtimes, strict=False):
+        print(f"{model}: computed by {name} ({why})")
+    if result.left_out:
+        print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
+    speed = f" in {result.seconds:.1f} s ({result.images / result.seconds:.1f} images/s)" if result.images else ""
+    earlier = f", {result.before} before" if result.before else ""
+    print(f"{result.images} images segmented{speed}{earlier}: {options.output}/predictions.csv")
+    for reason in list(result.failed.values())[:20]:
+        print(reason, file=sys.stderr)
+    if result.failed:
+        print(f"{len(result.failed)} could not be segmented, see predictions.csv", file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.export import export, export_table
+
+    content = export(options.run, formats=_listed(options.format), int8=options.int8, dataset_dir=options.dataset_dir)
+    print(f"On {content['images']} images of the validation part, {content['processor']}:")
+    print(export_table(content))
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:

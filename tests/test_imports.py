@@ -20,12 +20,12 @@ MAY_KNOW = {
     "runfolder": {"metrics"},
     "transforms": {"images"},
     "data": {"images", "transforms"},
-    "evaluation": {"data", "images", "metrics", "runfolder", "transforms"},
+    "evaluation": {"data", "images", "metrics", "networks", "runfolder", "transforms"},
     "training": {"data", "evaluation", "images", "metrics", "runfolder", "transforms"},
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
-    "deploy": {"evaluation", "images", "runfolder"},
+    "deploy": {"evaluation", "images", "networks", "runfolder"},
     "cli": {"networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -99,8 +99,8 @@ def test_the_comparison_knows_files_alone() -> None:
 
 
 OPTIONAL = (
-    "segmentation_models_pytorch timm torchvision safetensors onnx onnxruntime openvino onnxscript mlflow highdicom "
-    "pynetdicom ray streamlit sklearn statsmodels"
+    "segmentation_models_pytorch timm torchvision safetensors onnx onnxruntime openvino onnxscript nncf mlflow "
+    "highdicom pynetdicom ray streamlit sklearn statsmodels"
 ).split()
 
 
@@ -136,6 +136,13 @@ def test_the_comparison_pulls_in_no_torch() -> None:
     before, more = pulled_in("import monai_thyroid", "import monai_thyroid.compare, monai_thyroid.compare.report")
     assert "monai_thyroid.metrics.summary" in more
     assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", "jinja2", *OPTIONAL}
+
+
+def test_an_archive_is_segmented_without_torch() -> None:
+    """Where the run was used before: what torch and MONAI found out is kept beside it, and OpenVINO computes."""
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.deploy, monai_thyroid.evaluation")
+    assert "monai_thyroid.evaluation.predictor" in more
+    assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
 
 
 def test_networks_data_and_runs_pull_in_no_optional_package() -> None:

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from monai_thyroid.evaluation.inputs import input_items
-from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
-from monai_thyroid.evaluation.scoring import CaseScores
-from monai_thyroid.evaluation.trained import TrainedRun
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_thyroid.evaluation.inputs import input_items
+    from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
+    from monai_thyroid.evaluation.predictor import Prediction, Predictor
+    from monai_thyroid.evaluation.scoring import CaseScores
+    from monai_thyroid.evaluation.trained import TrainedRun
 
 __all__ = [
     "AutocastInferer",
     "CaseScores",
+    "Prediction",
+    "Predictor",
     "TrainedRun",
     "default_device",
     "default_precision",
     "input_items",
 ]
+
+_MODULES = {
+    "inputs": ("input_items",),
+    "precision": ("AutocastInferer", "default_device", "default_precision"),
+    "predictor": ("Prediction", "Predictor"),
+    "scoring": ("CaseScores",),
+    "trained": ("TrainedRun",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: an archive can be segmented without torch and MONAI, which load for seconds."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
 __all__ = ["fill_outline"]
 
@@ -56,6 +55,8 @@ def fill_outline(outline: np.ndarray) -> np.ndarray:
 
 def _hull(mask: np.ndarray) -> np.ndarray:
     """The pixels within the convex hull of a mask."""
+    from skimage.morphology import convex_hull_image  # a fifth of a second that only outlines are worth
+
     rows, columns = np.nonzero(mask)
     if np.ptp(rows) < 2 or np.ptp(columns) < 2:
         return mask

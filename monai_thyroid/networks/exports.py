@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from monai_thyroid.errors import UserError, optional
 
-__all__ = ["EXPORTS", "agrees", "exported_logits"]
+__all__ = ["EXPORTS", "agrees", "exported_logits", "to_onnx", "to_openvino", "to_torchscript"]
 
 EXPORTS = ("TorchScript", "ONNX", "OpenVINO")
 
@@ -73,22 +73,52 @@ def _attempt(step: Callable[[], Tensor]) -> Tensor | Exception:
         return error
 
 
-def _torchscript(network: nn.Module, images: Tensor) -> Tensor:
-    buffer = io.BytesIO()
+def to_torchscript(network: nn.Module, path: str | Path | io.BytesIO) -> None:
+    """Write a network as TorchScript, for any batch and size that it takes itself."""
     with warnings.catch_warnings():
         # torch announces TorchScript's end; MONAI's bundles still ask for it.
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(network), buffer)
-        buffer.seek(0)
+        torch.jit.save(torch.jit.script(network), path if isinstance(path, io.BytesIO) else str(path))
+
+
+def to_onnx(network: nn.Module, images: Tensor, path: str | Path) -> None:
+    """Write a network as ONNX, for images of this shape.
+
+    Raises:
+        UserError: the packages are not installed; names the extra.
+    """
+    optional("onnxscript", extra="onnx")
+    program: Any = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
+    program.save(str(path))
+
+
+def to_openvino(network: nn.Module, images: Tensor) -> Any:
+    """The network as an ``openvino.Model`` in float32, for images of this shape.
+
+    Raises:
+        UserError: the package is not installed; names the extra.
+    """
+    openvino = optional("openvino", extra="onnx")
+    with warnings.catch_warnings(), torch.no_grad():
+        # Checks of the input's size, which tracing takes as they come out.
+        warnings.filterwarnings("ignore", message="Converting a tensor to a Python")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return openvino.convert_model(network, example_input=images, input=list(images.shape))
+
+
+def _torchscript(network: nn.Module, images: Tensor) -> Tensor:
+    buffer = io.BytesIO()
+    to_torchscript(network, buffer)
+    buffer.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         result: Tensor = torch.jit.load(buffer)(images)
     return result
 
 
 def _onnx(network: nn.Module, images: Tensor, path: Path) -> Tensor:
-    optional("onnxscript", extra="onnx")
     onnxruntime = optional("onnxruntime", extra="onnx")
-    program: Any = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
-    program.save(str(path))
+    to_onnx(network, images, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
 

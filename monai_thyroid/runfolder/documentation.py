@@ -34,6 +34,7 @@ _FILES = {
     "the next one started",
     "figures/": "curves; worst, median and best cases with both outlines",
     "tensorboard/": "event files",
+    "exports/, runtimes/": "what `export` wrote, and what `predict` found out; the latter may be deleted any time",
     "**evaluations/`<dataset>`-`<part>`[-`<site>`]/**": "an evaluation; that of other data whose name is taken has the "
     "first 8 digits of their hash behind it. In it:",
     "… **cases.csv**": "every score of every case and class on the original image grid; the only source of every table "

@@ -50,8 +50,12 @@ class LoadScand(MapTransform):
             if raster.spacing is None and loaded.get("spacing"):
                 y, x = (float(size) for size in loaded["spacing"].split(","))
                 raster = replace(raster, spacing=(y, x))
-            loaded[key] = _meta_tensor(to_channels(raster.normalised(), self.channels), raster, loaded[key])
+            loaded[key] = self.tensor(raster, name=loaded[key])
         return loaded
+
+    def tensor(self, raster: Raster, *, name: PathLike = "") -> MetaTensor:
+        """What an image that was read already is loaded as; its name goes to the metadata."""
+        return _meta_tensor(to_channels(raster.normalised(), self.channels), raster, name)
 
 
 class LoadMaskd(MapTransform):

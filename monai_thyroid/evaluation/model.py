@@ -1,0 +1,130 @@
+"""A run as a predictor needs it: torch and MONAI, which load for seconds, are imported when something asks for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_thyroid import __version__
+from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities
+from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_thyroid.evaluation.trained import TrainedRun
+
+__all__ = ["Model"]
+
+logger = logging.getLogger(__name__)
+
+
+class Model:
+    """A trained run by what is known of it without its network.
+
+    What has to be found out with torch (sizes, transforms) is kept in ``<run>/runtimes/``, which may be deleted any
+    time, and is used as long as the weights, the config and this package's version are the same.
+
+    Args:
+        run: a run folder, or the run itself.
+
+    Attributes:
+        path: the run folder.
+        classes: names of the classes without background.
+        activation: ``"sigmoid"`` or ``"softmax"``.
+        threshold: probability above which a pixel is foreground.
+        weights: SHA-256 of model.pt.
+        shape: (channels, width, height) of the network's input.
+        flips: axes (0 width, 1 height) by which images were mirrored in training.
+
+    Raises:
+        UserError: as `TrainedRun`.
+    """
+
+    def __init__(self, run: str | Path | TrainedRun) -> None:
+        self.path = Path(run).expanduser() if isinstance(run, (str, Path)) else run.path
+        if not isinstance(run, (str, Path)):
+            self.trained = run
+        facts = self.kept("model.json", self._key)
+        if facts is None:
+            facts = self._found_out()
+            self.keep("model.json", self._key, facts)
+        self.classes: list[str] = facts["classes"]
+        self.activation: str = facts["activation"]
+        self.threshold: float = facts["threshold"]
+        self.weights: str = facts["weights"]
+        self.shape: tuple[int, int, int] = tuple(facts["shape"])
+        self.flips: list[int] = facts["flips"]
+        self._path = facts["path"]
+
+    @cached_property
+    def trained(self) -> TrainedRun:
+        """The run itself."""
+        from monai_thyroid.evaluation.trained import TrainedRun
+
+        return TrainedRun(str(self.path))
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """Its network with its weights, on the CPU."""
+        return self.trained.network()
+
+    @cached_property
+    def pixels(self) -> Any:
+        """What prepares an image and brings its logits back: `PixelPath` or `ConfiguredPath`."""
+        if self._path is not None:
+            return PixelPath.from_dict(self._path)
+        from monai_thyroid.evaluation.configured import ConfiguredPath
+
+        return ConfiguredPath(self.trained)
+
+    def prepare(self, raster: Any) -> tuple[Any, ToProbabilities]:
+        """See `PixelPath.prepare`."""
+        prepared: tuple[Any, ToProbabilities] = self.pixels.prepare(raster)
+        return prepared
+
+    @cached_property
+    def _key(self) -> str | None:
+        files = [self.path / name for name in ("config.yaml", "run.json", "model.pt")]
+        if not all(file.is_file() for file in files):
+            return None  # `trained` says what is missing
+        return canonical_hash([__version__, *map(sha256_file, files)])
+
+    def _found_out(self) -> dict[str, Any]:
+        from monai_thyroid.evaluation.configured import pixel_path, trained_flips
+
+        trained = self.trained
+        found = pixel_path(trained, self.network)
+        path = found.as_dict() if isinstance(found, PixelPath) else None
+        if path is None:
+            self.pixels = found
+        return {
+            "classes": trained.classes,
+            "activation": trained.activation,
+            "threshold": trained.threshold,
+            "weights": trained.checkpoint_sha256,
+            "shape": found.shape,
+            "flips": trained_flips(trained),
+            "path": path,
+        }
+
+    def kept(self, name: str, key: str | None) -> Any:
+        """What was kept in ``runtimes/`` under a name, or None if there is none or it is of another key."""
+        try:
+            content = read_json(self.path / "runtimes" / name)
+        except (OSError, ValueError):
+            return None
+        return (
+            content["content"] if key is not None and isinstance(content, dict) and content.get("key") == key else None
+        )
+
+    def keep(self, name: str, key: str | None, content: Mapping[str, Any]) -> None:
+        """Keep something in ``runtimes/``; a folder that cannot be written to costs time at the next start, no more."""
+        try:
+            (self.path / "runtimes").mkdir(exist_ok=True)
+            write_json(self.path / "runtimes" / name, {"key": key, "content": dict(content)})
+        except OSError as error:
+            logger.info("%s: cannot keep %s there (%s)", self.path, name, error)

@@ -1,0 +1,204 @@
+"""Image in, mask and probability on the image's own grid out."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation.model import Model
+from monai_thyroid.evaluation.pixels import ToProbabilities, numbered
+from monai_thyroid.evaluation.runtimes import RUNTIMES, Compute, built, chosen, mean_dice
+from monai_thyroid.images import Raster
+
+if TYPE_CHECKING:
+    from monai_thyroid.evaluation.trained import TrainedRun
+
+__all__ = ["Prediction", "Predictor"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in an image.
+
+    Attributes:
+        mask: (height, width), uint8; 0 is background, 1 the first class.
+        probabilities: (classes, height, width), float32 in [0, 1]; without the background's.
+        agreement: a class, the mean Dice of all pairs of members of an ensemble; None for a single model.
+    """
+
+    mask: np.ndarray
+    probabilities: np.ndarray
+    agreement: tuple[float, ...] | None = None
+
+
+class Predictor:
+    """One trained run, or several as an ensemble whose probabilities are averaged.
+
+    It knows no files: `monai_thyroid.deploy` reads and writes them. Several threads may call it at once.
+
+    Args:
+        runs: run folders, or the runs themselves; all of the same classes, activation and threshold.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is one.
+        runtime: ``"auto"`` for the fastest that gives PyTorch's masks, ``"torch"``, ``"openvino"`` or ``"onnx"`` for
+            the fastest among these, or a certain one such as ``"openvino-bfloat16"``.
+        tta: average over the image and its mirror images too, by the axes along which training mirrored.
+        samples: a few images like those to come, on which runtimes are measured where that was not done before.
+        streams: how many threads will call it at once.
+
+    Attributes:
+        classes: names of the classes.
+        runtimes: of each member, what computes it and why, see `Choice`.
+
+    Raises:
+        UserError: a folder is no run, or the members do not fit together, or the device or a runtime is not there.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[str | Path | TrainedRun | Model] | str | Path | TrainedRun | Model,
+        *,
+        device: str = "auto",
+        runtime: str = "auto",
+        tta: bool = False,
+        samples: Sequence[Raster] = (),
+        streams: int = 1,
+    ) -> None:
+        given = list(runs) if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
+        if not given:
+            raise UserError("give at least one run folder")
+        self.members = [run if isinstance(run, Model) else Model(run) for run in given]
+        self.device = device_of(device, runtime=runtime)
+        first = self.members[0]
+        self.classes, self.activation, self.threshold = first.classes, first.activation, first.threshold
+        problems = [
+            f"{member.path}: {words} {getattr(member, name)}, not {getattr(first, name)} as {first.path}"
+            for member in self.members[1:]
+            for name, words in (
+                ("classes", "has the classes"),
+                ("activation", "ends in"),
+                ("threshold", "has the threshold"),
+            )
+            if getattr(member, name) != getattr(first, name)
+        ]
+        if tta:
+            problems += [
+                f"{member.path}: was trained without mirror images, so --tta has nothing to average"
+                for member in self.members
+                if not member.flips
+            ]
+        if problems:
+            raise UserError(problems)
+        self.flips = [_subsets(member.flips if tta else []) for member in self.members]
+        family = runtime in ("auto", *RUNTIMES)
+        self.runtimes = []
+        self._compute: list[Compute] = []
+        for member in self.members:
+            if family:
+                name, why = chosen(member, samples, device=self.device, family=runtime, streams=streams)
+            else:
+                name, why = runtime, "as asked for"
+            logger.info("%s: computed by %s (%s)", member.path, name, why)
+            self.runtimes.append((name, why))
+            self._compute.append(built(member, name, device=self.device, streams=streams))
+
+    def __call__(self, image: Raster | np.ndarray) -> Prediction:
+        """Segment one image.
+
+        Args:
+            image: as `read_raster` gives it; or (height, width) or (height, width, 3), uint8 or floats in [0, 1].
+
+        Raises:
+            UserError: it is no such image.
+        """
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[Raster | np.ndarray]) -> list[Prediction]:
+        """Segment several images of any sizes, the network's part of it in one go."""
+        rasters = [image if isinstance(image, Raster) else _raster(image) for image in images]
+        by_member = [
+            self._probabilities(member, compute, flips, rasters)
+            for member, compute, flips in zip(self.members, self._compute, self.flips, strict=True)
+        ]
+        return [self._decided(list(maps)) for maps in zip(*by_member, strict=True)]
+
+    def _probabilities(
+        self, member: Model, compute: Compute, flips: list[tuple[int, ...]], rasters: Sequence[Raster]
+    ) -> list[np.ndarray]:
+        prepared = [member.prepare(raster) for raster in rasters]
+        inputs = np.stack([image for image, _ in prepared])
+        backs: list[ToProbabilities] = [back for _, back in prepared]
+        total: list[np.ndarray] = []
+        for axes in flips:
+            # Axis 0 of an image is axis 2 of a batch.
+            turned = tuple(axis + 2 for axis in axes)
+            logits = np.flip(compute(np.ascontiguousarray(np.flip(inputs, turned))), turned)
+            maps = [back(each) for back, each in zip(backs, logits, strict=True)]
+            total = maps if not total else [a + b for a, b in zip(total, maps, strict=True)]
+        return [each / len(flips) for each in total] if len(flips) > 1 else total
+
+    def _decided(self, maps: list[np.ndarray]) -> Prediction:
+        masks = [numbered(each, activation=self.activation, threshold=self.threshold) for each in maps]
+        mean, mask, agreement = maps[0], masks[0], None
+        if len(maps) > 1:
+            mean = np.asarray(np.mean(maps, axis=0, dtype=np.float32))
+            mask = numbered(mean, activation=self.activation, threshold=self.threshold)
+            agreement = tuple(
+                float(
+                    np.mean(
+                        [
+                            mean_dice([a == number], [b == number], classes=1)
+                            for a, b in itertools.combinations(masks, 2)
+                        ]
+                    )
+                )
+                for number in range(1, len(self.classes) + 1)
+            )
+        return Prediction(mask, mean[1:] if self.activation == "softmax" else mean, agreement)
+
+
+def device_of(device: str, *, runtime: str = "auto") -> str:
+    """``"cpu"`` or ``"cuda"``; ``"auto"`` is CUDA where there is one, unless the runtime computes on the CPU only.
+
+    Raises:
+        UserError: CUDA was asked for and is not there, or it is no device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device {device!r}: choose auto, cpu or cuda")
+    if device == "cpu" or (device == "auto" and (runtime.startswith(("openvino", "onnx")) or not _nvidia())):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise UserError("device cuda: PyTorch finds none here")
+    return "cpu"
+
+
+def _nvidia() -> bool:
+    """Whether this may be a machine with CUDA; asking torch costs its import."""
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"))
+
+
+def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    return [subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size)]
+
+
+def _raster(image: np.ndarray) -> Raster:
+    array = np.asarray(image)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise UserError(f"an image has the shape (height, width) or (height, width, 3), not {array.shape}")
+    if array.dtype == np.uint8:
+        return Raster(pixels=array, full_scale=(0.0, 255.0))
+    if array.dtype.kind != "f" or not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise UserError(f"an image holds uint8, or floats in [0, 1]; this one is {array.dtype} and leaves that range")
+    return Raster(pixels=array, full_scale=(0.0, 1.0))
