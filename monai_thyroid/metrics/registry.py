@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from monai_thyroid.metrics.surface import SurfaceDistances, surface_distances
 
-__all__ = ["METRICS", "Counts", "Edge", "EdgeValue", "Metric", "Pair", "evaluate"]
+__all__ = ["METRICS", "Counts", "Edge", "EdgeValue", "MaskPair", "Metric", "evaluate"]
 
 Edge = Literal["both_empty", "missed", "false_alarm"]
 EdgeValue = float | Literal["diagonal", "computed"]
@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Pair(Counts):
+class MaskPair(Counts):
     """Two masks of one image.
 
     Attributes:
@@ -78,7 +78,6 @@ class Metric:
     Attributes:
         name: of its column in cases.csv, and of ``--metric``.
         title: in a sentence or over a table.
-        short: in a figure or a narrow table.
         definition: the formula, in words or symbols.
         both_empty: its value where neither mask has any foreground; ``"computed"``: the definition holds as it
             stands; ``"diagonal"``: of the image.
@@ -86,7 +85,7 @@ class Metric:
         false_alarm: where the reference alone is empty.
         note: what one has to know to read it.
         source: a DOI, or an arXiv number.
-        function: from a `Pair`, or where ``pooled`` from `Counts`, to the value.
+        function: from a `MaskPair`, or where ``pooled`` from `Counts`, to the value.
         larger_is_better: False for distances.
         pooled: it follows from the counts of pixels, so that it can be computed of several images together.
         unit: ``"distance"`` is mm where the spacing is known, otherwise pixels; ``""`` is a share from 0 to 1.
@@ -97,7 +96,6 @@ class Metric:
 
     name: str
     title: str
-    short: str
     definition: str
     both_empty: EdgeValue
     missed: EdgeValue
@@ -167,14 +165,14 @@ def evaluate(metric: Metric, pair: Counts) -> float:
 
     Args:
         metric: what is computed.
-        pair: a `Pair`; where the metric is ``pooled``, counts are enough.
+        pair: a `MaskPair`; where the metric is ``pooled``, counts are enough.
     """
     edge = pair.edge
     value: EdgeValue = getattr(metric, edge) if edge else "computed"
     if value == "computed":
         return metric.function(pair)
     if value == "diagonal":
-        assert isinstance(pair, Pair)
+        assert isinstance(pair, MaskPair)
         return pair.diagonal
     return float(value)
 
@@ -187,7 +185,6 @@ _DIAGONAL = "no two pixels of an image are as far apart as its diagonal"
 @_metric(
     name="dice",
     title="Dice",
-    short="Dice",
     definition="2tp / (2tp + fp + fn)",
     both_empty=1.0,
     missed=0.0,
@@ -204,7 +201,6 @@ def _dice(pair: Counts) -> float:
 @_metric(
     name="iou",
     title="foreground IoU",
-    short="IoU",
     definition="tp / (tp + fp + fn)",
     both_empty=1.0,
     missed=0.0,
@@ -221,7 +217,6 @@ def _iou(pair: Counts) -> float:
 @_metric(
     name="precision",
     title="precision",
-    short="precision",
     definition="tp / (tp + fp)",
     both_empty=1.0,
     missed=0.0,
@@ -237,7 +232,6 @@ def _precision(pair: Counts) -> float:
 @_metric(
     name="recall",
     title="recall",
-    short="recall",
     definition="tp / (tp + fn)",
     both_empty=1.0,
     missed=0.0,
@@ -253,7 +247,6 @@ def _recall(pair: Counts) -> float:
 @_metric(
     name="specificity",
     title="specificity",
-    short="specificity",
     definition="tn / (tn + fp)",
     both_empty=1.0,
     missed=1.0,
@@ -270,7 +263,6 @@ def _specificity(pair: Counts) -> float:
 @_metric(
     name="accuracy",
     title="accuracy",
-    short="accuracy",
     definition="(tp + tn) / pixels",
     both_empty=1.0,
     missed="computed",
@@ -286,7 +278,6 @@ def _accuracy(pair: Counts) -> float:
 @_metric(
     name="hd95",
     title="95th percentile Hausdorff distance",
-    short="HD95",
     definition="larger of the two directed 95th percentiles of the boundary distances",
     both_empty=0.0,
     missed="diagonal",
@@ -299,14 +290,13 @@ def _accuracy(pair: Counts) -> float:
     scaled=True,
     comparable=True,
 )
-def _hd95(pair: Pair) -> float:
+def _hd95(pair: MaskPair) -> float:
     return pair.distances.hausdorff(95)
 
 
 @_metric(
     name="asd",
     title="average surface distance",
-    short="ASD",
     definition="mean of all boundary distances of both directions",
     both_empty=0.0,
     missed="diagonal",
@@ -318,14 +308,13 @@ def _hd95(pair: Pair) -> float:
     scaled=True,
     comparable=True,
 )
-def _asd(pair: Pair) -> float:
+def _asd(pair: MaskPair) -> float:
     return pair.distances.average()
 
 
 @_metric(
     name="nsd",
     title="normalised surface Dice",
-    short="NSD",
     definition="share of both boundaries that lies within the tolerance of the other one",
     both_empty=1.0,
     missed=0.0,
@@ -336,5 +325,5 @@ def _asd(pair: Pair) -> float:
     scaled=True,
     comparable=True,
 )
-def _nsd(pair: Pair) -> float:
+def _nsd(pair: MaskPair) -> float:
     return pair.distances.normalised_dice(pair.tolerance)
