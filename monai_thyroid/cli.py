@@ -157,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
+    _add_trust(predict)
     predict.set_defaults(function=_predict)
 
     export = commands.add_parser(
@@ -168,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", default="torchscript,onnx,openvino", metavar="NAME,...", help="default %(default)s")
     export.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
     export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
+    _add_trust(export)
     export.set_defaults(function=_export)
 
     report = commands.add_parser(
@@ -322,7 +324,7 @@ def _predict(options: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     from monai_thyroid.deploy import predict_archive
 
-    models = [options.model, *options.others]
+    models = [_run(path, options.trust) for path in (options.model, *options.others)]
     try:
         result = predict_archive(
             models,
@@ -338,7 +340,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError("stopped; the same command goes on") from None
     except OSError as error:
         raise UserError(str(error)) from error
-    for model, (name, why) in zip(models, result.runtimes, strict=False):
+    for model, (name, why) in zip((options.model, *options.others), result.runtimes, strict=False):
         print(f"{model}: computed by {name} ({why})")
     if result.left_out:
         print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
@@ -355,10 +357,41 @@ def _predict(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from monai_thyroid.deploy.export import export, export_table
 
-    content = export(options.run, formats=_listed(options.format), int8=options.int8, dataset_dir=options.dataset_dir)
+    content = export(
+        _run(options.run, options.trust),
+        formats=_listed(options.format),
+        int8=options.int8,
+        dataset_dir=options.dataset_dir,
+    )
     print(f"On {content['images']} images of the validation part, {content['processor']}:")
     print(export_table(content))
     return 0
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--trust",
+        nargs="?",
+        const="true",
+        default="false",
+        metavar="true",
+        help="run what a run's config says beyond this package's list; only for those whose programs you would run",
+    )
+
+
+def _run(path: str, trust: str) -> Any:
+    """A run as it is given, or read with trust."""
+    from monai_thyroid.options import boolean
+
+    try:
+        trusted = boolean(trust)
+    except UserError as error:
+        raise UserError(f"--trust {error}") from error
+    if not trusted:
+        return path
+    from monai_thyroid.evaluation import TrainedRun
+
+    return TrainedRun(path, trust=True)
 
 
 def _compare(options: argparse.Namespace) -> int:

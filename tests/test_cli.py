@@ -257,6 +257,8 @@ COMMANDS = {
     "phantom": ["phantom", "x"],
     "new": ["new", "x", "--images", "x", "--masks", "x"],
     "networks": ["networks"],
+    "predict": ["predict", "x", "y", "--output", "z"],
+    "export": ["export", "x"],
     "audit": ["audit", "x"],
     "report": ["report", "x", "--output", "y"],
     "compare": ["compare", "x.yaml", "--networks", "unet", "--output", "y"],

@@ -316,7 +316,7 @@ def strange_image(path: Path, chance: random.Random) -> tuple[str, Path]:
     stem = path.stem
     exif = Image.Exif()
     exif[0x0112] = chance.randrange(0, 12)
-    modes = ["1", "P", "LA", "RGBA", "RGB", "I;16", "I", "F", "CMYK", "YCbCr", "HSV", "LAB", "PA"]
+    modes = ["1", "P", "LA", "RGBA", "RGB", "I;16", "I", "F", "CMYK", "YCbCr", "LAB", "PA"]
     kinds: dict[str, Callable[[], Path]] = {
         "another size": lambda: put(_saved(Image.fromarray(pixels), "PNG")),
         "another mode": lambda: put(_any_mode(grey, chance.choice(modes))),

@@ -179,3 +179,19 @@ def test_a_comparison_refuses_before_it_trains(
         assert "is not the plan of a comparison" in capsys.readouterr().err
     assert sorted(scans.rglob("*")) == before
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_predictions_and_exports_read_a_run_as_data(
+    command: str, stranger: tuple[Path, Path], world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mark = stranger
+    more = {"predict": [str(world.scans / "test-image"), "--output", str(tmp_path / "out")], "export": []}[command]
+    assert cli.main([command, str(run), *more]) == 1
+    told = capsys.readouterr().err
+    assert "applied::image_transforms::2: os.system" in told
+    assert "--trust true" in told
+    assert not mark.exists()
+    assert cli.main([command, str(run), *more, "--trust", "perhaps"]) == 1
+    assert "--trust 'perhaps': write true or false" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
