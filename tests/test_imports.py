@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,14 @@ MAY_KNOW = {
     "networks": set(),
     "runfolder": {"metrics"},
     "transforms": {"images"},
-    "data": {"images", "transforms"},
+    "data": {"images"},
     "evaluation": {"data", "images", "metrics", "networks", "runfolder", "transforms"},
-    "training": {"data", "evaluation", "images", "metrics", "runfolder", "transforms"},
+    "training": {"data", "evaluation", "images", "runfolder"},
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
     "deploy": {"evaluation", "images", "networks", "runfolder"},
-    "cli": {"networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
+    "cli": {"networks", "data", "images", "bundles", "training", "evaluation", "sweep", "compare", "deploy"},
     "__main__": {"cli"},
     "__init__": set(),
     "errors": set(),
@@ -77,6 +78,59 @@ def test_a_room_knows_only_the_rooms_it_may(path: Path) -> None:
     own = room(path)
     assert own in MAY_KNOW, f"{own} is a new room: say in MAY_KNOW what it may know"
     assert rooms_known(path) - {own} - CORRIDOR <= MAY_KNOW[own]
+
+
+def module(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def modules_known(paths: list[Path]) -> dict[str, set[str]]:
+    """Of each module the others that it imports, wherever in it; a package counts where a name is its own."""
+    known = {module(path) for path in paths}
+    found = {}
+    for path in paths:
+        names = set(imported(ast.parse(path.read_text("utf-8")), package_of(path))) & known
+        # `from package import module` names the package on the way only.
+        on_the_way = {name for name in names if any(other.startswith(f"{name}.") for other in names)}
+        found[module(path)] = names - on_the_way - {module(path)}
+    return found
+
+
+def rooms() -> dict[str, set[str]]:
+    """Of each room the others that it imports."""
+    found: dict[str, set[str]] = {}
+    for path in modules():
+        found.setdefault(room(path), set()).update(rooms_known(path) - {room(path)})
+    return found
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """The members of a circle, none if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_two_modules_import_each_other() -> None:
+    assert not circle(modules_known(modules()))
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    assert not circle(rooms())
+
+
+def test_a_room_may_know_no_more_than_it_needs() -> None:
+    there = rooms()
+    unused = {name: (MAY_KNOW[name] & there.keys()) - known for name, known in there.items()}
+    assert not {name: rest for name, rest in unused.items() if rest}
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert not circle({"a": {"b", "c"}, "b": {"c"}})
 
 
 def test_the_rule_sees_every_way_to_import() -> None:
