@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help may end with what takes a while to import."""
+
+    after: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """As argparse's."""
+        self.epilog = self.after() if self.after else None
+        return super().format_help()
+
+
+def _comparable() -> str:
+    from monai_thyroid.metrics import METRICS
+
+    return f"METRIC: {', '.join(f'{one.name} ({one.title})' for one in METRICS.values() if one.comparable)}"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="monai-thyroid", description="2-D medical image segmentation on MONAI.", allow_abbrev=False
-    )
+    parser = _Parser(prog="monai-thyroid", description="2-D medical image segmentation on MONAI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(takes_overrides=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -166,10 +181,8 @@ def _parser() -> argparse.ArgumentParser:
         default=0.01,
         help="how much worse than the best a network may be and still be recommended (default %(default)s)",
     )
-    from monai_thyroid.metrics import METRICS
-
-    comparable = ", ".join(f"{one.name} ({one.title})" for one in METRICS.values() if one.comparable)
-    report.add_argument("--metric", default="dice", help=f"one of {comparable}; default %(default)s")
+    report.add_argument("--metric", default="dice", help="one of those below (default %(default)s)")
+    report.after = _comparable
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")

@@ -178,7 +178,10 @@ def pulled_in(first: str, then: str) -> tuple[set[str], set[str]]:
 
 
 def test_the_package_itself_pulls_in_nothing_heavy() -> None:
-    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.cli, monai_thyroid.errors")
+    before, more = pulled_in(
+        "import monai_thyroid",
+        "import monai_thyroid.cli, monai_thyroid.errors; monai_thyroid.cli._parser().format_help()",
+    )
     heavy = {"torch", "monai", "numpy", "matplotlib", "PIL", "scipy", "fire", *OPTIONAL}
     assert "monai_thyroid" in before
     assert "monai_thyroid.cli" in more
