@@ -10,7 +10,7 @@ from monai_thyroid.metrics.calibration import (
     expected_calibration_error,
     reliability,
 )
-from monai_thyroid.metrics.cases import SCORE_COLUMNS, confusion_matrix, score_case
+from monai_thyroid.metrics.cases import SCORE_COLUMNS, score_case
 from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
 from monai_thyroid.metrics.policy import ScoringPolicy
 from monai_thyroid.metrics.registry import METRICS, Metric
@@ -27,7 +27,6 @@ __all__ = [
     "brier_score",
     "calibration_case",
     "calibration_columns",
-    "confusion_matrix",
     "ellipse_circumference",
     "expected_calibration_error",
     "reliability",

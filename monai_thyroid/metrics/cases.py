@@ -1,4 +1,4 @@
-"""Scores of one case and one class from two masks, and the confusion matrix of two label maps."""
+"""Scores of one case and one class from two masks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from monai_thyroid.metrics.checks import as_mask, check_spacing, same_shape
 from monai_thyroid.metrics.components import match_components
 from monai_thyroid.metrics.policy import ScoringPolicy
-from monai_thyroid.metrics.registry import METRICS, Pair, evaluate
+from monai_thyroid.metrics.registry import METRICS, MaskPair, evaluate
 
-__all__ = ["SCORE_COLUMNS", "confusion_matrix", "score_case"]
+__all__ = ["SCORE_COLUMNS", "score_case"]
 
 SCORE_COLUMNS: tuple[str, ...] = (
     "tp",
@@ -80,7 +80,7 @@ def score_case(
         box = _bounding_box(ref | pred)
         ref, pred = ref[box], pred[box]
         components = match_components(ref, pred, policy=policy)
-    pair = Pair(
+    pair = MaskPair(
         tp=both,
         fp=area_pred - both,
         fn=area_ref - both,
@@ -110,36 +110,3 @@ def score_case(
 def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def confusion_matrix(
-    reference_labels: npt.ArrayLike, predicted_labels: npt.ArrayLike, *, classes: int
-) -> npt.NDArray[np.int64]:
-    """Count pixels by their label in the reference and in the prediction.
-
-    Args:
-        reference_labels: integers 0 to ``classes - 1``, any shape.
-        predicted_labels: likewise, the same shape.
-        classes: number of labels, the background included, 1 or more.
-
-    Returns:
-        (classes, classes) pixels, row: reference, column: prediction. Sums over cases are the pooled matrix.
-
-    Raises:
-        ValueError: shapes differ, labels are not integers or not in 0 to ``classes - 1``, ``classes`` below 1.
-    """
-    if classes < 1:
-        raise ValueError(f"classes must be 1 or more, got {classes}.")
-    flat: list[npt.NDArray[np.int64]] = []
-    reference, prediction = np.asarray(reference_labels), np.asarray(predicted_labels)
-    same_shape(reference, prediction, "predicted_labels")
-    for name, labels in (("reference_labels", reference), ("predicted_labels", prediction)):
-        if labels.dtype.kind not in "biu":
-            raise ValueError(f"{name} must be integers, got {labels.dtype}.")
-        if labels.size and (labels.min() < 0 or labels.max() >= classes):
-            raise ValueError(
-                f"{name} must lie in 0 to {classes - 1} ({classes} classes), got {labels.min()} to {labels.max()}."
-            )
-        flat.append(labels.ravel().astype(np.int64))
-    counts = np.bincount(flat[0] * classes + flat[1], minlength=classes * classes)
-    return counts.reshape(classes, classes).astype(np.int64)

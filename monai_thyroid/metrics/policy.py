@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from monai_thyroid.metrics.registry import METRICS, Edge, EdgeValue
+from monai_thyroid.metrics.registry import METRICS, EdgeValue
 
 __all__ = ["ScoringPolicy"]
 
@@ -56,22 +56,6 @@ class ScoringPolicy:
             raise ValueError(f"match_iou must lie in 0 to 1, got {self.match_iou}.")
         if self.connectivity not in (4, 8):
             raise ValueError(f"connectivity must be 4 or 8, got {self.connectivity}.")
-
-    def edge_value(self, metric: str, edge: Edge, *, diagonal: float) -> float | None:
-        """The value a metric takes on a degenerate case.
-
-        Args:
-            metric: a name of :data:`METRICS`.
-            edge: ``"both_empty"``, ``"missed"`` or ``"false_alarm"``.
-            diagonal: of the image, in mm or pixels.
-
-        Returns:
-            The value, or None where the definition holds as it stands.
-        """
-        value: EdgeValue = getattr(METRICS[metric], edge)
-        if value == "computed":
-            return None
-        return diagonal if isinstance(value, str) else value
 
     def as_dict(self) -> dict[str, Any]:
         """The parameters and the rules as plain values for JSON.

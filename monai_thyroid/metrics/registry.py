@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from monai_thyroid.metrics.surface import SurfaceDistances, surface_distances
 
-__all__ = ["METRICS", "Counts", "Edge", "EdgeValue", "Metric", "Pair", "evaluate"]
+__all__ = ["METRICS", "Counts", "Edge", "EdgeValue", "MaskPair", "Metric", "evaluate"]
 
 Edge = Literal["both_empty", "missed", "false_alarm"]
 EdgeValue = float | Literal["diagonal", "computed"]
@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Pair(Counts):
+class MaskPair(Counts):
     """Two masks of one image.
 
     Attributes:
@@ -86,7 +86,7 @@ class Metric:
         false_alarm: where the reference alone is empty.
         note: what one has to know to read it.
         source: a DOI, or an arXiv number.
-        function: from a `Pair`, or where ``pooled`` from `Counts`, to the value.
+        function: from a `MaskPair`, or where ``pooled`` from `Counts`, to the value.
         larger_is_better: False for distances.
         pooled: it follows from the counts of pixels, so that it can be computed of several images together.
         unit: ``"distance"`` is mm where the spacing is known, otherwise pixels; ``""`` is a share from 0 to 1.
@@ -167,14 +167,14 @@ def evaluate(metric: Metric, pair: Counts) -> float:
 
     Args:
         metric: what is computed.
-        pair: a `Pair`; where the metric is ``pooled``, counts are enough.
+        pair: a `MaskPair`; where the metric is ``pooled``, counts are enough.
     """
     edge = pair.edge
     value: EdgeValue = getattr(metric, edge) if edge else "computed"
     if value == "computed":
         return metric.function(pair)
     if value == "diagonal":
-        assert isinstance(pair, Pair)
+        assert isinstance(pair, MaskPair)
         return pair.diagonal
     return float(value)
 
@@ -299,7 +299,7 @@ def _accuracy(pair: Counts) -> float:
     scaled=True,
     comparable=True,
 )
-def _hd95(pair: Pair) -> float:
+def _hd95(pair: MaskPair) -> float:
     return pair.distances.hausdorff(95)
 
 
@@ -318,7 +318,7 @@ def _hd95(pair: Pair) -> float:
     scaled=True,
     comparable=True,
 )
-def _asd(pair: Pair) -> float:
+def _asd(pair: MaskPair) -> float:
     return pair.distances.average()
 
 
@@ -336,5 +336,5 @@ def _asd(pair: Pair) -> float:
     scaled=True,
     comparable=True,
 )
-def _nsd(pair: Pair) -> float:
+def _nsd(pair: MaskPair) -> float:
     return pair.distances.normalised_dice(pair.tolerance)

@@ -12,10 +12,9 @@ import torch
 from monai.metrics import HausdorffDistanceMetric, SurfaceDiceMetric, SurfaceDistanceMetric
 from scipy import ndimage
 from scipy.spatial.distance import cdist
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
-from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
-from monai_thyroid.metrics import METRICS, SCORE_COLUMNS, ScoringPolicy, confusion_matrix, score_case
+from monai_thyroid.metrics import METRICS, SCORE_COLUMNS, ScoringPolicy, score_case
 from monai_thyroid.metrics.surface import boundary, surface_distances
 
 COLUMNS = [
@@ -89,7 +88,7 @@ def test_pixel_scores_agree_with_scikit_learn(shape: tuple[int, int], seed: int)
     assert row["recall"] == pytest.approx(recall_score(truth, guess))
     assert row["specificity"] == pytest.approx(recall_score(truth, guess, pos_label=False))
     assert row["accuracy"] == pytest.approx(accuracy_score(truth, guess))
-    expected = sklearn_confusion_matrix(truth, guess, labels=[False, True])
+    expected = confusion_matrix(truth, guess, labels=[False, True])
     assert [row["tn"], row["fp"], row["fn"], row["tp"]] == expected.ravel().tolist()
 
 
@@ -298,37 +297,6 @@ def test_bad_spacing_is_refused(spacing: tuple) -> None:
 def test_distance_to_an_empty_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         surface_distances(SOME, NOTHING, spacing=(1.0, 1.0))
-
-
-@pytest.mark.parametrize("classes", [1, 2, 5])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_confusion_matrix_agrees_with_scikit_learn(classes: int, dtype: type) -> None:
-    rng = np.random.default_rng(classes)
-    reference, prediction = rng.integers(0, classes, size=(2, 19, 23)).astype(dtype)
-    matrix = confusion_matrix(reference, prediction, classes=classes)
-    assert matrix.shape == (classes, classes)
-    expected = sklearn_confusion_matrix(reference.ravel(), prediction.ravel(), labels=list(range(classes)))
-    np.testing.assert_array_equal(matrix, expected)
-
-
-def test_confusion_matrix_row_is_the_reference() -> None:
-    matrix = confusion_matrix(np.array([[0, 2]]), np.array([[0, 1]]), classes=3)
-    np.testing.assert_array_equal(matrix, [[1, 0, 0], [0, 0, 0], [0, 1, 0]])
-
-
-@pytest.mark.parametrize(
-    ("reference", "prediction", "classes", "message"),
-    [
-        ([[0, 1]], [[0, 2]], 2, r"predicted_labels must lie in 0 to 1 .* got 0 to 2"),
-        ([[0, -1]], [[0, 1]], 2, "reference_labels must lie in"),
-        ([[0, 1]], [[0.0, 1.0]], 2, "must be integers"),
-        ([[0, 1]], [[0], [1]], 2, "must be the same"),
-        ([[0, 1]], [[0, 1]], 0, "1 or more"),
-    ],
-)
-def test_bad_labels_are_refused(reference: list, prediction: list, classes: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        confusion_matrix(np.array(reference), np.array(prediction), classes=classes)
 
 
 def test_the_package_needs_neither_torch_nor_monai() -> None:

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
-from monai_thyroid.metrics import METRICS, ScoringPolicy, confusion_matrix, score_case, summarise
+from monai_thyroid.metrics import METRICS, ScoringPolicy, score_case, summarise
 
 
 def mask(*pixels: tuple[int, int]) -> np.ndarray:
@@ -94,7 +95,7 @@ def test_pooled_is_not_the_mean() -> None:
 def test_pooled_agrees_with_the_summed_confusion_matrix() -> None:
     cases = random_cases(0, 12)
     summary = summarise([score_case(*case) for case in cases])
-    (tn, fp), (fn, tp) = sum(confusion_matrix(r.astype(int), p.astype(int), classes=2) for r, p in cases)
+    (tn, fp), (fn, tp) = sum(confusion_matrix(r.ravel(), p.ravel(), labels=[False, True]) for r, p in cases)
     assert summary["dice_pooled"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
     assert summary["iou_two_class_pooled"] == pytest.approx((tp / (tp + fp + fn) + tn / (tn + fp + fn)) / 2)
     assert summary["accuracy_pooled"] == pytest.approx((tp + tn) / (tp + tn + fp + fn))
