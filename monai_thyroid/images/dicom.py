@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.raster import Format, Raster, check_pixels
+from monai_thyroid.images.raster import Format, Raster, check_frames, check_pixels
 
 __all__ = ["DICOM", "has_dicom_preamble"]
 
@@ -34,9 +34,7 @@ def _read(name: str, content: bytes, use: str) -> Raster:
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     if "PixelData" not in dataset:
         raise UserError(f"{name}: a DICOM object without pixels")
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    if frames > 1:
-        raise UserError(f"{name}: holds {frames} frames; give one image a file, only 2-D is supported")
+    check_frames(name, int(dataset.get("NumberOfFrames", 1) or 1))
     check_pixels(name, int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
     if not dataset.file_meta.get("TransferSyntaxUID"):  # no preamble either: then it is DICOM's default transfer syntax
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian

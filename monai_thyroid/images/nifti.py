@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.raster import Format, Raster, check_pixels
+from monai_thyroid.images.raster import Format, Raster, check_pixels, range_of
 
 __all__ = ["NIFTI", "NIFTI_SUFFIXES", "nifti_volume"]
 
@@ -60,11 +60,10 @@ def _read(name: str, content: bytes, use: str) -> Raster:
         raise UserError(f"{name}: holds numbers that are not finite")
     zooms = volume.header.get_zooms()
     known = volume.header.get_xyzt_units()[0] == "mm"
-    scale = (0.0, 255.0) if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
     return Raster(
         # NIfTI's first index runs along x.
         pixels=np.swapaxes(array, 0, 1),
-        full_scale=scale,
+        full_scale=range_of(array),
         spacing=(float(zooms[1]), float(zooms[0])) if known else None,
         affine=np.asarray(volume.affine, dtype=np.float64),
     )

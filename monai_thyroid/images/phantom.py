@@ -21,10 +21,8 @@ from scipy import ndimage
 
 from monai_thyroid.errors import UserError
 
-__all__ = ["CLASSES_BINARY", "CLASSES_MULTI", "PhantomScan", "phantom_scan", "phantom_views", "write_phantom"]
+__all__ = ["PhantomScan", "phantom_scan", "phantom_views", "write_phantom"]
 
-CLASSES_BINARY = ("nodule",)
-CLASSES_MULTI = ("gland", "benign_nodule", "malignant_nodule")
 
 _MIN_SIZE = 48  # below it a pixel is wider than the gap between two nodules
 _MAX_SIZE = 4096

@@ -11,7 +11,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.raster import Format, Raster, binarise, check_pixels, max_pixels
+from monai_thyroid.images.raster import (
+    Format,
+    Raster,
+    binarise,
+    check_frames,
+    check_pixels,
+    max_pixels,
+    range_of,
+    too_large,
+)
 
 __all__ = ["PICTURE", "open_picture", "shown_size", "upright"]
 
@@ -42,10 +51,7 @@ def open_picture(name: str, content: bytes) -> Iterator[Image.Image]:
                 f"{name}: cannot be read as an image (of no known format, or its beginning is broken)"
             ) from error
         except Image.DecompressionBombError as error:
-            raise UserError(
-                f"{name}: has more than the {limit / 1e6:g} megapixels that are read; crop or shrink it, or raise the "
-                "limit by the environment variable MONAI_THYROID_MAX_PIXELS"
-            ) from error
+            raise too_large(name, "has") from error
     with picture:
         check_pixels(name, *picture.size)
         yield picture
@@ -83,14 +89,11 @@ def upright(pixels: np.ndarray, picture: Image.Image) -> np.ndarray:
 
 def _read(name: str, content: bytes, use: str) -> Raster:
     with open_picture(name, content) as picture:
-        if (frames := getattr(picture, "n_frames", 1)) > 1:
-            raise UserError(f"{name}: holds {frames} frames; give one image a file, only 2-D is supported")
+        check_frames(name, getattr(picture, "n_frames", 1))
         orientation = _orientation(picture)
         picture.load()
         pixels = upright(_pixels(name, picture, use), picture)
-    eight_bit = pixels.dtype == np.uint8
-    scale = (0.0, 255.0) if eight_bit else (float(pixels.min()), float(pixels.max()))
-    return Raster(pixels=pixels, full_scale=scale, orientation=orientation)
+    return Raster(pixels=pixels, full_scale=range_of(pixels), orientation=orientation)
 
 
 def _pixels(name: str, picture: Image.Image, use: str) -> np.ndarray:

@@ -10,7 +10,17 @@ import numpy as np
 
 from monai_thyroid.errors import UserError
 
-__all__ = ["Format", "Raster", "binarise", "check_pixels", "max_pixels", "to_channels"]
+__all__ = [
+    "Format",
+    "Raster",
+    "binarise",
+    "check_frames",
+    "check_pixels",
+    "max_pixels",
+    "range_of",
+    "to_channels",
+    "too_large",
+]
 
 _MAX_PIXELS = "MONAI_THYROID_MAX_PIXELS"
 _DEFAULT_MAX_PIXELS = 64_000_000
@@ -81,11 +91,31 @@ def check_pixels(name: str, width: int, height: int) -> None:
     Raises:
         UserError: it has; names the file, its size and the limit.
     """
-    if width * height > (limit := max_pixels()):
-        raise UserError(
-            f"{name}: is {width} x {height} pixels, more than the {limit / 1e6:g} megapixels that are read; crop or "
-            f"shrink it, or raise the limit by the environment variable {_MAX_PIXELS}"
-        )
+    if width * height > max_pixels():
+        raise too_large(name, f"is {width} x {height} pixels,")
+
+
+def too_large(name: str, size: str) -> UserError:
+    """That an image has more pixels than `max_pixels`, ``size`` being what it has instead."""
+    return UserError(
+        f"{name}: {size} more than the {max_pixels() / 1e6:g} megapixels that are read; crop or shrink it, or raise "
+        f"the limit by the environment variable {_MAX_PIXELS}"
+    )
+
+
+def check_frames(name: str, frames: int) -> None:
+    """Refuse a file of several images.
+
+    Raises:
+        UserError: it is one.
+    """
+    if frames > 1:
+        raise UserError(f"{name}: holds {frames} frames; give one image a file, only 2-D is supported")
+
+
+def range_of(pixels: np.ndarray) -> tuple[float, float]:
+    """Black and white of pixels without a display window: by the bit depth where it is 8, else their least and most."""
+    return (0.0, 255.0) if pixels.dtype == np.uint8 else (float(pixels.min()), float(pixels.max()))
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -7,23 +7,19 @@ import os
 import numpy as np
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.formats import IMAGE_SUFFIXES, is_image, read_file
-from monai_thyroid.images.raster import Raster, binarise, to_channels
+from monai_thyroid.images.formats import IMAGE_SUFFIXES, read_file
+from monai_thyroid.images.raster import Raster, binarise
 from monai_thyroid.images.sources import SOURCES, is_source
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "Raster",
-    "binarise",
     "class_numbers_of",
-    "is_image",
     "label_problem",
     "masks_by_class",
     "read_labels",
     "read_mask",
     "read_masks",
     "read_raster",
-    "to_channels",
 ]
 
 

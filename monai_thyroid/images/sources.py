@@ -25,7 +25,7 @@ from monai_thyroid.images.formats import file_bytes, read_file, stem
 from monai_thyroid.images.outlines import fill_outline
 from monai_thyroid.images.phantom import phantom_scan
 from monai_thyroid.images.pictures import open_picture, shown_size
-from monai_thyroid.images.raster import Raster, binarise, check_pixels
+from monai_thyroid.images.raster import Raster, binarise, check_pixels, range_of
 
 __all__ = [
     "SOURCES",
@@ -203,8 +203,7 @@ def _read_npz(rest: str) -> Raster:
         pixels = pixels[..., 0]
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8)
-    scale = (0.0, 255.0) if pixels.dtype == np.uint8 else (float(pixels.min()), float(pixels.max()))
-    return Raster(pixels=pixels, full_scale=scale)
+    return Raster(pixels=pixels, full_scale=range_of(pixels))
 
 
 @functools.lru_cache(maxsize=6)

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import phantom
-from monai_thyroid.images.phantom import CLASSES_BINARY, CLASSES_MULTI, phantom_scan, phantom_views, write_phantom
+from monai_thyroid.images.phantom import phantom_scan, phantom_views, write_phantom
 
 EIGHT = np.ones((3, 3))
 
@@ -24,11 +24,6 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def files(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
-
-
-def test_class_names_match_label_values() -> None:
-    assert CLASSES_BINARY == ("nodule",)
-    assert CLASSES_MULTI == ("gland", "benign_nodule", "malignant_nodule")
 
 
 def test_scan_depends_on_its_arguments_alone() -> None:
