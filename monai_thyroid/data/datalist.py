@@ -11,7 +11,7 @@ from monai_thyroid.data.layouts import Item
 from monai_thyroid.data.splits import PARTS
 from monai_thyroid.errors import UserError
 
-__all__ = ["PARTS", "Datalist"]
+__all__ = ["Datalist"]
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft, ndimage
 
-__all__ = ["Pair", "detail_likeness", "near_duplicates", "perceptual_hash"]
+__all__ = ["Alike", "detail_likeness", "near_duplicates", "perceptual_hash"]
 
 NEAR = 0.93
 """Correlation of the fine detail of two thumbnails from which they count as the same picture. On seven public sets
@@ -18,7 +18,7 @@ _BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class Pair:
+class Alike:
     """Two near-duplicates, by index, and the correlation of their detail."""
 
     first: int
@@ -50,7 +50,7 @@ def detail_likeness(thumbs: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def near_duplicates(thumbs: np.ndarray) -> list[Pair]:
+def near_duplicates(thumbs: np.ndarray) -> list[Alike]:
     """All pairs of images that look the same: near in perceptual hash, then alike in detail.
 
     Args:
@@ -67,5 +67,5 @@ def near_duplicates(thumbs: np.ndarray) -> list[Pair]:
         for part in range(0, len(rows), 100_000):
             a, b = rows[part : part + 100_000], columns[part : part + 100_000]
             likeness = np.einsum("ij,ij->i", detail[a], detail[b])
-            pairs += [Pair(int(a[k]), int(b[k]), float(likeness[k])) for k in np.flatnonzero(likeness >= NEAR)]
+            pairs += [Alike(int(a[k]), int(b[k]), float(likeness[k])) for k in np.flatnonzero(likeness >= NEAR)]
     return pairs

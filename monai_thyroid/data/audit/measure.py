@@ -14,8 +14,6 @@ from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import Raster, binarise, read_raster, to_channels
-from monai_thyroid.images.formats import file_bytes
-from monai_thyroid.images.sources import is_source
 
 __all__ = ["CLASS_LEVELS", "THUMB", "Facts", "Marks", "find_marks", "foreground", "measure"]
 
@@ -55,7 +53,6 @@ class Facts:
         label_orientation: likewise of the mask.
         kind: ``"grey"``, ``"RGB"`` or ``"16 bit grey"``.
         image_hash: SHA-256 of the image's pixels, "" where it cannot be read.
-        label_hash: likewise of the mask's foreground.
         thumb: float32 (32, 32), the image in [0, 1].
         mask_thumb: float32 (32, 32), share of foreground.
         flat: the image has one level.
@@ -76,7 +73,6 @@ class Facts:
     label_orientation: int = 1
     kind: str = ""
     image_hash: str = ""
-    label_hash: str = ""
     thumb: np.ndarray | None = None
     mask_thumb: np.ndarray | None = None
     flat: bool = False
@@ -110,8 +106,7 @@ def measure(item: Item) -> Facts:
 
 def _read(name: str, facts: Facts, *, indices: bool) -> Raster | None:
     try:
-        content = None if is_source(name) else file_bytes(name)
-        return read_raster(name, content=content, indices=indices)
+        return read_raster(name, indices=indices)
     except UserError as error:
         facts.problems += error.problems
     return None
@@ -139,7 +134,6 @@ def _measure_label(label: Raster, facts: Facts, *, lossy: bool) -> None:
     elif lossy and found[-1] - found[0] < 64 and len(found) > 1:
         facts.level_problem = mask_problem(pixels, lossy=True)
     mask = foreground(pixels)
-    facts.label_hash = hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
     facts.mask_thumb = _shrink(mask.astype(np.float32))
     facts.area = float(mask.mean())
     if not mask.any():

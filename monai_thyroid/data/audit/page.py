@@ -13,7 +13,7 @@ from PIL import Image
 
 from monai_thyroid import drawing, pages
 from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture
-from monai_thyroid.data.audit.measure import foreground
+from monai_thyroid.data.audit.measure import CLASS_LEVELS, foreground
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import read_raster, to_channels
 
@@ -44,7 +44,7 @@ class Audited(Protocol):
         """Whether a problem would falsify results."""
 
 
-def verdict(audit: Audited) -> str:
+def answer(audit: Audited) -> str:
     """The result in one sentence."""
     problems = sum(finding.level is Level.PROBLEM for finding in audit.findings)
     warnings = sum(finding.level is Level.WARNING for finding in audit.findings)
@@ -105,7 +105,7 @@ def render_text(audit: Audited) -> str:
         lines += [f"  - {case}" for case in finding.cases[:_SHOWN]]
         if len(finding.cases) > _SHOWN:
             lines.append(f"  ... and {len(finding.cases) - _SHOWN} more")
-    return "\n".join([*lines, "", verdict(audit)])
+    return "\n".join([*lines, "", answer(audit)])
 
 
 def render_html(audit: Audited) -> str:
@@ -113,7 +113,7 @@ def render_html(audit: Audited) -> str:
     page: list[pages.Block] = [
         pages.Heading(1, f"Audit of {audit.name}"),
         pages.Paragraph(str(audit.data.root), small=True),
-        pages.Callout("verdict", [f"{'✗' if audit.falsifies else '✓'} {verdict(audit)}"]),
+        pages.Callout("answer", [f"{'✗' if audit.falsifies else '✓'} {answer(audit)}"]),
         pages.Heading(2, "The dataset"),
         pages.table("", [("", "tight"), ("", "text")], facts_table(audit)),
         *_histogram(audit.data),
@@ -147,7 +147,7 @@ def _finding(finding: Finding) -> list[pages.Block]:
 def _draw(picture: Picture) -> bytes:
     raster = read_raster(picture.image, indices=picture.image.startswith("npz:"))
     grey = raster.normalised()
-    if not picture.label and raster.full_scale[1] > raster.pixels.max() > 0 and raster.pixels.max() < 32:
+    if not picture.label and raster.full_scale[1] > raster.pixels.max() > 0 and raster.pixels.max() < CLASS_LEVELS:
         grey = raster.pixels / raster.pixels.max()  # a mask of class numbers would be black
     mask = None
     if picture.label:
