@@ -13,6 +13,7 @@ __all__ = [
     "Callout",
     "Cell",
     "Figure",
+    "Form",
     "Gallery",
     "Heading",
     "Items",
@@ -24,7 +25,7 @@ __all__ = [
     "table",
 ]
 
-Tone = Literal["problem", "warning", "note", "verdict"]
+Tone = Literal["problem", "warning", "note", "answer"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Callout:
     """What must not be overlooked; its tone is said in a word too.
 
     Attributes:
-        tone: how grave it is; a verdict is the answer that the page was made for.
+        tone: how grave it is; an answer is what the page was made for.
         items: texts, one at least.
         title: before them.
     """

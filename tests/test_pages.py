@@ -18,7 +18,7 @@ def every() -> list:
         Paragraph(EVIL),
         Items([EVIL, "second"], code=True),
         Callout("problem", [f"grave {EVIL}"], title="Title"),
-        Callout("verdict", ["so it is"]),
+        Callout("answer", ["so it is"]),
         picture,
         Gallery([picture, picture]),
         table("of 95 %", [("Name", "text"), ("Value", "{:.2f}".format)], [[EVIL, 0.125], ["b", -3]]),

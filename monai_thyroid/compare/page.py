@@ -225,7 +225,7 @@ def _short(section: Section) -> list[Block]:
         items.append(OVERSTATES)
     if section.weights and not section.architectures:
         items.append("These architectures: nothing is claimed; why stands in the warnings above.")
-    return [Items(items), _verdict(section)]
+    return [Items(items), _answer(section)]
 
 
 def _mean(section: Section, row: NetworkResult) -> str:
@@ -259,10 +259,10 @@ def _claim(pair: Pair, form: Any) -> str:
     )
 
 
-def _verdict(section: Section) -> Callout:
+def _answer(section: Section) -> Callout:
     choice = section.recommendation
     if choice is None:
-        return Callout("verdict", ["There are not two networks to choose from, so nothing is recommended."])
+        return Callout("answer", ["There are not two networks to choose from, so nothing is recommended."])
     what = f"the weights of {choice.network} seed {choice.seed}"
     if choice.blockers:
         why = "; ".join(choice.blockers)
@@ -272,7 +272,7 @@ def _verdict(section: Section) -> Callout:
         text = f"Recommended: {what}, {_mean(section, row)} on the part “{section.part}”."
     if choice.optimistic:
         text += f" Selected on {choice.selected_on}: optimistic."
-    return Callout("verdict", [text, _why(section, choice)])
+    return Callout("answer", [text, _why(section, choice)])
 
 
 def _why(section: Section, choice: Recommendation) -> str:
@@ -304,7 +304,7 @@ def _why(section: Section, choice: Recommendation) -> str:
 
 
 def _recommendation(section: Section) -> list[Block]:
-    choice, found = section.recommendation, [_verdict(section)]
+    choice, found = section.recommendation, [_answer(section)]
     if choice is None:
         return [*found]
     on = f"the part “{choice.selected_on}” ({plural(choice.n_cases, 'case')}, {plural(choice.n_groups, 'group')})"

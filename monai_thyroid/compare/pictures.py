@@ -13,12 +13,12 @@ import numpy as np
 
 from monai_thyroid.compare import figures
 from monai_thyroid.compare.contents import Section, Shift
-from monai_thyroid.compare.reading import CalibrationRow, CaseRow, Evaluation
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
+from monai_thyroid.runfolder import CalibrationRow, CaseRow, Evaluation
 
-__all__ = ["FIGURES", "Declared", "Place", "Scene", "calibration_rows", "draw", "without_images"]
+__all__ = ["FIGURES", "SECTION", "Declared", "Place", "Scene", "calibration_rows", "draw", "without_images"]
 
 _ROWS = 4  # networks in one gallery, so that it fits a page
 _GALLERIES = 5

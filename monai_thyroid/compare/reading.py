@@ -12,8 +12,6 @@ from typing import Any
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.runfolder import (
-    CalibrationRow,
-    CaseRow,
     Evaluation,
     HistoryRow,
     RunRecord,
@@ -25,7 +23,7 @@ from monai_thyroid.runfolder import (
     read_run,
 )
 
-__all__ = ["CalibrationRow", "CaseRow", "Evaluation", "Run", "Unusable", "by_dataset", "comparability", "find_runs"]
+__all__ = ["Run", "Unusable", "by_dataset", "by_fold", "comparability", "find_runs"]
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,14 @@ def find_runs(paths: Iterable[str | Path], *, part: str = "test") -> tuple[list[
                     reason=str(error),
                 )
             )
-    runs.sort(key=lambda run: (run.dataset, run.network, run.seed, -1 if run.fold is None else run.fold, str(run.path)))
+    runs.sort(key=lambda run: (run.dataset, run.network, run.seed, by_fold(run.fold), str(run.path)))
     unusable.sort(key=lambda one: one.path)
     return runs, unusable
+
+
+def by_fold(fold: int | None) -> int:
+    """To sort folds by."""
+    return -1 if fold is None else fold
 
 
 def by_dataset(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -197,7 +200,7 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
             listed = "\n".join(f"  {run.path}" for run in twice)
             fatal.append(f"{where}{twice[0].title} is there more than once; leave out all but one.\n{listed}")
 
-    for fold in sorted({run.fold for run in runs}, key=lambda fold: -1 if fold is None else fold):
+    for fold in sorted({run.fold for run in runs}, key=by_fold):
         of_fold = [run for run in runs if run.fold == fold]
         forcible += _hash_problem(of_fold, "data_hash", f"{where}the runs were made on different data or splits")
     forcible += _hash_problem(runs, "protocol_hash", f"{where}the runs were made by different protocols (recipes)")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monai_thyroid.compare.judge import Verdict, copies, verdict
-from monai_thyroid.compare.reading import CaseRow, Evaluation, Run
+from monai_thyroid.compare.reading import Run, by_fold
 from monai_thyroid.compare.statistics import (
     Comparison,
     Rate,
@@ -23,6 +23,7 @@ from monai_thyroid.compare.statistics import (
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_json
 from monai_thyroid.metrics import METRICS
+from monai_thyroid.runfolder import CaseRow, Evaluation
 
 __all__ = ["Analysis", "Entry", "Study", "analyse", "declared_margin", "make_study"]
 
@@ -121,20 +122,20 @@ def make_study(runs: Sequence[Run], *, name: str, part: str, labels: Mapping[Pat
             f"{', '.join(sorted(failed)[:10])}{' ...' if len(failed) > 10 else ''}."
         )
 
-    folds = sorted({run.fold for run in runs}, key=lambda fold: -1 if fold is None else fold)
-    by_fold: dict[int | None, list[str]] = {}
+    folds = sorted({run.fold for run in runs}, key=by_fold)
+    of_folds: dict[int | None, list[str]] = {}
     for fold in folds:
         of_fold = [rows[run.path] for run in runs if run.fold == fold]
         shared = set.intersection(*map(set, of_fold)) - failed
-        by_fold[fold] = sorted(shared)
+        of_folds[fold] = sorted(shared)
         if other := len(set.union(*map(set, of_fold)) - failed - shared):
             notes.append(f"{other} cases were not scored by every run and are left out of every figure.")
-    everything = [case for cases in by_fold.values() for case in cases]
+    everything = [case for cases in of_folds.values() for case in cases]
     kind: Literal["none", "disjoint", "shared"] = "none"
     if len(folds) > 1:
         if len(set(everything)) == len(everything):
             kind = "disjoint"
-        elif all(cases == by_fold[folds[0]] for cases in by_fold.values()):
+        elif all(cases == of_folds[folds[0]] for cases in of_folds.values()):
             kind = "shared"
         else:
             raise UserError(f"{where}: the folds share some of their cases and not others; give runs of one plan")
@@ -150,8 +151,8 @@ def make_study(runs: Sequence[Run], *, name: str, part: str, labels: Mapping[Pat
         if lacking:
             notes.append(f"{network} seed {seed} lacks fold {', '.join(lacking)} and is left out.")
             continue
-        own = sorted(own, key=lambda run: -1 if run.fold is None else run.fold)
-        kept = [rows[run.path][case] for run in own for case in by_fold[run.fold]]
+        own = sorted(own, key=lambda run: by_fold(run.fold))
+        kept = [rows[run.path][case] for run in own for case in of_folds[run.fold]]
         entries[network, seed] = Entry(network, seed, own, [scored[run.path] for run in own], kept)
     if not entries:
         raise UserError(f"{where}: no network has runs of all folds; give the missing ones, or one fold only")

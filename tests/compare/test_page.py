@@ -84,11 +84,11 @@ def test_a_recommendation_says_where_it_was_chosen_and_why_not_the_best_mean(mak
     (section,) = made.sections
     choice = replace(section.recommendation, network="unet", best="unet", eligible=["unet"])
     assert section.networks[0].network == "resunet"
-    texts = page._verdict(replace(section, recommendation=choice)).items
+    texts = page._answer(replace(section, recommendation=choice)).items
     assert "chosen on the part “validation” (12 groups, mean over seeds)" in texts[1]
     assert "resunet has the better mean on “test”, which was not looked at in choosing" in texts[1]
     same = replace(section.recommendation, network="resunet", best="resunet", eligible=["resunet"], p_worse=0.7)
-    texts = page._verdict(replace(section, recommendation=same)).items
+    texts = page._answer(replace(section, recommendation=same)).items
     assert "better mean" not in texts[1]
     assert "Probability that it is worse than the best by more than 0.01: 70 %. So it likely is" in texts[1]
 
