@@ -25,7 +25,7 @@ from monai_thyroid.evaluation import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, match_weights
 from monai_thyroid.options import boolean
 from monai_thyroid.training.caller import calling_workflow, on_command_line
-from monai_thyroid.training.config import check_constants, mistake_behind
+from monai_thyroid.training.config import check_constants, problems_behind
 from monai_thyroid.training.handlers import reseed
 from monai_thyroid.training.rehearsal import rehearse
 
@@ -372,12 +372,7 @@ def _evaluate(parser: ConfigParser, name: str) -> tuple[Any, list[str]]:
     try:
         return parser.get_parsed_content(name), []
     except Exception as error:  # MONAI wraps everything in RuntimeError
-        if mistake := mistake_behind(error):
-            return None, mistake.problems
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        return None, [f"{name}: {type(cause).__name__}: {cause}"]
+        return None, problems_behind(error, name)
 
 
 def _not_writable(path: Path) -> str | None:

@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from monai_thyroid.errors import UserError
 from monai_thyroid.training.constants import CONSTANTS
 
-__all__ = ["check_constants", "executed_config", "mistake_behind"]
+__all__ = ["check_constants", "executed_config", "mistake_behind", "problems_behind"]
 
 
 def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
@@ -42,6 +42,20 @@ def mistake_behind(error: BaseException) -> UserError | None:
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__
     return cause
+
+
+def problems_behind(error: BaseException, what: str) -> list[str]:
+    """What to tell the user of an error: the mistake behind it, or else the first of the errors that wrap each other.
+
+    Args:
+        error: as MONAI raised it.
+        what: was tried.
+    """
+    if mistake := mistake_behind(error):
+        return mistake.problems
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return [f"{what}: {type(error).__name__}: {error}"]
 
 
 def executed_config(parser: ConfigParser) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
-from monai_thyroid.training.config import mistake_behind
+from monai_thyroid.errors import UserError
+from monai_thyroid.training.config import problems_behind
 
 __all__ = ["rehearse"]
 
@@ -37,19 +38,8 @@ def rehearse(parser: ConfigParser) -> tuple[list[str], list[str]]:
         few = _of_few_items(parser, Path(folder))
         try:
             return [], [*_trainings(few), *_scoring(few)]
-        except _StartError as failed:
+        except UserError as failed:
             return failed.problems, []
-
-
-class _StartError(Exception):
-    """A step that cannot be taken."""
-
-    def __init__(self, what: str, error: BaseException) -> None:
-        mistake, cause = mistake_behind(error), error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        # The last lines of a traceback tell most to whoever wrote the part that failed.
-        self.problems = mistake.problems if mistake else [f"{what}: {type(cause).__name__}: {cause}"]
 
 
 def _of_few_items(parser: ConfigParser, folder: Path) -> ConfigParser:
@@ -137,7 +127,7 @@ def _tried(what: str, step: Any) -> Any:
     try:
         return step()
     except Exception as error:  # whatever a part of the config raises
-        raise _StartError(what, error) from error
+        raise UserError(problems_behind(error, what)) from error
 
 
 @contextmanager
