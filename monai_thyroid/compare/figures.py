@@ -1,8 +1,8 @@
 """Figures of a comparison report, each as PNG and SVG. Matplotlib without a display or global state.
 
 Every function draws one figure, writes ``<folder>/<name>.png`` (200 dpi) and ``<folder>/<name>.svg`` (text stays
-text), and returns ``name``. The same content gives the same bytes. Widths are those of a printed column (3.4 in) or
-page (7.2 in), no text is smaller than 7 pt, and nothing is told by colour alone.
+text) into a folder that must exist, and returns ``name``. The same content gives the same bytes. Widths are those of a
+printed column (3.4 in) or page (7.2 in), no text is smaller than 7 pt, and nothing is told by colour alone.
 """
 
 from __future__ import annotations
@@ -118,8 +118,6 @@ def mean_bars(
     """Draw means as bars from 0 with their intervals, one network a row, so that long names stay level.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         labels: one a bar, the first on top.
         means: one a bar; NaN draws none and says so.
         intervals: (low, high) a bar; NaN draws none.
@@ -148,8 +146,6 @@ def case_strips(folder: Path, name: str, *, labels: Sequence[str], values: Seque
     """Draw every case as a point over a box (quartiles, whiskers to 1.5 interquartile ranges) with median and mean.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         labels: one a row, the first on top.
         values: of each row, (cases,); NaN is left out and counted beside the label.
         ylabel: what is measured, with its unit; it names the axis of the values.
@@ -188,8 +184,6 @@ def curves(folder: Path, name: str, *, histories: Mapping[str, Sequence[Sequence
     """Draw training loss, validation loss and validation Dice: seeds thin, their mean thick, stages marked.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         histories: of each network its runs, each the rows of history.csv. A value that was not measured is ``None``
             and bridged; NaN (a run that diverged) is a gap. The mean ends where the first run ends.
     """
@@ -261,8 +255,6 @@ def paired_differences(
     """Draw for each pair the difference of every group, and beside it, enlarged, their mean with its interval.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         labels: one a pair, the first on top.
         differences: of each pair, (groups,); NaN is left out.
         intervals: (low, high) of the mean, a pair; NaN draws none.
@@ -292,8 +284,6 @@ def confusion_matrices(folder: Path, name: str, *, matrices: Mapping[str, np.nda
     """Draw a confusion matrix of pixels a network: the share of the reference's row, and the count.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         matrices: of each network (classes, classes), rows the reference, columns the prediction, 0 the background.
     """
     classes = max(len(matrix) for matrix in matrices.values())
@@ -356,8 +346,6 @@ def average_ranks(
     clique; dots mark those that are.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         average_ranks: of each network, 1 is best.
         cliques: networks that do not differ from each other; those of one network are not drawn.
     """
@@ -408,8 +396,6 @@ def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjust
     """Draw the level of every pair's adjusted p, in shade and in words.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         labels: one a network.
         p_adjusted: (networks, networks); NaN on the diagonal, and where no test is possible.
     """
@@ -436,8 +422,6 @@ def reliability_diagram(
     """Draw observed frequency over predicted probability, and beside it how many pixels each bin holds.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         curves: of each network (mean probability, share of foreground, number of pixels), each (bins,); bins without
             pixels are left out.
     """
@@ -471,8 +455,6 @@ def rank_bars(folder: Path, name: str, *, shares: Mapping[str, Sequence[float]])
     """Draw how often each network came to each rank over resamplings, as one bar a network.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         shares: of each network the shares (0 to 1) of rank 1, 2, ...; segments of 4 % or more bear their rank.
     """
     import matplotlib
@@ -513,8 +495,6 @@ def shift_heatmap(
     """Draw the Dice of each model on each dataset; a frame marks the dataset that a model was trained on.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         rows: models.
         columns: datasets.
         values: (rows, columns), 0 to 1; NaN where nothing was evaluated.
@@ -567,8 +547,6 @@ def gallery(folder: Path, name: str, *, rows: Sequence[Sequence[Panel]]) -> str:
     What lies in both is free of hatching, so that true positive, miss and false alarm differ without colour.
 
     Args:
-        folder: must exist.
-        name: of the files, without suffix.
         rows: of panels; a row of more than five goes on in the next line.
     """
     from matplotlib.lines import Line2D

@@ -78,7 +78,6 @@ class Metric:
     Attributes:
         name: of its column in cases.csv, and of ``--metric``.
         title: in a sentence or over a table.
-        short: in a figure or a narrow table.
         definition: the formula, in words or symbols.
         both_empty: its value where neither mask has any foreground; ``"computed"``: the definition holds as it
             stands; ``"diagonal"``: of the image.
@@ -97,7 +96,6 @@ class Metric:
 
     name: str
     title: str
-    short: str
     definition: str
     both_empty: EdgeValue
     missed: EdgeValue
@@ -187,7 +185,6 @@ _DIAGONAL = "no two pixels of an image are as far apart as its diagonal"
 @_metric(
     name="dice",
     title="Dice",
-    short="Dice",
     definition="2tp / (2tp + fp + fn)",
     both_empty=1.0,
     missed=0.0,
@@ -204,7 +201,6 @@ def _dice(pair: Counts) -> float:
 @_metric(
     name="iou",
     title="foreground IoU",
-    short="IoU",
     definition="tp / (tp + fp + fn)",
     both_empty=1.0,
     missed=0.0,
@@ -221,7 +217,6 @@ def _iou(pair: Counts) -> float:
 @_metric(
     name="precision",
     title="precision",
-    short="precision",
     definition="tp / (tp + fp)",
     both_empty=1.0,
     missed=0.0,
@@ -237,7 +232,6 @@ def _precision(pair: Counts) -> float:
 @_metric(
     name="recall",
     title="recall",
-    short="recall",
     definition="tp / (tp + fn)",
     both_empty=1.0,
     missed=0.0,
@@ -253,7 +247,6 @@ def _recall(pair: Counts) -> float:
 @_metric(
     name="specificity",
     title="specificity",
-    short="specificity",
     definition="tn / (tn + fp)",
     both_empty=1.0,
     missed=1.0,
@@ -270,7 +263,6 @@ def _specificity(pair: Counts) -> float:
 @_metric(
     name="accuracy",
     title="accuracy",
-    short="accuracy",
     definition="(tp + tn) / pixels",
     both_empty=1.0,
     missed="computed",
@@ -286,7 +278,6 @@ def _accuracy(pair: Counts) -> float:
 @_metric(
     name="hd95",
     title="95th percentile Hausdorff distance",
-    short="HD95",
     definition="larger of the two directed 95th percentiles of the boundary distances",
     both_empty=0.0,
     missed="diagonal",
@@ -306,7 +297,6 @@ def _hd95(pair: MaskPair) -> float:
 @_metric(
     name="asd",
     title="average surface distance",
-    short="ASD",
     definition="mean of all boundary distances of both directions",
     both_empty=0.0,
     missed="diagonal",
@@ -325,7 +315,6 @@ def _asd(pair: MaskPair) -> float:
 @_metric(
     name="nsd",
     title="normalised surface Dice",
-    short="NSD",
     definition="share of both boundaries that lies within the tolerance of the other one",
     both_empty=1.0,
     missed=0.0,

@@ -23,7 +23,6 @@ NEW = """
 @_metric(
     name="f2",
     title="F2 score",
-    short="F2",
     definition="5tp / (5tp + 4fn + fp)",
     both_empty=1.0,
     missed=0.0,
