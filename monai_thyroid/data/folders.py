@@ -120,17 +120,11 @@ def _fitting(root: Path, candidates: Sequence[Layout], *, auto: bool) -> Layout 
     fitting = [candidate for candidate in candidates if candidate.recognises(root)]
     if auto and any(one.name in LAYOUTS for one in fitting):
         fitting = [one for one in fitting if one.name in LAYOUTS]
-    # A form that asks for more than another one does is the better guess.
-    fitting = [one for one in fitting if not any(_more_special(other, one) for other in fitting)]
+    fitting = [one for one in fitting if not any(one.name in other.before for other in fitting)]
     if len(fitting) > 1:
         names = ", ".join(candidate.name for candidate in fitting)
         raise UserError(f"dataset_dir {root}: could be read as {names}; say which (layout)")
     return fitting[0] if fitting else None
-
-
-def _more_special(one: Layout, other: Layout) -> bool:
-    """Montgomery's folder with a ``masks/`` made beside it is Montgomery's."""
-    return (one.name, other.name) in {("montgomery", "shenzhen")}
 
 
 def _looked_for(candidates: Sequence[Layout]) -> str:

@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser, create_workflow
 from PIL import Image, ImageDraw
 
 import monai_thyroid
+from monai_thyroid.bundles.render import SHIPPED
 from monai_thyroid.files import read_csv, read_json, sha256_file
 from monai_thyroid.images import phantom_scan, read_labels, read_raster
 from monai_thyroid.training import check_file
@@ -66,6 +67,11 @@ CLASSES = {
 }
 BUNDLES = list(CLASSES)
 NEW = [name for name in BUNDLES if name != "thyroid"]  # that one has a file of its own
+
+
+def test_every_bundle_is_tested() -> None:
+    assert set(BUNDLES) == set(SHIPPED)
+
 
 # Beside the tiny settings of conftest.py.
 SMALL: dict[str, dict[str, Any]] = {

@@ -55,7 +55,7 @@ def test_overfits(name: str, data_dir: Path) -> None:
     if name == "unpadded_unet":
         labels = labels[:, :, 92:-92, 92:-92]
     torch.manual_seed(0)
-    network = MENU[name](in_channels=1, out_channels=1, **NETWORKS[name])
+    network = MENU[name](in_channels=1, out_channels=1, **NETWORKS.get(name, {}))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(STEPS):
         logits = network(images)

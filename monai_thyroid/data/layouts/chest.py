@@ -60,6 +60,7 @@ LAYOUTS = [
         looks_for="CXR_png/ ManualMask/leftMask/ ManualMask/rightMask/",
         recognises=lambda root: (root / "CXR_png").is_dir() and (root / "ManualMask").is_dir(),
         read=read_montgomery,
+        before=("shenzhen",),  # also where masks/, united, have been put beside
     ),
     Layout(
         name="shenzhen",

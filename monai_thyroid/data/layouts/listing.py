@@ -91,12 +91,14 @@ class Layout:
         looks_for: what `recognises` wants to see, for messages.
         recognises: whether a folder (or file) has this form; cheap, opens no image.
         read: reads it; what is wrong goes into `Listing.problems`.
+        before: names of layouts that ask for less, so that this one is the better guess where both forms are there.
     """
 
     name: str
     looks_for: str
     recognises: Callable[[Path], bool]
     read: Callable[[Path], Listing]
+    before: tuple[str, ...] = ()
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
