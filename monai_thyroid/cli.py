@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
     after: Callable[[], str] | None = None
 
     def format_help(self) -> str:
-        """As argparse's."""
+        """Make the help, its end first."""
         self.epilog = self.after() if self.after else None
         return super().format_help()
 

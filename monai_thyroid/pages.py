@@ -90,7 +90,7 @@ class Figure:
 
     @property
     def uri(self) -> str:
-        """That holds the file."""
+        """A data URI that holds the file."""
         return f"data:image/{self.mime};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 

@@ -26,7 +26,7 @@ MAY_KNOW = {
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
-    "deploy": {"evaluation", "images", "networks", "runfolder"},
+    "deploy": {"evaluation", "images", "networks"},
     "cli": {"networks", "data", "images", "metrics", "bundles", "training", "sweep", "compare", "deploy"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -277,7 +277,7 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Dataset and class."""
+        """Heading: the dataset, and the class where it has another name."""
         return self.dataset if self.class_name == self.dataset else f"{self.dataset} ({self.class_name})"
 
     @property
@@ -287,7 +287,7 @@ class Section:
 
     @property
     def size(self) -> str:
-        """Cases and groups."""
+        """How many cases and groups were compared, in words."""
         unknown = ", grouping unknown" if self.grouping == "unknown" else ""
         return f"{plural(self.n_cases, 'case')} ({plural(self.n_groups, 'group')}{unknown})"
 

@@ -57,27 +57,27 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of weights, order and augmentation."""
+        """The seed of weights, order and augmentation."""
         return int(self.record["seed"])
 
     @property
     def fold(self) -> int | None:
-        """Of a cross-validation."""
+        """The fold of a cross-validation, None without."""
         return self.record.fold
 
     @property
     def dataset(self) -> str:
-        """It was trained on."""
+        """Name of the dataset that it was trained on."""
         return str(self.record.dataset)
 
     @property
     def classes(self) -> list[str]:
-        """It marks."""
+        """Names of the classes that it marks."""
         return list(self.record.classes or [])
 
     @property
     def title(self) -> str:
-        """Such as ``unet seed 0 fold 1``."""
+        """What it is called in a report, such as ``unet seed 0 fold 1``."""
         return f"{self.network} seed {self.seed}" + ("" if self.fold is None else f" fold {self.fold}")
 
     @property
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def grouping(self) -> str:
-        """``known``, ``unknown`` or ``leaky``."""
+        """What is known of its groups: ``known``, ``unknown`` or ``leaky``."""
         return grouping_of(self.record, self.scored)
 
     @property
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def data_hash(self) -> str | None:
-        """Of the data that were scored."""
+        """Hash of the data that were scored."""
         return self.scored.record.data_hash or self.record.data_hash
 
 
@@ -161,7 +161,7 @@ def find_runs(paths: Iterable[str | Path], *, part: str = "test") -> tuple[list[
 
 
 def by_fold(fold: int | None) -> int:
-    """To sort folds by."""
+    """Sorting key of folds: no fold comes first."""
     return -1 if fold is None else fold
 
 

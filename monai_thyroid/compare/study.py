@@ -91,7 +91,7 @@ class Study:
 
     @property
     def networks(self) -> list[str]:
-        """By name."""
+        """Names of the networks, sorted."""
         return sorted({network for network, _ in self.entries})
 
     def of(self, network: str) -> list[Entry]:

@@ -7,12 +7,11 @@ import os
 import numpy as np
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.formats import IMAGE_SUFFIXES, read_file
+from monai_thyroid.images.formats import read_file
 from monai_thyroid.images.raster import Raster, binarise
 from monai_thyroid.images.sources import SOURCES, is_source
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "class_numbers_of",
     "label_problem",
     "masks_by_class",

@@ -112,7 +112,7 @@ class Metric:
 
     @property
     def range(self) -> str:
-        """In words."""
+        """The range of its values, in words."""
         return "0 to the image's diagonal" if self.unit else "0 to 1"
 
     @property

@@ -29,15 +29,15 @@ class Audited(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the dataset."""
+        """Name of the dataset."""
 
     @property
     def data(self) -> Dataset:
-        """Its items and measurements."""
+        """The dataset's items and measurements."""
 
     @property
     def findings(self) -> list[Finding]:
-        """The worst first."""
+        """What was found, the worst first."""
 
     @property
     def falsifies(self) -> bool:
