@@ -519,7 +519,8 @@ def _stability(section: Section) -> list[Block]:
     return [
         Paragraph(
             "Volatility: standard deviation of the validation Dice over the last third of the epochs, mean over the "
-            "runs of a network; of a network that is set apart it says nothing, as what has collapsed stands still. "
+            "runs of a network but the collapsed ones; of a network that is set apart it says nothing, as what has "
+            "collapsed stands still. "
             "Spread over seeds: standard deviation and range of the mean Dice per image from one training to the "
             f"next. Worst decile: mean Dice of the worst tenth of the {section.n_cases} cases, chosen weights."
         ),
