@@ -450,7 +450,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         table(
             f"All pairs, the better mean first; difference of {section.axis}; {_n(comparison)}. Claim that the first "
             f"is better: adjusted p below {ALPHA:g}, the interval leaves 0 out, and nothing above forbids it. "
-            f"{INTERVAL_JOINT} The other one: {INTERVAL_ALONE}",
+            f"{INTERVAL_JOINT} The other one: {INTERVAL_ALONE}{_open_intervals(comparison)}",
             [
                 ("First", "text"),
                 ("Second", "text"),
@@ -486,6 +486,12 @@ def _difference(pair: Pair, metric: Metric) -> list[Cell]:
     form = _differences(metric, [pair.interval, pair.simultaneous], sign="+")
     limits = (pair.interval, pair.simultaneous)
     return [Cell(form(pair.difference), pair.difference), *(Cell(_interval(two, form), two[0]) for two in limits)]
+
+
+def _open_intervals(comparison: Comparison) -> str:
+    """A sentence for the caption where an interval is lacking."""
+    limits = [value for pair in comparison.pairs for value in (*pair.interval, *pair.simultaneous)]
+    return "" if all(map(_known, limits)) else " No interval: the data leave no difference out, however large."
 
 
 def _notes(section: Section, comparison: Comparison) -> list[str]:
