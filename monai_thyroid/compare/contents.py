@@ -94,7 +94,7 @@ class NetworkResult:
         seeds_sd_dice: None for one seed.
         seeds_range_dice: None for one seed.
         seeds_mean_dice_without_collapsed: None where none has collapsed.
-        volatility: of the validation Dice, mean over its runs.
+        volatility: of the validation Dice, mean over its runs that have not collapsed, or over all if all have.
         worst_decile_dice: of the chosen weights.
         expected_calibration_error: of these, as the next.
         brier_score: None where not recorded.

@@ -136,7 +136,7 @@ class Candidate:
 
     Attributes:
         network: its name.
-        volatility: of the validation Dice, mean over its runs; None where not recorded.
+        volatility: of the validation Dice, mean over its runs that have not collapsed; None where not recorded.
         collapsed: how many of its seeds have collapsed.
         seeds: how many it has.
         cost: a number that is better when small, None where not recorded.

@@ -450,7 +450,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         table(
             f"All pairs, the better mean first; difference of {section.axis}; {_n(comparison)}. Claim that the first "
             f"is better: adjusted p below {ALPHA:g}, the interval leaves 0 out, and nothing above forbids it. "
-            f"{INTERVAL_JOINT} The other one: {INTERVAL_ALONE}",
+            f"{INTERVAL_JOINT} The other one: {INTERVAL_ALONE}{_open_intervals(comparison)}",
             [
                 ("First", "text"),
                 ("Second", "text"),
@@ -488,6 +488,12 @@ def _difference(pair: Pair, metric: Metric) -> list[Cell]:
     return [Cell(form(pair.difference), pair.difference), *(Cell(_interval(two, form), two[0]) for two in limits)]
 
 
+def _open_intervals(comparison: Comparison) -> str:
+    """A sentence for the caption where an interval is lacking."""
+    limits = [value for pair in comparison.pairs for value in (*pair.interval, *pair.simultaneous)]
+    return "" if all(map(_known, limits)) else " No interval: the data leave no difference out, however large."
+
+
 def _notes(section: Section, comparison: Comparison) -> list[str]:
     notes = [_claims(comparison, section), *comparison.warnings]
     if comparison.question == "architectures":
@@ -519,7 +525,8 @@ def _stability(section: Section) -> list[Block]:
     return [
         Paragraph(
             "Volatility: standard deviation of the validation Dice over the last third of the epochs, mean over the "
-            "runs of a network; of a network that is set apart it says nothing, as what has collapsed stands still. "
+            "runs of a network but the collapsed ones; of a network that is set apart it says nothing, as what has "
+            "collapsed stands still. "
             "Spread over seeds: standard deviation and range of the mean Dice per image from one training to the "
             f"next. Worst decile: mean Dice of the worst tenth of the {section.n_cases} cases, chosen weights."
         ),

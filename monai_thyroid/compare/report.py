@@ -76,18 +76,22 @@ def make_report(
     """
     output = Path(os.path.abspath(output))
     _check_output(output)
-    built = build(
-        [Path(path) for path in paths],
-        margin=margin,
-        metric=metric,
-        part=part,
-        force=force,
-        images=images,
-        failed=failed,
-    )
     building = output.with_name(f".{output.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     try:
+        building.mkdir()
+    except OSError as err:
+        raise UserError(f"--output {output}: cannot be written ({err.strerror})") from None
+    try:
+        built = build(
+            [Path(path) for path in paths],
+            margin=margin,
+            metric=metric,
+            part=part,
+            force=force,
+            images=images,
+            failed=failed,
+        )
         _write(building, built)
         before = output.with_name(f".{output.name}.before")
         shutil.rmtree(before, ignore_errors=True)
@@ -185,7 +189,7 @@ def build(
 
 def _write(folder: Path, built: Built) -> None:
     figures = folder / "figures"
-    figures.mkdir(parents=True)
+    figures.mkdir()
     report = built.report
     report = replace(
         report,

@@ -121,7 +121,9 @@ def _network(analysis: Analysis, network: str) -> NetworkResult:
     collapsed = [entry.seed for entry in entries if _kind(analysis, entry) not in (None, "copy")]
     own = [value for seed, value in dice.items() if seed not in copied] or list(dice.values())
     sound = [value for seed, value in dice.items() if seed not in [*copied, *collapsed]]
-    swings = [value for entry in entries for run in entry.runs if (value := volatility(run.history)) is not None]
+    # What has collapsed stands still: it would make the network look the steadier the more often it fails.
+    trained = [entry for entry in entries if entry.seed not in collapsed] or entries
+    swings = [value for entry in trained for run in entry.runs if (value := volatility(run.history)) is not None]
     ece, brier = _calibration(study, chosen)
     return NetworkResult(
         network=network,

@@ -64,6 +64,14 @@ def test_what_is_set_apart_is_marked_in_every_table_of_networks(make_run: MakeRu
     assert set(cells(cost, "Multiply-adds of one image")) == {"1.5 G"}
 
 
+def test_a_lacking_interval_is_explained(make_run: MakeRun, tmp_path: Path) -> None:
+    _, blocks = report(make_run, tmp_path)
+    for made in tables(blocks, "All pairs"):
+        texts = cells(made, "95 % interval, by itself") + cells(made, "Simultaneous 95 % interval")
+        assert ("no interval" in texts) == ("No interval: " in made.caption)
+    assert any("no interval" in cells(made, "Simultaneous 95 % interval") for made in tables(blocks, "All pairs"))
+
+
 def test_differences_are_told_as_finely_as_they_are_known(make_run: MakeRun, tmp_path: Path) -> None:
     made_report, blocks = report(make_run, tmp_path)
     weights, architectures = tables(blocks, "All pairs")

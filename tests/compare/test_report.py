@@ -125,6 +125,22 @@ def test_scores_of_a_network_are_of_the_seed_that_validation_chose(make_run: Mak
     assert one["scores"]["iou_two_class_mean"] == pytest.approx(np.mean(two_class))
 
 
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        make_report([tmp_path / "nothing"], output=tmp_path / ("x" * 250))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_collapsed_seed_does_not_make_a_network_steadier(make_run: MakeRun, tmp_path: Path) -> None:
+    for network in ("unet", "resunet"):
+        for seed in (0, 1, 2):
+            dead = network == "unet" and seed == 1
+            make_run(network, seed, predict=nothing if dead else None, **({"val_dice": [0.0] * 6} if dead else {}))
+    networks = by_network(section(tmp_path / "runs"))
+    assert networks["unet"]["collapsed_seeds"] == [1]
+    assert networks["unet"]["volatility"] == pytest.approx(networks["resunet"]["volatility"])
+
+
 def test_calibration_is_of_the_pixels(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("unet", quality=0.8)
     one = by_network(section(tmp_path / "runs"))["unet"]
