@@ -312,3 +312,11 @@ def test_images_that_were_trained_on_are_counted(run: Path, tmp_path: Path, capl
     with caplog.at_level(logging.WARNING):
         trained.datalist(str(other))
     assert "1 of the images of other were in this run's training part" in caplog.text
+
+
+def test_a_run_of_the_former_code_is_applied_without_evaluating_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai.bundle.config_item.ConfigExpression.evaluate", None)
+    trained = TrainedRun(str(root / "tests" / "data" / "older_run"))
+    trained.rehearse()
+    assert list(trained.parsed("image_transforms")[1].resizer.spatial_size) == [32, 32]
+    assert trained.parsed("measures") == []

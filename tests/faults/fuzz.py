@@ -748,7 +748,12 @@ def options(world: World, folder: Path, chance: random.Random) -> Iterator[Outco
             f"{name} {option}={value[:30]!r}",
             lambda: cli.main(words),
             root=folder,
-            names=[option.lstrip("-"), option.lstrip("-").replace("_", "-"), *([value] if value.strip() else [])],
+            names=[
+                option.lstrip("-"),
+                option.lstrip("-").replace("_", "-"),
+                "group_pattern",
+                *([value] if value.strip() else []),
+            ],
             watched=[world.scans, world.scored],
             outputs=[folder / "out"],
         )
