@@ -27,7 +27,9 @@ MAY_KNOW = {
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
     "deploy": {"evaluation", "images", "networks"},
-    "cli": {"networks", "data", "images", "metrics", "bundles", "training", "sweep", "compare", "deploy"},
+    "cli": {
+        *("networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"),
+    },
     "__main__": {"cli"},
     "__init__": set(),
     "errors": set(),
