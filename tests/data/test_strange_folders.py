@@ -249,7 +249,10 @@ def test_another_packages_layout_is_found_by_name_and_after_ours(tmp_path: Path,
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ("broken = pets_layout:NOTHING", r"layout broken \(pets_layout:NOTHING\) .* cannot be loaded \(AttributeError"),
+        (
+            "broken = pets_layout:NOTHING",
+            r"layout broken \(pets_layout:NOTHING\) of the package pets cannot be loaded \(AttributeError",
+        ),
         ("broken = no_such_module:LAYOUT", "cannot be loaded .ModuleNotFoundError"),
         ("broken = pets_layout:read", "is no Layout of that name"),
         ("broken = pets_layout:LAYOUT", "is no Layout of that name"),

@@ -40,13 +40,16 @@ def _others() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def _load(point: importlib.metadata.EntryPoint) -> Layout:
+    whose = f"of {f'the package {point.dist.name}' if point.dist else 'another package'}"
     try:
         layout = point.load()
     except Exception as error:  # another's module may raise anything
         told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"layout {point.name} ({point.value}) of another package cannot be loaded ({told})") from error
+        raise UserError(
+            f"layout {point.name} ({point.value}) {whose} cannot be loaded ({told}); mend or uninstall it"
+        ) from error
     if not isinstance(layout, Layout) or layout.name != point.name:
-        raise UserError(f"layout {point.name} ({point.value}) of another package is no Layout of that name")
+        raise UserError(f"layout {point.name} ({point.value}) {whose} is no Layout of that name")
     return layout
 
 
