@@ -73,7 +73,7 @@ def test_planted_faults_are_each_found(copy: Path) -> None:
     assert white.removesuffix(".png") in cases_of(audit, "Masks that are no masks")
     assert f"{original.removesuffix('.png')} (trainval" in cases_of(audit, "Identical images in two parts")
     assert f"{copied.stem} (test" in cases_of(audit, "Identical images in two parts")
-    assert audit.text.endswith("would falsify results; 1 more is worth a look.")
+    assert audit.text.endswith("would falsify results; 1 more finding is worth a look.")
 
 
 def test_split_file_is_judged(clean: Path, tmp_path: Path) -> None:

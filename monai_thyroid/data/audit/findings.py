@@ -412,7 +412,7 @@ def _duplicates(data: Dataset, pairs: Sequence[tuple[int, int, float]], *, exact
     for level, title, found, text in (
         (Level.PROBLEM, f"{kind} in two parts", across_parts, f"of {same}: with {where}, test figures leak."),
         (
-            Level.WARNING if known else Level.PROBLEM,
+            Level.PROBLEM,
             f"{kind} in two {data.listing.unit}s" if known else kind,
             across_groups,
             f"of {same}: give them one group, or a split will part them."

@@ -48,7 +48,8 @@ def answer(audit: Audited) -> str:
     """The result in one sentence."""
     problems = sum(finding.level is Level.PROBLEM for finding in audit.findings)
     warnings = sum(finding.level is Level.WARNING for finding in audit.findings)
-    looks = f"; {warnings} more {'is' if warnings == 1 else 'are'} worth a look" if warnings else ""
+    more = "more " if problems else ""
+    looks = f"; {warnings} {more}{'finding is' if warnings == 1 else 'findings are'} worth a look" if warnings else ""
     if problems:
         return f"{problems} {'problem' if problems == 1 else 'problems'} would falsify results{looks}."
     return f"Nothing was found that would falsify results{looks}."
