@@ -142,8 +142,8 @@ def older_expression(config: Mapping[str, Any], *, source: Path) -> Expression:
     def simple(identity: str, text: str) -> Any:
         if text == "$len(@classes)":
             return len(config["classes"])
-        if text == "$training.boolean(@stratify)":
-            return boolean(config["stratify"])
+        if switch := re.fullmatch(r"\$training\.boolean\(@(stratify|allow_empty_parts)\)", text):
+            return boolean(config[switch[1]])
         raise ValueError(f"{identity}: {text}")
 
     def value(identity: str, text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from monai.networks.nets.basic_unet import UpCat
 from torch import nn
 
 __all__ = ["without_padding"]
@@ -21,6 +20,8 @@ def without_padding(network: nn.Module) -> nn.Module:
     Returns:
         The network.
     """
+    from monai.networks.nets.basic_unet import UpCat  # MONAI takes seconds to import
+
     for module in network.modules():
         if isinstance(module, UpCat):
             module.is_pad = False

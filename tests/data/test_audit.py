@@ -247,7 +247,9 @@ def test_gland_frames_are_called_a_video() -> None:
     assert finding.level is Level.WARNING
     assert "split by scene, never by image" in finding.text
     assert len(finding.cases) > 50
-    assert {one.title for one in audit.findings if one.level is Level.PROBLEM} == {"Near-identical images in two scenes"}
+    assert {one.title for one in audit.findings if one.level is Level.PROBLEM} == {
+        "Near-identical images in two scenes"
+    }
 
 
 @REAL

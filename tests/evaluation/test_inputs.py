@@ -71,7 +71,7 @@ def test_every_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 def test_a_single_file_of_any_name_must_be_an_image(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"notes\.txt: is no image of a known format"):
+    with pytest.raises(UserError, match=r"notes\.txt: cannot be read as an image \(of no known format"):
         input_items(str(tmp_path / "notes.txt"))
 
 
