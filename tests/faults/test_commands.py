@@ -17,6 +17,8 @@ from monai_thyroid import cli
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import TrainedRun
 
+pytestmark = pytest.mark.slow
+
 
 def bundle(root: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     config = str(root / "bundles" / "thyroid" / f"{name}.yaml")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from fuzz import KINDS, World, fuzz
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"images": 30, "tables": 6, "runs": 12, "options": 15}
 SEED = int(os.environ.get("MONAI_THYROID_FUZZ_SEED", "0"))
 

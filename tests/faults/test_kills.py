@@ -20,6 +20,8 @@ from monai_thyroid.images import made_here, read_raster
 from monai_thyroid.training.recorder import save
 from monai_thyroid.transforms import SaveMaskd
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = int(os.environ.get("MONAI_THYROID_FUZZ", 40))
 SIZE = 200_000
 
