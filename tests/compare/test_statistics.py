@@ -593,7 +593,7 @@ def test_each_network_beside_the_best_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_the_chance_of_two_to_be_worse_is_that_of_the_normal_distribution(seeds: int) -> None:
+def test_the_chance_of_two_to_be_worse_is_that_of_students_t(seeds: int) -> None:
     values = np.stack([scores(2, 20, seed=seed, step=0.02) for seed in range(seeds)], axis=1)
     compare = compare_architectures if seeds > 1 else compare_weights
     comparison = compare(values if seeds > 1 else values[:, 0], networks=["a", "b"], groups=names(20))
@@ -603,8 +603,26 @@ def test_the_chance_of_two_to_be_worse_is_that_of_the_normal_distribution(seeds:
     if seeds == 1:
         assert error == pytest.approx(stats.sem(values[0, 0] - values[1, 0]))
     chances = chances_worse(comparison, margin=0.01)
-    assert chances[pair.second] == pytest.approx(stats.norm.sf((0.01 - pair.difference) / error), abs=0.01)
-    assert chances[pair.first] == pytest.approx(stats.norm.sf((0.01 + pair.difference) / error), abs=0.01)
+    assert chances[pair.second] == pytest.approx(
+        stats.t.sf((0.01 - pair.difference) / error, comparison.freedom), abs=0.01
+    )
+    assert chances[pair.first] == pytest.approx(
+        stats.t.sf((0.01 + pair.difference) / error, comparison.freedom), abs=0.01
+    )
+
+
+def test_with_few_degrees_of_freedom_no_eligible_network_is_surely_worse() -> None:
+    rng = np.random.default_rng(3)
+    lower = np.array([0.0, 0.12])[:, None, None] + np.array([[0.0, 0.025], [0.0, 0.03]])[..., None]
+    values = 0.8 + rng.normal(0, 0.01, (1, 1, 5)) - lower + rng.normal(0, 0.005, (2, 2, 5))
+    comparison = compare_architectures(values, networks=["a", "b"], groups=names(5))
+    assert comparison.freedom < 3
+    covariance = np.array(comparison.covariance)
+    error = (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) ** 0.5
+    assert stats.norm.sf((0.01 - comparison.pairs[0].difference) / error) > 0.99, "what the normal distribution says"
+    assert comparison.to_best[1].worse_by < 0.06
+    margin = comparison.to_best[1].worse_by
+    assert chances_worse(comparison, margin=margin)["b"] == pytest.approx(0.95, abs=0.01), "a one-sided 95 % limit"
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 3), (1, 3), (2, 5), (5, 5)])
