@@ -179,7 +179,6 @@ class Comparison:
         omnibus: ``friedman_chi2``, ``friedman_p``, ``iman_davenport_f``, ``iman_davenport_p``; for "weights" and
             three networks or more.
         average_ranks: over groups, 1 is best; for "weights".
-        critical_difference: Nemenyi's, of average ranks, at `ALPHA`; for "weights" and two networks or more.
         cliques: the largest sets of networks of which no pair is told apart, each in the order of ``networks``.
         refusals: sentences that say what cannot be claimed and why; with any, no pair is a claim.
         to_best: each network beside the best of the others, in the order of ``networks``; none where there is one
@@ -201,7 +200,6 @@ class Comparison:
     smallest_adjusted_p: float
     omnibus: dict[str, float] | None
     average_ranks: dict[str, float] | None
-    critical_difference: float | None
     cliques: list[list[str]]
     refusals: list[str]
     to_best: list[ToBest]
@@ -276,7 +274,6 @@ def compare_weights(
         n_seeds=1,
         omnibus=_friedman(ranks) if count > 2 and n_groups > 1 else None,
         average_ranks={name: float(rank) for name, rank in zip(names, ranks.mean(axis=1), strict=True)},
-        critical_difference=_nemenyi(count) / n_groups**0.5 if count > 1 else None,
         warnings=[],
     )
 
@@ -361,7 +358,6 @@ def compare_architectures(
         n_seeds=n_seeds,
         omnibus=None,
         average_ranks=None,
-        critical_difference=None,
         warnings=_seed_warnings(scores.mean(axis=2), lost, names),
     )
 
@@ -386,7 +382,6 @@ def _comparison(
     n_seeds: int,
     omnibus: dict[str, float] | None,
     average_ranks: dict[str, float] | None,
-    critical_difference: float | None,
     warnings: list[str],
 ) -> Comparison:
     """What both questions have in common, from (networks, groups) and (pairs, groups) in which larger is better."""
@@ -440,7 +435,6 @@ def _comparison(
         smallest_adjusted_p=smallest,
         omnibus=omnibus,
         average_ranks=average_ranks,
-        critical_difference=critical_difference,
         cliques=_cliques(names, pairs),
         refusals=refusals,
         to_best=_beside_the_best(names, scores.mean(axis=1), errors, span) if count > 1 and n_groups > 1 else [],
@@ -940,13 +934,6 @@ def _friedman(ranks: np.ndarray) -> dict[str, float]:
     f = np.inf if perfect else (n - 1) * chi2 / left
     f_p = math.factorial(count) ** (1.0 - n) if perfect else float(stats.f.sf(f, count - 1, (count - 1) * (n - 1)))
     return {"friedman_chi2": chi2, "friedman_p": p, "iman_davenport_f": f, "iman_davenport_p": f_p}
-
-
-@lru_cache(maxsize=32)
-def _nemenyi(n_networks: int) -> float:
-    """Nemenyi's critical difference of average ranks in one group; divide by the root of their number."""
-    quantile = float(stats.studentized_range.ppf(1 - ALPHA, n_networks, np.inf))
-    return quantile * (n_networks * (n_networks + 1) / 12) ** 0.5
 
 
 def _cliques(names: list[str], pairs: list[Pair]) -> list[list[str]]:
