@@ -179,12 +179,12 @@ class Comparison:
         omnibus: ``friedman_chi2``, ``friedman_p``, ``iman_davenport_f``, ``iman_davenport_p``; for "weights" and
             three networks or more.
         average_ranks: over groups, 1 is best; for "weights".
-        critical_difference: Nemenyi's, of average ranks, at `ALPHA`; for "weights" and two networks or more.
         cliques: the largest sets of networks of which no pair is told apart, each in the order of ``networks``.
         refusals: sentences that say what cannot be claimed and why; with any, no pair is a claim.
         to_best: each network beside the best of the others, in the order of ``networks``; none where there is one
             network or one group.
         covariance: of the means, rows and columns in the order of ``networks``; nan for one group.
+        freedom: the fewest degrees of freedom of the error of a pair; nan for one network.
         warnings: sentences on what makes the figures less trustworthy than they look.
     """
 
@@ -200,11 +200,11 @@ class Comparison:
     smallest_adjusted_p: float
     omnibus: dict[str, float] | None
     average_ranks: dict[str, float] | None
-    critical_difference: float | None
     cliques: list[list[str]]
     refusals: list[str]
     to_best: list[ToBest]
     covariance: list[list[float]]
+    freedom: float
     warnings: list[str]
 
 
@@ -274,7 +274,6 @@ def compare_weights(
         n_seeds=1,
         omnibus=_friedman(ranks) if count > 2 and n_groups > 1 else None,
         average_ranks={name: float(rank) for name, rank in zip(names, ranks.mean(axis=1), strict=True)},
-        critical_difference=_nemenyi(count) / n_groups**0.5 if count > 1 else None,
         warnings=[],
     )
 
@@ -359,7 +358,6 @@ def compare_architectures(
         n_seeds=n_seeds,
         omnibus=None,
         average_ranks=None,
-        critical_difference=None,
         warnings=_seed_warnings(scores.mean(axis=2), lost, names),
     )
 
@@ -384,7 +382,6 @@ def _comparison(
     n_seeds: int,
     omnibus: dict[str, float] | None,
     average_ranks: dict[str, float] | None,
-    critical_difference: float | None,
     warnings: list[str],
 ) -> Comparison:
     """What both questions have in common, from (networks, groups) and (pairs, groups) in which larger is better."""
@@ -438,11 +435,11 @@ def _comparison(
         smallest_adjusted_p=smallest,
         omnibus=omnibus,
         average_ranks=average_ranks,
-        critical_difference=critical_difference,
         cliques=_cliques(names, pairs),
         refusals=refusals,
         to_best=_beside_the_best(names, scores.mean(axis=1), errors, span) if count > 1 and n_groups > 1 else [],
         covariance=[[float(value) for value in row] for row in covariance],
+        freedom=float(errors.freedom.min()) if pairs else math.nan,
         warnings=warnings,
     )
 
@@ -468,9 +465,11 @@ def chances_worse(
 ) -> dict[str, float]:
     """How probable it is that each network is worse than the best of all by more than a margin.
 
-    The means are drawn from the normal distribution with the comparison's means and their covariance, as if any
-    difference had been as plausible as any other before the data. So it is too high where all networks are alike,
-    which no data can show; how it agrees with the truth elsewhere is simulated in ``benchmarks/claims.py``.
+    The means are drawn from the multivariate t distribution with the comparison's means, their covariance as its
+    scale, and the fewest degrees of freedom of a pair, as if any difference had been as plausible as any other before
+    the data: with the normal distribution a few groups and seeds would say "> 99 %" of what the t test leaves open. So
+    it is too high where all networks are alike, which no data can show; how it agrees with the truth elsewhere is
+    simulated in ``benchmarks/claims.py``.
 
     Args:
         comparison: of at least two groups.
@@ -483,19 +482,25 @@ def chances_worse(
         Probabilities by network; nan where there is no covariance.
     """
     mean = (1 if larger_is_better else -1) * np.array([comparison.means[name] for name in comparison.networks])
-    shares = _chances_worse(mean, np.array(comparison.covariance), margin, draws=draws, seed=seed)
+    covariance, freedom = np.array(comparison.covariance), np.array(comparison.freedom)
+    shares = _chances_worse(mean, covariance, freedom, margin, draws=draws, seed=seed)
     return {name: float(share) for name, share in zip(comparison.networks, shares, strict=True)}
 
 
-def _chances_worse(mean: np.ndarray, covariance: np.ndarray, margin: float, *, draws: int, seed: int) -> np.ndarray:
-    """Of (..., networks), see `chances_worse`."""
-    if not np.isfinite(covariance).all():
+def _chances_worse(
+    mean: np.ndarray, covariance: np.ndarray, freedom: np.ndarray, margin: float, *, draws: int, seed: int
+) -> np.ndarray:
+    """Of (..., networks), degrees of freedom (...), see `chances_worse`."""
+    if not (np.isfinite(covariance).all() and np.isfinite(freedom).all()):
         return np.full(mean.shape, np.nan)
     # A root that a singular covariance has too; only differences matter.
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-    normal = np.random.default_rng(seed).normal(size=(mean.shape[-1], draws))
-    drawn = mean[..., None] + root @ normal  # (..., networks, draws)
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=(mean.shape[-1], draws))
+    freedom = freedom[..., None]
+    wide = (freedom / rng.chisquare(freedom, size=(*mean.shape[:-1], draws))) ** 0.5
+    drawn = mean[..., None] + root @ normal * wide[..., None, :]  # (..., networks, draws)
     return (drawn.max(axis=-2, keepdims=True) - drawn > margin + 10.0**-_DECIMALS).mean(axis=-1)
 
 
@@ -929,13 +934,6 @@ def _friedman(ranks: np.ndarray) -> dict[str, float]:
     f = np.inf if perfect else (n - 1) * chi2 / left
     f_p = math.factorial(count) ** (1.0 - n) if perfect else float(stats.f.sf(f, count - 1, (count - 1) * (n - 1)))
     return {"friedman_chi2": chi2, "friedman_p": p, "iman_davenport_f": f, "iman_davenport_p": f_p}
-
-
-@lru_cache(maxsize=32)
-def _nemenyi(n_networks: int) -> float:
-    """Nemenyi's critical difference of average ranks in one group; divide by the root of their number."""
-    quantile = float(stats.studentized_range.ppf(1 - ALPHA, n_networks, np.inf))
-    return quantile * (n_networks * (n_networks + 1) / 12) ** 0.5
 
 
 def _cliques(names: list[str], pairs: list[Pair]) -> list[list[str]]:
