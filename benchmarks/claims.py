@@ -261,7 +261,7 @@ def architectures(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int)
             bool(rule._seed_warnings(by_seed, drawn.collapsed, [str(at) for at in range(cell.networks)]))
             for by_seed in drawn.scores[: min(size, 200)].mean(axis=3)
         ) * (size / min(size, 200))
-        low, high, _ = rule._deficits(drawn.scores.mean(axis=(2, 3)), errors)
+        low, high, *_ = rule._deficits(drawn.scores.mean(axis=(2, 3)), errors)
         sums["best joint"] += ((low <= 0) & (high >= 0)).all(axis=-1).sum()  # all are equal
     found = {name: 100 * total / draws for name, total in sums.items()}
     for name in ("", "former "):
@@ -361,7 +361,7 @@ def choice(pool: Sequence[np.ndarray], cell: Cell, effect: float, draws: int, se
             errors = rule._errors_of_means(by_group[:, i] - by_group[:, j])
             covariance = rule._group_covariance(by_group)
             error, freedom = errors.error, errors.freedom
-        low, high, shown = rule._deficits(means, errors)
+        low, high, _, shown = rule._deficits(means, errors)
         to_others = np.where(itself, -np.inf, truth[:, None, :] - truth[:, :, None]).max(axis=-1)
         sums["joint"] += ((low <= to_others) & (to_others <= high)).all(axis=-1).sum()
         deficit = truth.max(axis=-1, keepdims=True) - truth

@@ -23,6 +23,7 @@ __all__ = [
     "Shift",
     "ShiftCell",
     "ShiftRow",
+    "percent",
     "plural",
     "rounded",
 ]
@@ -34,6 +35,11 @@ COSTS = ("parameters", "multiply_adds", "latency_ms", "seconds", "images_per_sec
 def plural(count: int, word: str) -> str:
     """Such as ``1,200 cases``."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def percent(probability: float) -> str:
+    """A probability, never told as certain."""
+    return "< 1 %" if probability < 0.01 else "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
 def rounded(count: float) -> str:

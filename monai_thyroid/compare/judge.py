@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_thyroid.compare.contents import rounded
+from monai_thyroid.compare.contents import percent, plural, rounded
 from monai_thyroid.compare.statistics import Comparison, chances_worse
 
 __all__ = ["RULE", "Candidate", "Verdict", "copies", "recommend", "verdict", "volatility", "worst_decile"]
@@ -175,7 +175,8 @@ def recommend(
         ``network``, ``best`` (the best mean), ``eligible``, ``reasons``, ``p_worse`` (probability that the chosen
         network is worse than the best by more than the margin, `chances_worse`; nan where it cannot be told) and
         ``deficits``, a row a network: ``network``; ``deficit`` to the best mean; ``low`` (shown to be worse than the
-        best by more than that) and ``high`` (may be worse by so much), both at least 0; ``eligible``; ``p_worse``.
+        best by more than that) and ``high`` (may be worse by so much), both at least 0; ``rival`` (that
+        may be better by so much, None where there is none); ``eligible``; ``p_worse``.
     """
     best, names = comparison.networks[0], comparison.networks
     beside = {one.network: one for one in comparison.to_best}
@@ -189,6 +190,7 @@ def recommend(
                 "deficit": abs(comparison.means[best] - comparison.means[name]),
                 "low": to_best.worse_by if to_best else math.nan,
                 "high": to_best.high if to_best else math.nan,
+                "rival": to_best.rival if to_best else None,
                 "eligible": name == best or (to_best is not None and to_best.worse_by <= margin),
                 "p_worse": chances[name],
             }
@@ -216,6 +218,7 @@ def recommend(
             f"Not shown to be worse than the best by more than the margin of {margin:g}, and so eligible too: "
             f"{', '.join(row['network'] for row in near)}. They may be worse: {told} (simultaneous 95 % intervals)."
         )
+    reasons += _rivals(table, names, candidates)
     if lacking := [row["network"] for row in table if not row["eligible"] and math.isnan(row["low"])]:
         reasons.append(f"Not eligible, as there is no interval: {', '.join(lacking)}.")
     if worse := [row for row in table if not row["eligible"] and not math.isnan(row["low"])]:
@@ -245,7 +248,7 @@ def recommend(
             reasons.append(f"Equally stable are {', '.join([chosen, *rivals])}; their cost is not recorded.")
     if not math.isnan(chances[chosen]):
         reasons.append(
-            f"Probability that {chosen} is worse than the best by more than {margin:g}: {chances[chosen]:.0%}."
+            f"Probability that {chosen} is worse than the best by more than {margin:g}: {percent(chances[chosen])}."
         )
     return {
         "network": chosen,
@@ -255,6 +258,21 @@ def recommend(
         "p_worse": chances[chosen],
         "reasons": reasons,
     }
+
+
+def _rivals(table: Sequence[Mapping[str, Any]], names: Sequence[str], candidates: Mapping[str, Candidate]) -> list[str]:
+    """Who makes the limits wide, where it is not the best mean of the others."""
+    wide: dict[str, list[str]] = {}
+    for row in table:
+        if row["rival"] not in (None, names[row["network"] == names[0]]):
+            wide.setdefault(row["rival"], []).append(row["network"])
+    return [
+        f"How much {', '.join(networks)} may be worse is set by {rival}"
+        + (f" ({one.collapsed} of {plural(one.seeds, 'seed')} collapsed)" if one.collapsed else "")
+        + f", not by the best mean of the others: the mean of {rival} is less certain and may lie above it."
+        for rival, networks in wide.items()
+        for one in [candidates[rival]]
+    ]
 
 
 def _told(value: float | None) -> str:

@@ -14,6 +14,7 @@ from monai_thyroid.compare.contents import (
     Section,
     Shift,
     ShiftCell,
+    percent,
     plural,
     rounded,
 )
@@ -63,11 +64,6 @@ def _form(form: Callable[[float], str], missing: str = "–") -> Callable[[float
 def _amount(value: float) -> str:
     """Three digits, for times and speeds."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _percent(probability: float) -> str:
-    """A probability, never told as certain."""
-    return "< 1 %" if probability < 0.01 else "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
 _score = _form("{:.3f}".format)
@@ -179,7 +175,16 @@ def _of_section(section: Section, place: Place, folder: Path, comparison: Compar
         size=section.size,
         n=_n(comparison) if comparison else "",
         seeds=_seeds(section),
+        lacking=_lacking(comparison) if comparison else "",
     )
+
+
+def _lacking(comparison: Comparison) -> str:
+    """A sentence for the caption where a network has no interval."""
+    if comparison.n_groups == 1:
+        return " No intervals: one group has no spread."
+    lacking = [name for name, limits in comparison.intervals.items() if not all(map(_known, limits))]
+    return f" No interval of {', '.join(lacking)}: the data leave no value out, however far." if lacking else ""
 
 
 def _sentence(text: str) -> str:
@@ -285,12 +290,14 @@ def _why(section: Section, choice: Recommendation) -> str:
     if len(choice.eligible) == 1:
         told += f" and every other network is shown to be worse by more than {choice.margin:g}, or has no interval."
     else:
+        others = [name for name in choice.eligible if name != choice.best]
         told += (
-            f" and {len(choice.eligible)} networks are not shown to be worse than the best by more than "
-            f"{choice.margin:g}: of these it comes first in collapsed seeds, stability and cost."
+            f" and {plural(len(others), 'other network')} ({', '.join(others)}) {'is' if len(others) == 1 else 'are'} "
+            f"not shown to be worse than the best by more than {choice.margin:g}: of all {len(choice.eligible)} it "
+            "comes first in collapsed seeds, stability and cost."
         )
     if _known(choice.p_worse):
-        chance = _percent(choice.p_worse)
+        chance = percent(choice.p_worse)
         told += f" Probability that it is worse than the best by more than {choice.margin:g}: {chance}."
         if choice.p_worse > 0.5:
             told += f" So it likely is: where the score counts more than stability and cost, take {choice.best}."
@@ -323,7 +330,7 @@ def _recommendation(section: Section) -> list[Block]:
                 ("Shown to be worse by", form),
                 ("May be worse by", form),
                 ("Eligible", "tight"),
-                (f"Probability of being worse by more than {choice.margin:g}", _form(_percent)),
+                (f"Probability of being worse by more than {choice.margin:g}", _form(percent)),
             ],
             [
                 [

@@ -69,7 +69,8 @@ class Declared:
     Attributes:
         kind: its name, and start of its files' names.
         place: where on the page.
-        caption: may hold ``{axis}``, ``{Axis}``, ``{size}``, ``{n}``, ``{seeds}`` and ``{class_name}``.
+        caption: may hold ``{axis}``, ``{Axis}``, ``{size}``, ``{n}``, ``{seeds}``, ``{lacking}`` (which intervals,
+            and why) and ``{class_name}``.
         plots: from a `Scene`, or a `Shift` for that place, to what is drawn; nothing where there is nothing to show.
         patients: it shows images of patients, which may be left out on request.
     """
@@ -275,7 +276,7 @@ FIGURES: dict[str, Declared] = {
         Declared(
             "weights-means",
             Place.WEIGHTS,
-            "{Axis} with the 95 % interval of each network by itself, chosen weights; {n}.",
+            "{Axis} with the 95 % interval of each network by itself, chosen weights; {n}.{lacking}",
             _chosen_means,
         ),
         Declared("weights-differences", Place.WEIGHTS, _DIFFERENCES, partial(_differences, place=Place.WEIGHTS)),
@@ -296,7 +297,7 @@ FIGURES: dict[str, Declared] = {
         Declared(
             "architectures-means",
             Place.ARCHITECTURES,
-            "{Axis} with the 95 % interval of each network by itself, mean over seeds {seeds}; {n}.",
+            "{Axis} with the 95 % interval of each network by itself, mean over seeds {seeds}; {n}.{lacking}",
             _architecture_means,
         ),
         Declared(

@@ -132,6 +132,8 @@ class ToBest:
         deficit: mean of the best of the others less its own, below 0 for the best mean.
         low: lower end of the constrained interval, at most 0: by ``-low`` it may be better than the best of the others.
         high: upper end, at least 0: by so much it may be worse. The intervals of all networks cover together in 95 %.
+            No more than what the score's best value is above its mean.
+        rival: that may be better by so much; None where ``high`` is 0.
         worse_by: it is shown to be worse than the best by more than that; 0 where it is not shown to be worse. A
             lower 95 % confidence limit.
     """
@@ -140,6 +142,7 @@ class ToBest:
     deficit: float
     low: float
     high: float
+    rival: str | None
     worse_by: float
 
 
@@ -437,7 +440,11 @@ def _comparison(
         average_ranks=average_ranks,
         cliques=_cliques(names, pairs),
         refusals=refusals,
-        to_best=_beside_the_best(names, scores.mean(axis=1), errors, span) if count > 1 and n_groups > 1 else [],
+        to_best=_beside_the_best(
+            names, scores.mean(axis=1), errors, span=span, best=limits[1] if sign > 0 else -limits[0]
+        )
+        if count > 1 and n_groups > 1
+        else [],
         covariance=[[float(value) for value in row] for row in covariance],
         freedom=float(errors.freedom.min()) if pairs else math.nan,
         warnings=warnings,
@@ -786,26 +793,31 @@ def _t_interval(mean: np.ndarray, errors: _Errors, level: float) -> tuple[np.nda
     return mean - half, mean + half
 
 
-def _beside_the_best(names: Sequence[str], means: np.ndarray, errors: _Errors, span: float) -> list[ToBest]:
-    """See `ToBest`; means of which larger is better."""
+def _beside_the_best(
+    names: Sequence[str], means: np.ndarray, errors: _Errors, *, span: float, best: float
+) -> list[ToBest]:
+    """See `ToBest`; means of which larger is better, at most ``best``."""
     count = len(names)
     others = ~np.eye(count, dtype=bool)
     deficits = np.where(others, means[None, :] - means[:, None], -np.inf).max(axis=1)
-    low, high, shown = _deficits(means, errors)
+    low, high, rivals, shown = _deficits(means, errors)
+    high = np.clip(high, 0, np.maximum(best - means, 0))
     return [
         ToBest(
             network=name,
             deficit=float(deficits[at]),
             low=float(max(low[at], -span)) + 0.0,
-            high=float(min(high[at], span)) + 0.0,
+            high=float(high[at]) + 0.0,
+            rival=names[rivals[at]] if high[at] > 0 else None,
             worse_by=float(shown[at]) + 0.0,
         )
         for at, name in enumerate(names)
     ]
 
 
-def _deficits(means: np.ndarray, errors: _Errors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Constrained intervals of multiple comparisons with the best, and what each is shown to be worse by.
+def _deficits(means: np.ndarray, errors: _Errors) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Constrained intervals of multiple comparisons with the best, who sets their upper ends, and what each is shown
+    to be worse by.
 
     Each network in turn is the control of Dunnett's one-sided comparison with all others; if the one that is truly
     best is covered, which has the probability 95 %, all intervals are right (Edwards and Hsu, JASA 1983). Where the
@@ -825,9 +837,10 @@ def _deficits(means: np.ndarray, errors: _Errors) -> tuple[np.ndarray, np.ndarra
     upper = np.where(itself, np.inf, ahead + half).min(axis=-1)
     possible = upper >= 0  # may be the best
     rivals = possible[..., None, :] & ~itself
-    lower = np.where(rivals, ahead - half, np.inf).min(axis=-1)
+    below = np.where(rivals, ahead - half, np.inf)
+    lower = below.min(axis=-1)
     lower = np.where(rivals.any(axis=-1), np.minimum(lower, 0), 0)
-    return -np.maximum(upper, 0), -lower, np.maximum(-upper, 0)
+    return -np.maximum(upper, 0), -lower, below.argmin(axis=-1), np.maximum(-upper, 0)
 
 
 def _dunnett(others: int, freedom: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from made_runs import everything, nearly_nothing, nothing, reference, shrunk, the_same
 
 from monai_thyroid.compare.judge import Candidate, copies, recommend, verdict, volatility, worst_decile
-from monai_thyroid.compare.statistics import compare_weights
+from monai_thyroid.compare.statistics import compare_architectures, compare_weights
 from monai_thyroid.metrics import score_case
 
 
@@ -204,3 +204,23 @@ def test_deficits_of_distances_are_positive_too() -> None:
     assert 0 < far["low"] < far["deficit"] < far["high"] < 3
     assert far["deficit"] == pytest.approx(2, abs=0.1)
     assert far["eligible"]
+
+
+def test_the_rival_that_makes_the_limits_wide_is_named_and_chances_are_never_certain() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.78, 0.03, 20) + rng.normal(0, 0.004, (3, 3, 1)) + rng.normal(0, 0.01, (3, 3, 20))
+    values += np.array([0.01, 0.0, 0.005])[:, None, None]
+    values[2, 1] = 0.05
+    comparison = compare_architectures(values, networks=["a", "b", "c"], groups=[str(i) for i in range(20)])
+    choice = recommend(
+        comparison,
+        candidates={name: Candidate(name, 0.01, int(name == "c"), 3, 1.0) for name in ("a", "b", "c")},
+        margin=0.01,
+        metric="Dice",
+        cost=None,
+    )
+    said = next(reason for reason in choice["reasons"] if "is set by" in reason)
+    assert said.startswith("How much a, b may be worse is set by c (1 of 3 seeds collapsed), not by the best mean")
+    sure = choose({"best": 0.05, "near": 0.045}, best=(0.05, 0, 3, 1.0))
+    assert sure["reasons"][-1].endswith(": < 1 %.")
+    assert "is set by" not in " ".join(sure["reasons"])

@@ -72,6 +72,23 @@ def test_a_lacking_interval_is_explained(make_run: MakeRun, tmp_path: Path) -> N
     assert any("no interval" in cells(made, "Simultaneous 95 % interval") for made in tables(blocks, "All pairs"))
 
 
+def test_a_bar_without_an_interval_is_explained_in_its_caption(make_run: MakeRun, tmp_path: Path) -> None:
+    made, _ = report(make_run, tmp_path)
+    (section,) = made.sections
+    for name in ("architectures-means", "weights-means"):
+        (tmp_path / f"{name}.svg").write_bytes(b"drawn")
+        (tmp_path / f"{name}.png").write_bytes(b"drawn")
+    section = replace(section, figures={name: [name] for name in ("architectures-means", "weights-means")})
+    assert np.isnan(section.architectures.intervals["segnet"][0])
+    (means,) = page._of_section(section, Place.ARCHITECTURES, tmp_path, section.architectures)
+    assert means.caption.endswith(" seeds a network. No interval of segnet: the data leave no value out, however far.")
+    (means,) = page._of_section(section, Place.WEIGHTS, tmp_path, section.weights)
+    assert "interval of" in means.caption
+    assert "No interval" not in means.caption
+    one = replace(section.weights, n_groups=1)
+    assert page._lacking(one) == " No intervals: one group has no spread."
+
+
 def test_differences_are_told_as_finely_as_they_are_known(make_run: MakeRun, tmp_path: Path) -> None:
     made_report, blocks = report(make_run, tmp_path)
     weights, architectures = tables(blocks, "All pairs")
@@ -98,6 +115,13 @@ def test_a_recommendation_says_where_it_was_chosen_and_why_not_the_best_mean(mak
     same = replace(section.recommendation, network="resunet", best="resunet", eligible=["resunet"], p_worse=0.7)
     texts = page._answer(replace(section, recommendation=same)).items
     assert "better mean" not in texts[1]
+    three = replace(section.recommendation, best="resunet", eligible=["resunet", "segnet", "unet"])
+    texts = page._answer(replace(section, recommendation=three)).items
+    assert "resunet has the best mean and 2 other networks (segnet, unet) are not shown to be worse" in texts[1]
+    two = replace(section.recommendation, best="resunet", eligible=["resunet", "unet"])
+    texts = page._answer(replace(section, recommendation=two)).items
+    assert "1 other network (unet) is not shown to be worse" in texts[1]
+    texts = page._answer(replace(section, recommendation=same)).items
     assert "Probability that it is worse than the best by more than 0.01: 70 %. So it likely is" in texts[1]
 
 
@@ -149,7 +173,7 @@ def test_a_metric_that_older_runs_do_not_have_is_not_compared_and_leaves_a_dash(
 
 
 def test_a_figure_is_declared_once_and_its_caption_has_its_words() -> None:
-    words = dict.fromkeys(("axis", "Axis", "size", "n", "seeds", "class_name"), "x")
+    words = dict.fromkeys(("axis", "Axis", "size", "n", "seeds", "lacking", "class_name"), "x")
     for kind, declared in FIGURES.items():
         assert declared.kind == kind
         assert isinstance(declared.place, Place)

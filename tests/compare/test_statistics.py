@@ -534,7 +534,7 @@ def test_comparisons_with_the_best_are_those_of_scipys_dunnett() -> None:
     means = np.array([sample.mean() for sample in samples])
     pooled = np.mean([sample.var(ddof=1) for sample in samples])
     errors = _Errors(np.full(6, (pooled * 2 / 12) ** 0.5), np.full(6, 4 * 11.0), np.zeros(6), np.zeros(6))
-    low, high, shown = _deficits(means, errors)
+    low, high, rivals, shown = _deficits(means, errors)
     # Dunnett's lower limits of every other one over each in turn as the control.
     over = np.full((4, 4), -np.inf)
     for control in range(4):
@@ -556,6 +556,7 @@ def test_comparisons_with_the_best_are_those_of_scipys_dunnett() -> None:
         half = [means[other] - means[at] - over[at, other] for other in range(4)]
         expected = max(0, *(means[other] - means[at] + half[other] for other in possible if other != at))
         assert high[at] == pytest.approx(expected, abs=0.02)
+        assert high[at] == 0 or (rivals[at] in possible and rivals[at] != at)
 
 
 def test_each_network_beside_the_best_of_the_others() -> None:
@@ -572,6 +573,31 @@ def test_each_network_beside_the_best_of_the_others() -> None:
     assert mirrored.to_best == comparison.to_best
     alike = compare_weights(scores(3, 40, step=0.0), networks=["a", "b", "c"], groups=names(40))
     assert all(one.low < 0 < one.high and one.worse_by == 0 for one in alike.to_best)
+
+
+def one_collapsed() -> np.ndarray:
+    """Five networks, three seeds, 20 groups; of the third one seed fell to 0.05."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.78, 0.03, 20) + np.array([0.01, 0, 0.005, -0.005, -0.01])[:, None, None]
+    values = base + rng.normal(0, 0.004, (5, 3, 1)) + rng.normal(0, 0.01, (5, 3, 20))
+    values[2, 1] = 0.05
+    return values
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_no_network_may_be_worse_by_more_than_is_left_above_it(larger: bool) -> None:
+    values, limits = one_collapsed(), (0.0, 1.0)
+    lost = values.mean(axis=2) < 0.1
+    if not larger:
+        values, limits = 1 - values, (0.0, math.inf)  # the best is 0, the worst has no bound
+    comparison = compare_architectures(
+        values, networks=FIVE, groups=names(20), larger_is_better=larger, limits=limits, collapsed=lost
+    )
+    for one in comparison.to_best:
+        left = abs((1 if larger else 0) - comparison.means[one.network])
+        assert 0 <= one.deficit <= one.high <= left + 1e-12 or one.deficit < 0 <= one.high <= left + 1e-12
+    assert {one.rival for one in comparison.to_best if one.network != FIVE[2]} == {FIVE[2]}
+    assert comparison.to_best[0].high == pytest.approx(abs((1 if larger else 0) - comparison.means[FIVE[0]]))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
