@@ -473,10 +473,10 @@ def chances_worse(
     """How probable it is that each network is worse than the best of all by more than a margin.
 
     The means are drawn with their covariance, every difference of two from the t distribution with the pair's degrees
-    of freedom (the normal draws of all pairs widened together, each by its own quantile), as if any difference had been as plausible as any other before
-    the data: with the normal distribution a few groups and seeds would say "> 99 %" of what the t test leaves open. So
-    it is too high where all networks are alike, which no data can show; how it agrees with the truth elsewhere is
-    simulated in ``benchmarks/claims.py``.
+    of freedom (the normal draws of all pairs are widened together), as if any difference had been as plausible as any
+    other before the data: with the normal distribution a few groups and seeds would say "> 99 %" of what the t test
+    leaves open. So it is too high where all networks are alike, which no data can show; how it agrees with the truth
+    elsewhere is simulated in ``benchmarks/claims.py``.
 
     Args:
         comparison: of at least two groups.
