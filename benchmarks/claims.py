@@ -379,9 +379,8 @@ def choice(pool: Sequence[np.ndarray], cell: Cell, effect: float, draws: int, se
             sums[f"{name}has best"] += one[rows, truth.argmax(axis=-1)].sum()
             sums[f"{name}worse"] += (deficit[rows, chosen] > MARGIN).sum()
             if not name:
-                fewest = errors.freedom.min(axis=-1)
-                said = rule._chances_worse(means, covariance, fewest, MARGIN, draws=500, seed=seed)[rows, chosen]
-                sums["said"] += said.sum()
+                said = rule._chances_worse(means, covariance, errors.freedom, MARGIN, draws=500, seed=seed)
+                sums["said"] += said[rows, chosen].sum()
     return {name: 100 * total / draws for name, total in sums.items()}
 
 

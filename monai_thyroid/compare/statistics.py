@@ -187,7 +187,7 @@ class Comparison:
         to_best: each network beside the best of the others, in the order of ``networks``; none where there is one
             network or one group.
         covariance: of the means, rows and columns in the order of ``networks``; nan for one group.
-        freedom: the fewest degrees of freedom of the error of a pair; nan for one network.
+        freedom: degrees of freedom of the error of each of ``pairs``.
         warnings: sentences on what makes the figures less trustworthy than they look.
     """
 
@@ -207,7 +207,7 @@ class Comparison:
     refusals: list[str]
     to_best: list[ToBest]
     covariance: list[list[float]]
-    freedom: float
+    freedom: list[float]
     warnings: list[str]
 
 
@@ -446,7 +446,7 @@ def _comparison(
         if count > 1 and n_groups > 1
         else [],
         covariance=[[float(value) for value in row] for row in covariance],
-        freedom=float(errors.freedom.min()) if pairs else math.nan,
+        freedom=[float(value) for value in errors.freedom],
         warnings=warnings,
     )
 
@@ -472,11 +472,11 @@ def chances_worse(
 ) -> dict[str, float]:
     """How probable it is that each network is worse than the best of all by more than a margin.
 
-    The means are drawn from the multivariate t distribution with the comparison's means, their covariance as its
-    scale, and the fewest degrees of freedom of a pair, as if any difference had been as plausible as any other before
-    the data: with the normal distribution a few groups and seeds would say "> 99 %" of what the t test leaves open. So
-    it is too high where all networks are alike, which no data can show; how it agrees with the truth elsewhere is
-    simulated in ``benchmarks/claims.py``.
+    The means are drawn with their covariance, every difference of two from the t distribution with the pair's degrees
+    of freedom (the normal draws of all pairs are widened together), as if any difference had been as plausible as any
+    other before the data: with the normal distribution a few groups and seeds would say "> 99 %" of what the t test
+    leaves open. So it is too high where all networks are alike, which no data can show; how it agrees with the truth
+    elsewhere is simulated in ``benchmarks/claims.py``.
 
     Args:
         comparison: of at least two groups.
@@ -497,18 +497,23 @@ def chances_worse(
 def _chances_worse(
     mean: np.ndarray, covariance: np.ndarray, freedom: np.ndarray, margin: float, *, draws: int, seed: int
 ) -> np.ndarray:
-    """Of (..., networks), degrees of freedom (...), see `chances_worse`."""
-    if not (np.isfinite(covariance).all() and np.isfinite(freedom).all()):
+    """Of (..., networks), degrees of freedom (..., pairs), see `chances_worse`."""
+    if not np.isfinite(covariance).all():
         return np.full(mean.shape, np.nan)
     # A root that a singular covariance has too; only differences matter.
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
     rng = np.random.default_rng(seed)
-    normal = rng.normal(size=(mean.shape[-1], draws))
-    freedom = freedom[..., None]
-    wide = (freedom / rng.chisquare(freedom, size=(*mean.shape[:-1], draws))) ** 0.5
-    drawn = mean[..., None] + root @ normal * wide[..., None, :]  # (..., networks, draws)
-    return (drawn.max(axis=-2, keepdims=True) - drawn > margin + 10.0**-_DECIMALS).mean(axis=-1)
+    errors = root @ rng.normal(size=(mean.shape[-1], draws))  # (..., networks, draws)
+    worse = np.zeros(errors.shape, dtype=bool)
+    for at, (i, j) in enumerate(zip(*_pairs_of(mean.shape[-1]), strict=True)):
+        own = freedom[..., at, None]
+        # Sorted, so that one draw widens all pairs alike; of the normal draws they know nothing.
+        wide = (own / np.sort(rng.chisquare(own, size=(*mean.shape[:-1], draws)), axis=-1)) ** 0.5
+        ahead = (mean[..., i] - mean[..., j])[..., None] + (errors[..., i, :] - errors[..., j, :]) * wide
+        worse[..., j, :] |= ahead > margin + 10.0**-_DECIMALS
+        worse[..., i, :] |= -ahead > margin + 10.0**-_DECIMALS
+    return worse.mean(axis=-1)
 
 
 def rank_stability(

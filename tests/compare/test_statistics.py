@@ -612,10 +612,10 @@ def test_the_chance_of_two_to_be_worse_is_that_of_students_t(seeds: int) -> None
         assert error == pytest.approx(stats.sem(values[0, 0] - values[1, 0]))
     chances = chances_worse(comparison, margin=0.01)
     assert chances[pair.second] == pytest.approx(
-        stats.t.sf((0.01 - pair.difference) / error, comparison.freedom), abs=0.01
+        stats.t.sf((0.01 - pair.difference) / error, comparison.freedom[0]), abs=0.01
     )
     assert chances[pair.first] == pytest.approx(
-        stats.t.sf((0.01 + pair.difference) / error, comparison.freedom), abs=0.01
+        stats.t.sf((0.01 + pair.difference) / error, comparison.freedom[0]), abs=0.01
     )
 
 
@@ -624,7 +624,7 @@ def test_with_few_degrees_of_freedom_no_eligible_network_is_surely_worse() -> No
     lower = np.array([0.0, 0.12])[:, None, None] + np.array([[0.0, 0.025], [0.0, 0.03]])[..., None]
     values = 0.8 + rng.normal(0, 0.01, (1, 1, 5)) - lower + rng.normal(0, 0.005, (2, 2, 5))
     comparison = compare_architectures(values, networks=["a", "b"], groups=names(5))
-    assert comparison.freedom < 3
+    assert comparison.freedom[0] < 3
     covariance = np.array(comparison.covariance)
     error = (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) ** 0.5
     assert stats.norm.sf((0.01 - comparison.pairs[0].difference) / error) > 0.99, "what the normal distribution says"
