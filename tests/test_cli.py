@@ -305,6 +305,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
         cli.main(["phantom", "x"])
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path: Path) -> None:
     line = f"{sys.executable} -m monai_thyroid networks unet --no-exports | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)

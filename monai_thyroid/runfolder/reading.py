@@ -18,6 +18,8 @@ from PIL import Image
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_json
+from monai_thyroid.metrics import METRICS
+from monai_thyroid.metrics.registry import Counts, evaluate
 from monai_thyroid.runfolder.older import migrated
 from monai_thyroid.runfolder.schema import (
     CalibrationRow,
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _Row = TypeVar("_Row", bound=CaseKey)
+_ROUNDING = 6e-4  # of scores that somebody rounded to three decimals
 
 
 @dataclass(frozen=True)
@@ -308,6 +311,19 @@ def _read_scores(line: Mapping[str, str], row: CaseRow, where: str) -> list[str]
         row.scores[name], problem = (None, None) if text is None or row.error else _score(text, score)
         if problem:
             problems.append(f"cases.csv: {name} of {where} {problem}")
+    return problems or _contradictions(row, where)
+
+
+def _contradictions(row: CaseRow, where: str) -> list[str]:
+    """Scores that the row's own counts of pixels contradict; where a mask is empty, the policy decides."""
+    tp, fp, fn, tn = (row.scores.get(name) for name in ("tp", "fp", "fn", "tn"))
+    if tp is None or fp is None or fn is None or tn is None or (counts := Counts(tp, fp, fn, tn)).edge:
+        return []
+    problems = []
+    for metric in METRICS.values():
+        value = row.scores.get(metric.name)
+        if metric.pooled and value is not None and abs(value - (expected := evaluate(metric, counts))) > _ROUNDING:
+            problems.append(f"cases.csv: {metric.name} of {where} is {value:g}, but its counts give {expected:.4f}")
     return problems
 
 

@@ -559,6 +559,7 @@ def test_augmentation_moves_image_and_label_alike(thresholding: tuple[Path, Path
 # --- real images ---
 
 
+@pytest.mark.slow
 def test_trains_evaluates_and_infers_on_real_images(
     train: Callable[..., Path], bundle: Path, data_dir: Path, tmp_path: Path
 ) -> None:

@@ -199,6 +199,7 @@ def test_no_two_labels_meet(tmp_path: Path, drawn: list[Figure], kind: str) -> N
         assert not met, text
 
 
+@pytest.mark.slow
 def test_the_same_content_gives_the_same_bytes_in_another_process_and_pyplot_stays_out(tmp_path: Path) -> None:
     program = """
 import sys

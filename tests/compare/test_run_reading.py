@@ -124,6 +124,7 @@ def change_cases(path: Path, change: Callable[[list[dict[str, str]]], list[dict[
     ("change", "told"),
     [
         (lambda rows: [{**rows[0], "dice": "x"}, *rows[1:]], "dice of case case-00 must be a number, got 'x'"),
+        (lambda rows: [{**rows[0], "dice": "0.01"}, *rows[1:]], "dice of case case-00 is 0.01, but its counts give 0."),
         (lambda rows: [{**rows[0], "dice": ""}, *rows[1:]], "dice of case case-00"),
         (lambda rows: [rows[0], *rows], "the case case-00 more than once"),
         (lambda rows: [], "cases.csv has no case"),
@@ -299,7 +300,7 @@ def test_other_test_cases_are_refused_with_the_difference(make_run: MakeRun, tmp
 
 def test_other_references_under_the_same_names_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("segnet")
-    change_cases(make_run("unet"), lambda rows: [{**rows[0], "fn": str(int(rows[0]["fn"]) + 1)}, *rows[1:]])
+    change_cases(make_run("unet"), lambda rows: [{**rows[0], "n_ref": str(int(rows[0]["n_ref"]) + 1)}, *rows[1:]])
     (problem,) = comparability(find_runs([tmp_path])[0])[1]
     assert "different references or groups in 1 of 24 cases of the same name (case-00)" in problem
 

@@ -43,6 +43,7 @@ print(len(vision._declared))
 """
 
 
+@pytest.mark.slow
 def test_declares_only_after_a_failed_import(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "works").mkdir()
@@ -65,6 +66,7 @@ def test_missing_torchvision_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
         EncoderUNet(encoder="resnet18", in_channels=1, out_channels=1)
 
 
+@pytest.mark.slow
 def test_the_installed_one_works_after_monai_failed_on_it() -> None:
     code = """
 import monai.networks.nets

@@ -82,6 +82,7 @@ def test_networks_may_stand_in_a_file_of_ones_own(tmp_path: Path) -> None:
         tiny(tmp_path / "new", networks=["mine"])
 
 
+@pytest.mark.slow
 def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
     """The only real training of this file that is not slow: the planned folder and hash are those of the training."""
     (job,) = tiny(tmp_path / "out").jobs
@@ -401,6 +402,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) ->
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_children_end_with_their_parent(tmp_path: Path, stop: signal.Signals) -> None:
     parent = subprocess.Popen(

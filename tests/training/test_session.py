@@ -30,6 +30,7 @@ def _wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_is_written_down_and_goes_on(root: Path, tmp_path: Path, stop: signal.Signals) -> None:
     scans = write_phantom(tmp_path / "scans", cases=10, seed=0, height=48, width=64)
