@@ -104,7 +104,7 @@ def load_datalist(
     number = classes if isinstance(classes, int) else len(classes)
     root = None
     if dataset_dir == PHANTOM:
-        logger.warning("SYNTHETIC DATA: training on computer-made phantom scans, not on patients (--dataset_dir DIR)")
+        logger.warning("SYNTHETIC DATA: computer-made phantom scans, not patients (--dataset_dir DIR)")
         listing = Listing(items=_phantom_items(phantom_cases, phantom_seed, number))
     else:
         if not isinstance(dataset_dir, str) or not dataset_dir:

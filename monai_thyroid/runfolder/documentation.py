@@ -28,7 +28,7 @@ _FILES = {
     "**history.csv**": "an epoch a row; columns below",
     "config.yaml": "the configuration as executed, overrides applied, with the `schema_version`",
     "split.json": "`dataset grouping how fold data_hash warnings`, and in `parts`, of `train`, `validation` and `test` "
-    "the lists `cases groups sites image_sha256`",
+    "the lists `cases` and, in their order, `image_sha256`; `groups` and `sites` are those that occur, each once",
     "model.pt": "the best weights on validation, tensors by name",
     "last.pt": "all that resuming needs; of several stages also `stage-<k>.pt`, the best weights of one, from which "
     "the next one started",

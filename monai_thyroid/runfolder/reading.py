@@ -193,7 +193,7 @@ def read_history(path: Path) -> list[HistoryRow]:
     if not path.is_file():
         raise UserError("history.csv is missing")
     rows, problems = [], []
-    for number, line in enumerate(_table(path), 1):
+    for number, line in enumerate(_table(path), 2):  # the header is line 1
         row, wrong = HistoryRow.from_text(line, f"line {number}")
         rows.append(row)
         problems += wrong
@@ -276,7 +276,7 @@ def _table(path: Path) -> list[dict[str, str]]:
     problems = [f"{path.name} has the column {name} twice" for name, count in Counter(header).items() if count > 1]
     problems += [
         f"{path.name}: line {number} has {len(line)} values for {len(header)} columns"
-        for number, line in enumerate(lines, 1)
+        for number, line in enumerate(lines, 2)
         if line and len(line) != len(header)
     ]
     if problems:

@@ -171,8 +171,8 @@ def test_cases_that_are_their_own_groups_are_of_unknown_grouping(make_run: MakeR
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("history.csv", lambda text: text.replace("\n", "\n1,", 1), "history.csv: line 1 has 9 values for 8 columns"),
-        ("history.csv", lambda text: text.replace("0.3", "1.3"), "val_dice of line 1 must be 0 to 1, got 1.3"),
+        ("history.csv", lambda text: text.replace("\n", "\n1,", 1), "history.csv: line 2 has 9 values for 8 columns"),
+        ("history.csv", lambda text: text.replace("0.3", "1.3"), "val_dice of line 2 must be 0 to 1, got 1.3"),
         ("cases", lambda text: text.replace("case-00", '"case-00', 1), "cases.csv cannot be read"),
         ("cases", lambda text: text[: text.rindex(",")], "values for 29 columns"),
         ("cases", lambda text: text.replace("False", "perhaps", 1), "ref_empty of case case-00 must be true or false"),
