@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Writing files so that a reader sees the old content or the new, never half of it, and one process at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from monai_thyroid.errors import UserError
+
 __all__ = [
     "atomic_path",
     "canonical_hash",
+    "locked",
     "read_csv",
     "read_json",
     "remove_partial",
@@ -106,3 +109,41 @@ def canonical_hash(content: Any) -> str:
     """SHA-256 of JSON-able content, independent of the order of keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], *, work: str = "training", wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock goes with the process, however that ends.
+
+    Args:
+        path: the folder.
+        work: what is done there, for the message.
+        wait: for another process to leave, instead of refusing.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    _locks.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise UserError(f"{path}: another process is {work} there; wait for it or stop it") from error
+        yield
+    finally:
+        if descriptor in _locks:
+            _locks.remove(descriptor)
+            os.close(descriptor)
+
+
+def _leave_locks() -> None:
+    """In a forked process (a data loader's), so that it cannot hold its parent's lock beyond the parent's death."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+_locks: set[int] = set()
+os.register_at_fork(after_in_child=_leave_locks)

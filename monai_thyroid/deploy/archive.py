@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,14 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.predictor import Prediction, Predictor
 from monai_thyroid.evaluation.runtimes import cores
-from monai_thyroid.files import atomic_path, read_json, remove_partial, write_json
+from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_json
 from monai_thyroid.images import (
     IMAGE_SUFFIXES,
     NIFTI_SUFFIXES,
     Raster,
     is_image,
     overlay,
+    png_mark,
     read_raster,
     save_label,
     save_nifti,
@@ -129,7 +129,7 @@ def predict_archive(
         "overlays": overlays,
     }
     output.mkdir(parents=True, exist_ok=True)
-    with _alone(output):
+    with locked(output, work="segmenting"):
         _claim(output, settings)
         done = _trimmed(output, classes=len(models[0].classes))
         todo = [job for job in jobs if job.source not in done]
@@ -201,39 +201,12 @@ def _files(folder: Path, output: Path, left_out: Counter[str]) -> Iterator[str]:
             without = next((stem(name).removesuffix(end) for end in _ENDINGS if stem(name).endswith(end)), None)
             if name.startswith("."):
                 left_out["hidden"] += 1
-            elif not (is_image(name) or _is_dicom(path)):
+            elif not is_image(path):
                 left_out["no image"] += 1
             elif without in beside:
                 left_out["mask, overlay or probability of an image beside it"] += 1
             else:
                 yield path
-
-
-def _is_dicom(path: str) -> bool:
-    """Whether a file without a known suffix is DICOM, as archives name them."""
-    if os.path.basename(path).upper() == "DICOMDIR":
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep other processes out of an output; the lock goes with the process, however that ends."""
-    import fcntl
-
-    descriptor = os.open(output, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{output}: another process is segmenting there; wait for it or stop it") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
@@ -404,7 +377,7 @@ class _Work:
         try:
             for path, pixels in pictures.items():
                 with atomic_path(path) as temporary:
-                    Image.fromarray(pixels).save(temporary)
+                    Image.fromarray(pixels).save(temporary, pnginfo=png_mark())
             with atomic_path(mask) as temporary:
                 if nifti:
                     save_nifti(prediction.mask.T, temporary, like=job.source)

@@ -33,6 +33,8 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     """
     if str(path).lower().endswith(IMAGE_SUFFIXES):
         return True
+    if os.path.basename(path).upper() == "DICOMDIR":  # an index of others
+        return False
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False

@@ -11,7 +11,6 @@ from monai_thyroid.runfolder.folder import (
     RunFolder,
     dataset_path,
     evaluation_path,
-    locked,
     run_path,
 )
 from monai_thyroid.runfolder.hashes import differing_settings, protocol_hash, run_hash
@@ -55,7 +54,6 @@ __all__ = [
     "evaluation_records",
     "finished_epochs",
     "grouping_of",
-    "locked",
     "protocol_hash",
     "read_config",
     "read_evaluation",

@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import atomic_path, read_json, remove_partial, write_csv, write_json
+from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_csv, write_json
 from monai_thyroid.metrics import CALIBRATION_COLUMNS
 from monai_thyroid.runfolder.reading import picture_path, read_history, read_run
 from monai_thyroid.runfolder.schema import (
@@ -29,7 +29,7 @@ from monai_thyroid.runfolder.schema import (
     RunRecord,
 )
 
-__all__ = ["EvaluationFolder", "RunFolder", "dataset_path", "evaluation_path", "locked", "run_path"]
+__all__ = ["EvaluationFolder", "RunFolder", "dataset_path", "evaluation_path", "run_path"]
 
 # run.json first: a folder that is cleared only in part must not look like a run.
 _FILES = ("run.json", "config.yaml", "split.json", "history.csv", "model.pt", "last.pt")
@@ -158,43 +158,6 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write YAML in the given order, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock goes with the process, however that ends.
-
-    Args:
-        path: the folder.
-        wait: for another process to leave, instead of refusing.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDONLY)
-    _locks.add(descriptor)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise UserError(f"{path}: another process is training there; wait for it or stop it") from error
-        yield
-    finally:
-        if descriptor in _locks:
-            _locks.remove(descriptor)
-            os.close(descriptor)
-
-
-def _leave_locks() -> None:
-    """In a forked process (a data loader's), so that it cannot hold its parent's lock beyond the parent's death."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-_locks: set[int] = set()
-os.register_at_fork(after_in_child=_leave_locks)
 
 
 def dataset_path(path: Path, given: str, recorded: str | None) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.runfolder import RunFolder, evaluation_records, locked, read_run
+from monai_thyroid.files import locked
+from monai_thyroid.runfolder import RunFolder, evaluation_records, read_run
 
 __all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "state_of"]
 

@@ -17,9 +17,9 @@ from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import AutocastInferer
 from monai_thyroid.evaluation.weights import find_weights
-from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
+from monai_thyroid.files import canonical_hash, locked, read_json, sha256_file, write_json
 from monai_thyroid.options import boolean
-from monai_thyroid.runfolder import finished_epochs, locked, run_hash
+from monai_thyroid.runfolder import finished_epochs, run_hash
 from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
 from monai_thyroid.sweep.jobs import Job, state_of
 from monai_thyroid.sweep.progress import Progress

@@ -23,8 +23,8 @@ from monai_thyroid.evaluation.cost import inference_cost
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
-from monai_thyroid.files import atomic_path, sha256_file
-from monai_thyroid.runfolder import RunFolder, RunRecord, locked, protocol_hash, run_hash, run_path
+from monai_thyroid.files import atomic_path, locked, sha256_file
+from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
 from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import executed_config

@@ -23,7 +23,7 @@ from monai_thyroid.deploy.archive import COLUMNS
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import Predictor
 from monai_thyroid.files import read_csv, read_json
-from monai_thyroid.images import read_raster
+from monai_thyroid.images import made_here, read_raster
 from monai_thyroid.images.reading import read_labels
 
 
@@ -54,6 +54,9 @@ def test_masks_lie_as_their_images_do_and_the_table_tells_of_each(run: Path, tmp
     rows = {row["source"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
     images = sorted(source.rglob("*.png"))
     assert sorted(rows) == [str(path) for path in images]
+    pictures = list((tmp_path / "out").rglob("*.png"))
+    assert len(pictures) == 18
+    assert all(map(made_here, pictures)), "known as results wherever they are carried"
     predictor = Predictor(run, device="cpu", runtime="torch-float32")
     for path in images:
         row, place = rows[str(path)], path.relative_to(source).with_suffix("")

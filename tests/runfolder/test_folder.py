@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.runfolder import HistoryRow, RunFolder, dataset_path, locked, read_history, read_run
+from monai_thyroid.files import locked
+from monai_thyroid.runfolder import HistoryRow, RunFolder, dataset_path, read_history, read_run
 from monai_thyroid.runfolder.folder import write_yaml
 from monai_thyroid.runfolder.schema import HISTORY_COLUMNS
 

@@ -20,9 +20,9 @@ from monai.bundle import create_workflow
 from monai_thyroid import cli
 from monai_thyroid.data import datalist
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import read_json, write_json
+from monai_thyroid.files import locked, read_json, write_json
 from monai_thyroid.images import write_phantom
-from monai_thyroid.runfolder import HistoryRow, RunFolder, finished_epochs, locked
+from monai_thyroid.runfolder import HistoryRow, RunFolder, finished_epochs
 from monai_thyroid.sweep import plan
 from monai_thyroid.sweep.executors import run_local
 from monai_thyroid.sweep.jobs import Job, execute
