@@ -132,7 +132,7 @@ def capture(
     result.BurnedInAnnotation = "YES"
     result.DerivationDescription = "Outlines and measurements of an automatic segmentation, burned in"
     result.SourceImageSequence = Items([reference(source)])
-    result.PatientOrientation = None
+    result.PatientOrientation = result.Laterality = None  # not known
     result.SamplesPerPixel, result.PlanarConfiguration = 3, 0
     result.Rows, result.Columns = shape
     result.BitsAllocated = result.BitsStored = 8

@@ -35,8 +35,8 @@ _SHAPES = {
     "StudyTime": r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?",
     "PatientSex": "[MFO]",
     "PatientAge": r"\d{3}[DWMY]",
-    "PatientSize": r"\d{1,3}(\.\d{1,6})?",
-    "PatientWeight": r"\d{1,3}(\.\d{1,6})?",
+    "PatientSize": r"(?=.*[1-9])\d{1,3}(\.\d{1,6})?",
+    "PatientWeight": r"(?=.*[1-9])\d{1,3}(\.\d{1,6})?",
 }
 _UNICODE = "ISO_IR 192"
 
@@ -72,10 +72,14 @@ class Kind:
         return f"{self.title}, research only: {facts.name}"[:64].rstrip()
 
 
-def identity(source: Source) -> Dataset:
+def identity(source: Source, *, tell: bool = False) -> Dataset:
     """The patient and the study of an image, in Unicode; nothing else of what its header holds.
 
-    A value that is not of its kind, such as a birth date in words, is left empty, with a warning without the value.
+    A value that is not of its kind, such as a birth date in words, is left empty.
+
+    Args:
+        source: the image.
+        tell: log a warning of each value that is left empty, without the value.
 
     Raises:
         UserError: one cannot be read.
@@ -86,7 +90,8 @@ def identity(source: Source) -> Dataset:
     for keyword in (*_REQUIRED, *_OPTIONAL):
         text = _text(source, keyword)
         if text and keyword in _SHAPES and not re.fullmatch(_SHAPES[keyword], text):
-            logger.warning("%s: its %s is none and is left empty in the results", source.name, keyword)
+            if tell and keyword in _REQUIRED:
+                logger.warning("%s: its %s is none and is left empty in the results", source.name, keyword)
             text = ""
         if text or keyword in _REQUIRED:
             setattr(result, keyword, text)

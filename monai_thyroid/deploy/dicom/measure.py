@@ -120,6 +120,8 @@ def _axes(corners: np.ndarray) -> tuple[float, float]:
 
 
 def _simplified(corners: np.ndarray) -> np.ndarray:
+    if len(corners) <= MOST_POINTS:
+        return corners
     from skimage.measure import approximate_polygon
 
     tolerance, result = 0.5, corners

@@ -155,15 +155,18 @@ class _Writer:
         ]
         if one.mean_probability is not None:
             measurements.append(self._measurement(_PROBABILITY, round(one.mean_probability, 5), _NO_UNIT))
+        reference = self.sr.ReferencedSegmentationFrame(
+            sop_class_uid=str(self.segmented.SOPClassUID),
+            sop_instance_uid=str(self.segmented.SOPInstanceUID),
+            frame_number=self.places[one.frame, one.number],
+            segment_number=one.number,
+            source_image=self.sr.SourceImageForSegmentation(*image, referenced_frame_numbers=frames),
+        )
+        # highdicom writes both; PS3.3 C.18.4 has the number of the segment only where there is none of the frame.
+        del reference[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
         groups = [
             self.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-                referenced_segment=self.sr.ReferencedSegmentationFrame(
-                    sop_class_uid=str(self.segmented.SOPClassUID),
-                    sop_instance_uid=str(self.segmented.SOPInstanceUID),
-                    frame_number=self.places[one.frame, one.number],
-                    segment_number=one.number,
-                    source_image=self.sr.SourceImageForSegmentation(*image, referenced_frame_numbers=frames),
-                ),
+                referenced_segment=reference,
                 measurements=[*measurements, *self._agreement(one)],
                 **self._same(one, f"{facts.name}{where}", _PRESENT),
             )

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from monai_thyroid.deploy.dicom.capture import FrameText, capture, drawn, encoded
 from monai_thyroid.deploy.dicom.facts import ModelFacts
+from monai_thyroid.deploy.dicom.header import identity
 from monai_thyroid.deploy.dicom.measure import Region, regions_of
 from monai_thyroid.deploy.dicom.report import ClassFindings, report
 from monai_thyroid.deploy.dicom.segmentation import segmentation
@@ -45,6 +46,7 @@ def results(
     optional("highdicom", extra="dicom")
     if review_below is not None and not 0 <= review_below <= 1:
         raise UserError(f"review_below {review_below}: give a number between 0 and 1")
+    identity(source, tell=True)  # before any work
     count = len(source.frames)
     masks: list[np.ndarray] = []
     findings: list[ClassFindings] = []

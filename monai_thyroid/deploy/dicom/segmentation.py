@@ -91,6 +91,7 @@ def _single(source: Source, facts: ModelFacts, mask: np.ndarray) -> Dataset:
         content_description=_DESCRIPTION,
         content_label=_LABEL,
     )
+    result.PatientOrientation = None  # not known
     return finish(result, facts, kind=SEGMENTATION)
 
 
@@ -98,7 +99,7 @@ def _several(
     source: Source, facts: ModelFacts, planes: Sequence[tuple[int, int, np.ndarray]], *, count: int
 ) -> Dataset:
     result = new_object(source, facts, kind=SEGMENTATION, sop_class=_SOP_CLASS)
-    result.ImageType = ["DERIVED", "PRIMARY"]
+    result.ImageType, result.PatientOrientation = ["DERIVED", "PRIMARY"], None
     result.ContentLabel, result.ContentDescription, result.ContentCreatorName = _LABEL, _DESCRIPTION, None
     result.SamplesPerPixel, result.PhotometricInterpretation = 1, "MONOCHROME2"
     result.Rows, result.Columns = source.height, source.width
