@@ -49,8 +49,8 @@ __all__ = ["COLUMNS", "ArchiveResult", "predict_archive"]
 logger = logging.getLogger(__name__)
 
 COLUMNS = (
-    "source frame frames mask class area_px area_mm2 components largest_diameter_px largest_diameter_mm "
-    "mean_probability agreement seconds error"
+    "source mask class area_px area_mm2 components largest_diameter_px largest_diameter_mm mean_probability agreement "
+    "frame frames seconds error"
 ).split()
 """Of predictions.csv: a row an image and class; of a file that could not be segmented one row with its error.
 
@@ -297,9 +297,9 @@ def _trimmed(output: Path, *, classes: int) -> set[str]:
     rows = list(csv.reader(io.StringIO(whole, newline="")))
     sound = [row for row in rows[1:] if len(row) == len(COLUMNS) and not row[-1]] if rows[:1] == [COLUMNS] else []
     counts = Counter(row[0] for row in sound)
-    place = COLUMNS.index("mask")
+    place, frames = COLUMNS.index("mask"), COLUMNS.index("frames")
     lost = {row[0] for row in sound if not (output / row[place]).is_file()}
-    done = {row[0] for row in sound if counts[row[0]] == classes * int(row[2] or 1)} - lost
+    done = {row[0] for row in sound if counts[row[0]] == classes * int(row[frames] or 1)} - lost
     kept = [row for row in sound if row[0] in done]
     if len(kept) != len(rows) - 1 or len(whole.encode()) != len(content):
         with atomic_path(path) as temporary:
@@ -379,7 +379,7 @@ class _Work:
                     for future in ready:
                         for job, rows in future.result():
                             table.append(rows)
-                            if rows[0]["error"]:
+                            if rows[0].get("error"):
                                 failed[job.source] = rows[0]["error"]
                             bar.update()
             except BaseException:
