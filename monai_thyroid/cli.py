@@ -340,6 +340,10 @@ def _predict(options: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     from monai_thyroid.deploy import predict_archive
 
+    if options.dicom:
+        from monai_thyroid.deploy.dicom import keep_patients_out_of_logs
+
+        keep_patients_out_of_logs()
     models = [_run(path, options.trust) for path in (options.model, *options.others)]
     try:
         result = predict_archive(
