@@ -153,29 +153,51 @@ class TrainingSession:
             start = box[0]
         return start
 
-    def _open(self) -> dict[str, Any] | None:
-        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
-        resume, overwrite = self.config["resume"], self.config["overwrite"]
+    def check_folder(self) -> None:
+        """Refuse the run folder where `execute` would, but before the images are read.
+
+        Raises:
+            UserError: as `execute`.
+        """
+        if self.writes and self.folder.started:
+            with _mistakes_as_messages(), locked(self.path):
+                self._earlier(self._hashes()[0])
+
+    def _hashes(self) -> tuple[str, Path | None, str | None]:
+        """Of the run; the weights it starts from, and theirs."""
         parent = find_weights(self.config["init_from"]) if self.config.get("init_from") else None
         parent_sha256 = sha256_file(parent) if parent else None
         data_hash = self.data.inspect().data_hash
-        now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
-        if self.folder.started and not overwrite:
-            try:
-                earlier = self.folder.open()
-            except UserError as error:
-                raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
-            done = earlier.status == "done"
-            if not resume:
-                raise UserError(
-                    f"{self.path}: holds a finished run; --overwrite true replaces it"
-                    if done
-                    else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
-                )
-            if earlier.run_hash != now:
-                what = "data" if earlier.data_hash != data_hash else "settings"
-                raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
-            if done:
+        return run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256), parent, parent_sha256
+
+    def _earlier(self, now: str) -> RunRecord | None:
+        """The record of a run that is in the folder and to be gone on with, if it may be.
+
+        Args:
+            now: hash of the run that is to be.
+        """
+        if not self.folder.started or self.config["overwrite"]:
+            return None
+        try:
+            earlier = self.folder.open()
+        except UserError as error:
+            raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
+        if not self.config["resume"]:
+            raise UserError(
+                f"{self.path}: holds a finished run; --overwrite true replaces it"
+                if earlier.status == "done"
+                else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
+            )
+        if earlier.run_hash != now:
+            what = "data" if earlier.data_hash != self.data.inspect().data_hash else "settings"
+            raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
+        return earlier
+
+    def _open(self) -> dict[str, Any] | None:
+        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
+        now, parent, parent_sha256 = self._hashes()
+        if (earlier := self._earlier(now)) is not None:
+            if earlier.status == "done":
                 return None
             try:
                 state = load_state(self.folder.last) if self.folder.last.is_file() else None
@@ -201,7 +223,7 @@ class TrainingSession:
             classes=self.classes,
             activation=self.activation,
             threshold=self.threshold,
-            data_hash=data_hash,
+            data_hash=self.data.inspect().data_hash,
             protocol_hash=self.protocol_hash,
             run_hash=now,
             parent_sha256=parent_sha256,
