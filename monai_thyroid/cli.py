@@ -157,6 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
+    predict.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster (default %(default)s)"
+    )
+    _takes_address(predict)
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
@@ -209,10 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
     )
-    compare.add_argument(
-        "--address",
-        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
-    )
+    _takes_address(compare)
     compare.add_argument("--cpus", type=float, default=1, help="of each run on Ray (default %(default)g)")
     compare.add_argument("--gpus", type=float, help="of each run on Ray (default 1 where the device is CUDA, else 0)")
     compare.add_argument(
@@ -231,6 +232,13 @@ def _takes_configs(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="a further config, such as one with a network of your own; a later one overrides; may be repeated",
+    )
+
+
+def _takes_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--address",
+        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
     )
 
 
@@ -335,6 +343,8 @@ def _predict(options: argparse.Namespace) -> int:
             tta=options.tta,
             probabilities=options.probabilities,
             overlays=options.overlays,
+            engine=options.engine,
+            address=options.address,
         )
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
