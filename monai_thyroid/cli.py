@@ -176,6 +176,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(export)
     export.set_defaults(function=_export)
 
+    score = commands.add_parser(
+        "score",
+        help="score masks that anything made, and leave a run folder that reports rank beside others",
+        description="Masks are png, tif, npy, NIfTI or DICOM SEG, one file a case, of class numbers on the original "
+        "grid. Where anything does not fit, all of it is said and nothing is written.",
+        allow_abbrev=False,
+    )
+    score.add_argument("--predictions", required=True, metavar="DIR", help="files of the references' names")
+    score.add_argument(
+        "--references",
+        required=True,
+        metavar="DIR",
+        help="a folder of masks; or a run folder or one of its evaluations/, for what that run was scored against",
+    )
+    score.add_argument("--name", required=True, help="by which reports call the model, such as nnunet")
+    score.add_argument("--output", required=True, metavar="DIR", help="the run folder: new, or an earlier one of these")
+    score.add_argument("--seed", type=int, default=0, help="of the model's training (default %(default)s)")
+    score.add_argument("--part", default="test", help="of the dataset (default %(default)s)")
+    score.add_argument("--dataset", metavar="NAME", help="its name, as the runs to be compared with call it")
+    score.add_argument("--classes", metavar="A,B", help="names of the mask's numbers 1, 2, ...")
+    score.add_argument("--groups-from", metavar="REGEX", help="finds the patient in a case's name")
+    score.add_argument("--groups", metavar="FILE", help="a table: file (or case), and patient, scene or group")
+    score.add_argument("--images", metavar="DIR", help="for pixel sizes, and pictures in the report")
+    score.add_argument(
+        "--pretrained-on",
+        metavar="A,B",
+        help="data that the weights had seen before; none: no other (default: unknown)",
+    )
+    score.set_defaults(function=_score)
+
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
     )
@@ -464,6 +494,32 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(word) for word in _listed(text)]
     except ValueError:
         raise UserError(f"{option} {text}: give whole numbers, such as 0,1,2") from None
+
+
+def _score(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import score_masks
+
+    pretrained = options.pretrained_on
+    scored = score_masks(
+        predictions=options.predictions,
+        references=options.references,
+        name=options.name,
+        output=options.output,
+        seed=options.seed,
+        dataset=options.dataset,
+        part=options.part,
+        classes=None if options.classes is None else _listed(options.classes),
+        groups_from=options.groups_from,
+        groups=options.groups,
+        images=options.images,
+        pretrained_on=None if pretrained is None else [] if pretrained == "none" else _listed(pretrained),
+    )
+    for warning in scored.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if scored.left_out:
+        print(f"Left out, as no masks: {', '.join(scored.left_out)}")
+    print(scored.result, f"Run folder: {scored.path}", sep="\n")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
-from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, run_hash, run_path
+from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, read_run, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
 from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import executed_config
@@ -228,6 +228,7 @@ class TrainingSession:
             run_hash=now,
             parent_sha256=parent_sha256,
             init_from={"path": str(parent)} if parent else None,
+            pretrained_on=_pretrained_on(self.config, parent),
             versions=versions(),
             machine=machine(),
             device=str(self.config["device"]),
@@ -381,6 +382,21 @@ class TrainingSession:
         except OSError as again:  # the disk is still full
             logger.error("%s; run.json could not be written: %s", self.path, message_of(again))
         logger.error("%s; the run folder keeps what there is: %s", text, self.path)
+
+
+def _pretrained_on(config: Mapping[str, Any], parent: Path | None) -> list[str] | None:
+    """What the weights that a training starts from had seen, as far as files tell; None where they do not."""
+    if parent is None:
+        chosen = config["networks"].get(config["network"])
+        weights = chosen.get("weights") if isinstance(chosen, dict) else None
+        return [] if weights is None else ["ImageNet" if weights == "imagenet" else Path(str(weights)).name]
+    try:
+        earlier = read_run(parent.parent)
+    except UserError:
+        return None
+    if earlier.pretrained_on is None or earlier.dataset is None:
+        return None
+    return list(dict.fromkeys([*earlier.pretrained_on, earlier.dataset]))
 
 
 def training_session() -> TrainingSession:
