@@ -154,8 +154,8 @@ def _done(engine: Engine, jobs: Sequence[Job], output: Path, *, before: int, pro
         for some in engine.run():
             for job, rows in some:
                 table.append(rows)
-                if rows[0]["error"]:
-                    failures[job.source] = rows[0]["error"]
+                if error := rows[0].get("error"):
+                    failures[job.source] = error
                 bar.update()
     for folder in folders:  # what a lost machine left
         remove_partial(folder)
