@@ -168,14 +168,16 @@ def _check_length(source: Source) -> None:
 
 
 def keep_patients_out_of_logs() -> None:
-    """Let pydicom and highdicom be silent of values that they find odd, in this process: they quote them in logs.
+    """Let pydicom and highdicom be silent of values that they find odd, in this process: they quote them.
 
     For programs that own their process, such as a command or a server.
     """
     import logging
+    import warnings
 
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     for name in ("pydicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
