@@ -49,7 +49,7 @@ def sources() -> dict[str, tuple[Dataset | Path, list[np.ndarray]]]:
         "examples_palette",
         "examples_rgb_color",
         "examples_jpeg2k",
-        "SC_rgb_rle_2frame",
+        "SC_rgb_jpeg_gdcm",
     ):
         dataset = pydicom.dcmread(FIXTURES / f"{name}.dcm", stop_before_pixels=True)
         mask = marked(dataset.Rows, dataset.Columns)
