@@ -336,11 +336,14 @@ def test_low_agreement_is_marked_for_review() -> None:
     assert yellow[0].all()  # a frame around it, not the words alone
 
 
-def test_a_mask_of_noise_does_not_make_thousands_of_groups() -> None:
+def test_a_mask_of_noise_does_not_make_thousands_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = (np.random.RandomState(0).rand(60, 83) > 0.8).astype(np.uint8)
     found = made(dicom_image(GREY), [noise])
     assert len(groups_of(found["SR"])) == 21
     assert "small regions are in the segmentation and in the sums" in texts(found["SR"])
+    monkeypatch.setattr("monai_thyroid.deploy.dicom.results._MOST_OF_ALL", 12)
+    several = made(dicom_image(SEVERAL, kind="US several"), [noise] * 3)
+    assert len(groups_of(several["SR"])) == 3 * (1 + 2)
     np.testing.assert_array_equal(numbers_in(found["SEG"], 1, (60, 83)), noise)
 
 
