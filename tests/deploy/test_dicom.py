@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -341,7 +342,7 @@ def test_a_mask_of_noise_does_not_make_thousands_of_groups(monkeypatch: pytest.M
     found = made(dicom_image(GREY), [noise])
     assert len(groups_of(found["SR"])) == 21
     assert "small regions are in the segmentation and in the sums" in texts(found["SR"])
-    monkeypatch.setattr("monai_thyroid.deploy.dicom.results._MOST_OF_ALL", 12)
+    monkeypatch.setattr(sys.modules["monai_thyroid.deploy.dicom.results"], "_MOST_OF_ALL", 12)
     several = made(dicom_image(SEVERAL, kind="US several"), [noise] * 3)
     assert len(groups_of(several["SR"])) == 3 * (1 + 2)
     np.testing.assert_array_equal(numbers_in(found["SEG"], 1, (60, 83)), noise)
