@@ -52,7 +52,7 @@ def check_config(packed: str | None = None) -> None:
 
     Args:
         packed: root of the packed bundle whose config it is. MONAI's own functions and servers initialise it before
-            they have data for it: from Python its weights alone are checked.
+            they have data for it: from Python its weights alone are checked where no data are named.
 
     Raises:
         UserError: something is wrong (MONAI wraps it in a RuntimeError whose ``__cause__`` it is).
@@ -60,10 +60,11 @@ def check_config(packed: str | None = None) -> None:
     """
     if on_command_line():
         tell_on_exit()
-    elif packed is not None:
-        TrainedRun(packed)
-        return
     caller = calling_workflow()
+    if packed is not None and not on_command_line():
+        TrainedRun(packed)
+        if not _names_data(caller.parser):
+            return
     unknown = _comments(sys.argv) if on_command_line() else []
     unknown += unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
     problems = unknown + problems_of(caller.parser)
@@ -73,6 +74,13 @@ def check_config(packed: str | None = None) -> None:
     if on_command_line():
         raise SystemExit(str(error)) from error
     raise error
+
+
+def _names_data(parser: ConfigParser) -> bool:
+    """Whether a packed bundle's config was told which images it is for."""
+    if "input" in parser:
+        return parser["input"] is not None
+    return parser["dataset_dir"] not in (None, "$@trained.dataset_dir")
 
 
 def check_file(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
