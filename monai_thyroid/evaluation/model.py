@@ -101,6 +101,7 @@ class Model:
         from monai_thyroid.evaluation.configured import pixel_path, trained_flips
 
         trained = self.trained
+        trained.rehearse()
         found = pixel_path(trained, self.network)
         path = found.as_dict() if isinstance(found, PixelPath) else None
         if path is None:

@@ -92,14 +92,22 @@ _EXPORTED = {"openvino-int8": "openvino-int8", "onnx-float32": "onnx", "onnx-int
 def exports_of(model: Model) -> dict[str, Any]:
     """By format what ``monai-thyroid export`` wrote of these weights; empty where it wrote nothing, or of others."""
     path = model.files.exports / "exports.json"
+    if not path.is_file():
+        return {}
     try:
         content = read_json(path)
-    except (OSError, ValueError):
+        if content["checkpoint_sha256"] != model.weights:
+            logger.warning("%s: is of other weights than model.pt; export anew", path)
+            return {}
+        found = {str(name): dict(row) for name, row in content["exports"].items()}
+        for row in found.values():
+            for name in (row["file"], *dict(row.get("sha256", {}))):
+                if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+                    raise ValueError(f"{name} lies elsewhere")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        logger.warning("%s: cannot be used (%s: %s); export anew", path, type(error).__name__, error)
         return {}
-    if content.get("checkpoint_sha256") != model.weights:
-        logger.warning("%s: is of other weights than model.pt; export anew", path)
-        return {}
-    return dict(content["exports"])
+    return found
 
 
 def built(model: Model, name: str, *, device: str = "cpu", streams: int = 1) -> Compute:

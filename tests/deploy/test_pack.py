@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import shutil
 import subprocess
@@ -519,6 +520,74 @@ def test_a_failure_or_a_kill_leaves_nothing_under_the_name(
     with pytest.raises(ZeroDivisionError):
         pack(runs[:1], output=tmp_path / "dist" / "x", report=False, zipped=True)
     assert list((tmp_path / "dist").iterdir()) == []
+
+
+HOSTILE: dict[str, tuple[str, str, str]] = {
+    "code in YAML": ("run/config.yaml", "!!python/object/apply:os.system ['true']", "config.yaml: cannot be read"),
+    "an expression": ("run/config.yaml", "applied: {network: $1 / 0}", "the expression \\$1 / 0"),
+    "a member that is a command": (
+        "run/config.yaml",
+        "applied: {network: {_target_: monai_thyroid.networks.Ensemble, activation: sigmoid, "
+        "members: [{_target_: os.system, command: 'true'}]}}",
+        "applied::network::members::0: os.system",
+    ),
+    "a list for run.json": ("run/run.json", "[]", "does not hold an object"),
+    "binary": ("run/run.json", "\0", "is not valid JSON"),
+    "no sum": (
+        "run/run.json",
+        '{"classes": ["nodule"], "activation": "sigmoid", "threshold": 0.5}',
+        "lacks checkpoint",
+    ),
+    "members elsewhere": ("run/members.json", '{"../../etc": "x"}', "does not list the SHA-256"),
+    "members that are not there": ("run/members.json", '["a", "b"]', "lacks the members 1, 2"),
+    "deep": ("run/members.json", "[" * 100_000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bundles_are_refused(kind: str, copy: Path) -> None:
+    file, content, words = HOSTILE[kind]
+    (copy / file).write_text(content)
+    for use in (lambda: TrainedRun(str(copy)), lambda: Predictor(copy, device="cpu")):
+        with pytest.raises(UserError, match=words):
+            use()
+
+
+def test_weights_that_are_a_program_are_not_unpickled(copy: Path) -> None:
+    torch.save({"weight": Unpickled()}, copy / "models" / "model.pt")
+    record = read_json(copy / "run" / "run.json")
+    write_json(copy / "run" / "run.json", {**record, "checkpoint_sha256": sha256_file(copy / "models" / "model.pt")})
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        TrainedRun(str(copy))
+    with pytest.raises(pickle.UnpicklingError):
+        loaded(copy)
+
+
+class Unpickled:
+    """Fails the test that reads it."""
+
+    def __reduce__(self) -> tuple:
+        return pytest.fail, ("it was unpickled",)
+
+
+@pytest.mark.parametrize(
+    "exports", ["[]", "{", '{"exports": {}}', '{"exports": {"onnx": {"file": "../../run/run.json", "taken": true}}}']
+)
+def test_exports_that_cannot_be_used_are_left_aside(exports: str, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sha256 = sha256_file(copy / "models" / "model.pt")
+    (copy / "models" / "exports.json").write_text(exports.replace('{"exp', f'{{"checkpoint_sha256": "{sha256}", "exp'))
+    with pytest.raises(UserError, match="no such export"):
+        Predictor(copy, device="cpu", runtime="onnx")
+    if exports != '{"exports": {}}':
+        assert "exports.json: cannot be used" in caplog.text
+
+
+def test_a_config_that_does_not_fit_its_network_is_told_before_the_first_image(copy: Path) -> None:
+    config = yaml.safe_load((copy / "run" / "config.yaml").read_text())
+    config["applied"]["to_original_grid"] = []
+    (copy / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"gives \(1, 32, 32\)"):
+        Predictor(copy, device="cpu")
 
 
 def test_bundles_that_are_not_ours_and_zips_say_so(copy: Path, tmp_path: Path) -> None:
