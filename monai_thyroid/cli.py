@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "predictions.csv and is tried again.",
         allow_abbrev=False,
     )
-    predict.add_argument("model", metavar="MODEL", help="a run folder")
+    predict.add_argument("model", metavar="MODEL", help="a run folder or a packed bundle")
     predict.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or folders with images at any depth")
     predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
     predict.add_argument(
@@ -169,7 +169,9 @@ def _parser() -> argparse.ArgumentParser:
         help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
         allow_abbrev=False,
     )
-    export.add_argument("run", metavar="RUN", help="a run folder; the exports go to RUN/exports")
+    export.add_argument(
+        "run", metavar="RUN", help="a run folder or packed bundle; exports go to its exports/ or models/"
+    )
     export.add_argument("--format", default="torchscript,onnx,openvino", metavar="NAME,...", help="default %(default)s")
     export.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
     export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
@@ -205,6 +207,27 @@ def _parser() -> argparse.ArgumentParser:
         help="data that the weights had seen before; none: no other (default: unknown)",
     )
     score.set_defaults(function=_score)
+
+    pack = commands.add_parser(
+        "pack",
+        help="write trained runs as one MONAI bundle: network, weights, exports, model card",
+        usage="monai-thyroid pack RUN [RUN ...] --output dist/NAME [OPTION ...]",
+        description="Several runs become an ensemble, whose probabilities are averaged.",
+        allow_abbrev=False,
+    )
+    pack.add_argument("runs", nargs="+", metavar="RUN", help="a finished run folder")
+    pack.add_argument("--output", required=True, metavar="DIR", help="a new folder; its last part names the bundle")
+    pack.add_argument("--format", default="", metavar="NAME,...", help="exports, of torchscript,onnx,openvino (none)")
+    pack.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
+    pack.add_argument("--dataset_dir", metavar="DIR", help="where the dataset is now, for the exports, if it moved")
+    pack.add_argument("--version", default="0.1.0", help="of the bundle (default %(default)s)")
+    pack.add_argument("--changes", metavar="TEXT", help="what is new in it, for its changelog")
+    pack.add_argument("--metadata", metavar="FILE", help="JSON that replaces keys of metadata.json: authors, copyright")
+    pack.add_argument("--license", metavar="FILE", help="becomes LICENSE (default: Apache 2.0)")
+    pack.add_argument("--no-report", action="store_true", help="leave docs/report.html out")
+    pack.add_argument("--zip", action="store_true", help="write DIR.zip too")
+    _add_trust(pack)
+    pack.set_defaults(function=_pack)
 
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
@@ -380,7 +403,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError("stopped; the same command goes on") from None
     except OSError as error:
         raise UserError(str(error)) from error
-    for model, (name, why) in zip((options.model, *options.others), result.runtimes, strict=False):
+    for model, (name, why) in zip(result.models, result.runtimes, strict=False):
         print(f"{model}: computed by {name} ({why})")
     if result.left_out:
         print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
@@ -405,6 +428,32 @@ def _export(options: argparse.Namespace) -> int:
     )
     print(f"On {content['images']} images of the validation part, {content['processor']}:")
     print(export_table(content))
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.export import export_table
+    from monai_thyroid.deploy.pack import pack
+
+    packed = pack(
+        [_run(run, options.trust) for run in options.runs],
+        output=options.output,
+        formats=_listed(options.format),
+        int8=options.int8,
+        dataset_dir=options.dataset_dir,
+        version=options.version,
+        changes=options.changes,
+        metadata=options.metadata,
+        licence=options.license,
+        report=not options.no_report,
+        zipped=options.zip,
+    )
+    if packed.exports:
+        print(f"On {packed.exports['images']} images of the validation part, {packed.exports['processor']}:")
+        print(export_table(packed.exports))
+    if packed.report:
+        print(f"No report in it: {packed.report}", file=sys.stderr)
+    print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
     return 0
 
 

@@ -26,7 +26,7 @@ MAY_KNOW = {
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
-    "deploy": {"evaluation", "images", "networks"},
+    "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder"},
     "cli": {
         *("networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"),
     },

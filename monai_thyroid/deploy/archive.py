@@ -17,7 +17,7 @@ from monai_thyroid import __version__
 from monai_thyroid.deploy.engines import SETTINGS, Engine, Task, local_threads, ray_cluster
 from monai_thyroid.deploy.segmenting import Job
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.model import Model
+from monai_thyroid.evaluation.model import members
 from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_json
 from monai_thyroid.images import IMAGE_SUFFIXES, is_image, stem
 
@@ -45,7 +45,8 @@ class ArchiveResult:
         failed: by file why it could not be segmented.
         left_out: how many files were not taken for images to segment, by reason.
         seconds: of this start, from the first image to the last.
-        runtimes: of each model, what computed it and why.
+        models: the folders of those that were applied, of a packed ensemble of its members.
+        runtimes: of each of them, what computed it and why; empty where nothing was to do.
     """
 
     images: int
@@ -53,6 +54,7 @@ class ArchiveResult:
     failed: dict[str, str]
     left_out: dict[str, int]
     seconds: float
+    models: list[Path]
     runtimes: list[tuple[str, str]]
 
 
@@ -78,7 +80,7 @@ def predict_archive(
     written is ever written over.
 
     Args:
-        runs: one run folder, or several as an ensemble.
+        runs: one run folder or packed bundle, or several as an ensemble.
         inputs: files and folders.
         output: a folder that is new or empty, or an earlier start's of the same models and options.
         device: see `Predictor`.
@@ -97,7 +99,7 @@ def predict_archive(
     """
     output = Path(output).expanduser()
     jobs, left_out = _jobs(inputs, output)
-    models = [Model(run) for run in runs]
+    models = [model for run in runs for model in members(run)]
     settings = {
         "made_by": f"monai-thyroid predict {__version__}",
         "models": [{"path": str(model.path.resolve()), "checkpoint_sha256": model.weights} for model in models],
@@ -135,6 +137,7 @@ def predict_archive(
             failed=failures,
             left_out=left_out,
             seconds=time.perf_counter() - started,
+            models=[model.path for model in models],
             runtimes=runtimes,
         )
 

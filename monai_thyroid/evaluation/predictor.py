@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.model import Model
+from monai_thyroid.evaluation.model import Model, members
 from monai_thyroid.evaluation.pixels import ToProbabilities, numbered
 from monai_thyroid.evaluation.runtimes import RUNTIMES, Compute, built, chosen, mean_dice
 from monai_thyroid.images import Raster
@@ -46,7 +46,8 @@ class Predictor:
     It knows no files: `monai_thyroid.deploy` reads and writes them. Several threads may call it at once.
 
     Args:
-        runs: run folders, or the runs themselves; all of the same classes, activation and threshold.
+        runs: run folders or packed bundles, or the runs themselves; all of the same classes, activation and threshold.
+            A packed ensemble counts as its members.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is one.
         runtime: ``"auto"`` for the fastest that gives PyTorch's masks, ``"torch"``, ``"openvino"`` or ``"onnx"`` for
             the fastest among these, or a certain one such as ``"openvino-bfloat16"``; or one of these for each member.
@@ -74,9 +75,9 @@ class Predictor:
     ) -> None:
         given = list(runs) if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
         if not given:
-            raise UserError("give at least one run folder")
-        self.members = [run if isinstance(run, Model) else Model(run) for run in given]
-        wanted = [runtime] * len(given) if isinstance(runtime, str) else list(runtime)
+            raise UserError("give at least one run folder or packed bundle")
+        self.members = [model for run in given for model in members(run)]
+        wanted = [runtime] * len(self.members) if isinstance(runtime, str) else list(runtime)
         self.device = device_of(device, runtime=wanted[0])
         first = self.members[0]
         self.classes, self.activation, self.threshold = first.classes, first.activation, first.threshold
