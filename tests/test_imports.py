@@ -205,6 +205,12 @@ def test_an_archive_is_segmented_without_torch() -> None:
     assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
 
 
+def test_a_dataset_is_looked_through_without_torch() -> None:
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.data.audit, monai_thyroid.bundles.new")
+    assert "monai_thyroid.data.layouts" in more
+    assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
+
+
 def test_networks_data_and_runs_pull_in_no_optional_package() -> None:
     # MONAI itself imports some of them, where they are installed.
     before, more = pulled_in(
