@@ -206,7 +206,7 @@ def test_an_archive_is_segmented_without_torch() -> None:
 
 
 def test_a_dataset_is_looked_through_without_torch() -> None:
-    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.data.audit, monai_thyroid.bundles.new")
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.data.audit")
     assert "monai_thyroid.data.layouts" in more
     assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
 
