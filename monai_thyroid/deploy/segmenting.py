@@ -17,16 +17,7 @@ from monai_thyroid.deploy.findings import findings
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.predictor import Prediction, Predictor
 from monai_thyroid.files import atomic_path
-from monai_thyroid.images import (
-    NIFTI_SUFFIXES,
-    Raster,
-    made_here,
-    overlay,
-    png_mark,
-    read_raster,
-    save_label,
-    save_nifti,
-)
+from monai_thyroid.images import Raster, made_here, mask_suffix, overlay, png_mark, read_raster, save_mask
 
 __all__ = ["Done", "Job", "Segmenter", "failed"]
 
@@ -126,8 +117,7 @@ class Segmenter:
     def _written(self, job: Job, raster: Raster, prediction: Prediction) -> Path:
         """Write the files of one image; the mask last, whose place is returned."""
         base, classes = str(self.output / job.target), self.predictor.classes
-        nifti = job.source.lower().endswith(NIFTI_SUFFIXES)
-        mask = Path(f"{base}_mask{'.nii.gz' if nifti else '.png'}")
+        mask = Path(f"{base}_mask{mask_suffix(job.source)}")
         pictures: dict[Path, np.ndarray] = {}
         if self.overlays:
             pictures[Path(f"{base}_overlay.png")] = overlay(raster.normalised(), prediction.mask)
@@ -142,10 +132,7 @@ class Segmenter:
                 with atomic_path(path) as temporary:
                     Image.fromarray(pixels).save(temporary, pnginfo=png_mark())
             with atomic_path(mask) as temporary:
-                if nifti:
-                    save_nifti(prediction.mask.T, temporary, like=job.source)
-                else:
-                    save_label(prediction.mask, temporary, classes=len(classes))
+                save_mask(prediction.mask, temporary, image=job.source, classes=len(classes))
         except OSError as error:
             # A full disk, for one: nothing after it would succeed.
             raise OSError(
