@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     predict.add_argument("model", metavar="MODEL", help="a run folder or a packed bundle")
-    predict.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or folders with images at any depth")
+    predict.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="images, DICOMDIRs, or folders with images at any depth"
+    )
     predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
     predict.add_argument(
         "--with",
@@ -157,6 +159,20 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
+    predict.add_argument(
+        "--dicom",
+        action="store_true",
+        help="write what is found in DICOM images as DICOM too: report, segmentation, picture; they name the patient",
+    )
+    predict.add_argument(
+        "--review-below",
+        type=float,
+        metavar="DICE",
+        help="mark DICOM results whose ensemble agrees by less",
+    )
+    predict.add_argument(
+        "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
+    )
     predict.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster (default %(default)s)"
     )
@@ -385,6 +401,10 @@ def _predict(options: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     from monai_thyroid.deploy import predict_archive
 
+    if options.dicom:
+        from monai_thyroid.deploy.dicom import keep_patients_out_of_logs
+
+        keep_patients_out_of_logs()
     models = [_run(path, options.trust) for path in (options.model, *options.others)]
     try:
         result = predict_archive(
@@ -396,6 +416,9 @@ def _predict(options: argparse.Namespace) -> int:
             tta=options.tta,
             probabilities=options.probabilities,
             overlays=options.overlays,
+            dicom=options.dicom,
+            review_below=options.review_below,
+            tissue_only=options.tissue_only,
             engine=options.engine,
             address=options.address,
         )
