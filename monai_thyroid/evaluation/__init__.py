@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monai_thyroid.evaluation.choosing import set_postprocessing
     from monai_thyroid.evaluation.inputs import input_items
     from monai_thyroid.evaluation.masks import ScoredMasks, score_masks
     from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
@@ -24,9 +25,11 @@ __all__ = [
     "default_precision",
     "input_items",
     "score_masks",
+    "set_postprocessing",
 ]
 
 _MODULES = {
+    "choosing": ("set_postprocessing",),
     "inputs": ("input_items",),
     "masks": ("ScoredMasks", "score_masks"),
     "precision": ("AutocastInferer", "default_device", "default_precision"),

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_thyroid import __version__
-from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities
+from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities, numbered
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from monai_thyroid.evaluation.trained import TrainedRun
@@ -36,6 +38,8 @@ class Model:
         classes: names of the classes without background.
         activation: ``"sigmoid"`` or ``"softmax"``.
         threshold: probability above which a pixel is foreground.
+        configured_threshold: that was configured; equal unless another one was chosen.
+        postprocessing: what its masks undergo.
         weights: SHA-256 of model.pt.
         shape: (channels, width, height) of the network's input.
         flips: axes (0 width, 1 height) by which images were mirrored in training.
@@ -55,6 +59,8 @@ class Model:
         self.classes: list[str] = facts["classes"]
         self.activation: str = facts["activation"]
         self.threshold: float = facts["threshold"]
+        self.configured_threshold: float = facts["configured_threshold"]
+        self.postprocessing = Postprocessing.from_record(facts["postprocessing"])
         self.weights: str = facts["weights"]
         self.shape: tuple[int, int, int] = tuple(facts["shape"])
         self.flips: list[int] = facts["flips"]
@@ -86,6 +92,14 @@ class Model:
         prepared: tuple[Any, ToProbabilities] = self.pixels.prepare(raster)
         return prepared
 
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """The mask that the run gives, (height, width): one class a pixel, postprocessing applied.
+
+        Args:
+            probabilities: (channels, height, width), on the image's own grid.
+        """
+        return self.postprocessing(numbered(probabilities, activation=self.activation, threshold=self.threshold))
+
     @cached_property
     def _key(self) -> str | None:
         files = [self.path / name for name in ("config.yaml", "run.json", "model.pt")]
@@ -105,6 +119,8 @@ class Model:
             "classes": trained.classes,
             "activation": trained.activation,
             "threshold": trained.threshold,
+            "configured_threshold": trained.configured_threshold,
+            "postprocessing": trained.postprocessing.as_dict(),
             "weights": trained.checkpoint_sha256,
             "shape": found.shape,
             "flips": trained_flips(trained),
