@@ -30,6 +30,7 @@ from monai_thyroid.runfolder.reading import (
     read_history,
     read_run,
     read_split,
+    same_postprocessing,
 )
 from monai_thyroid.runfolder.schema import (
     CASE_COLUMNS,
@@ -70,4 +71,5 @@ __all__ = [
     "references_hash",
     "run_hash",
     "run_path",
+    "same_postprocessing",
 ]
