@@ -180,6 +180,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
+    gain = commands.add_parser(
+        "gain",
+        help="measure what an ensemble and mirror images give on the runs' own validation images, and what they cost",
+        allow_abbrev=False,
+    )
+    gain.add_argument("runs", metavar="RUN", nargs="+", help="run folders of the same data and split")
+    gain.add_argument("--tta", action="store_true", help="with mirror images too, along the axes of training")
+    gain.add_argument("--part", default="validation", help="test only once, when all is decided (default %(default)s)")
+    gain.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
+    gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    gain.set_defaults(function=_gain)
+
     export = commands.add_parser(
         "export",
         help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
@@ -438,6 +450,16 @@ def _predict(options: argparse.Namespace) -> int:
     if result.failed:
         print(f"{len(result.failed)} could not be segmented, see predictions.csv", file=sys.stderr)
     return 1 if result.failed else 0
+
+
+def _gain(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import gain_table, measure_gain
+
+    gains = measure_gain(
+        options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
+    )
+    print(gain_table(gains))
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

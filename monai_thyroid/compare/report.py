@@ -258,14 +258,15 @@ def _root(paths: Sequence[Path]) -> Path:
 
 def _labels(runs: Sequence[Run]) -> dict[Path, str]:
     """Names of networks; with the protocol's digits where one network was trained by several."""
+
+    def protocol(run: Run) -> str:
+        return "masks" if run.from_masks else str(run.record.protocol_hash)[:8]
+
     protocols: dict[str, set[str]] = {}
     for run in runs:
-        protocols.setdefault(run.network, set()).add(str(run.record.get("protocol_hash")))
+        protocols.setdefault(run.network, set()).add(protocol(run))
     return {
-        run.path: run.network
-        if len(protocols[run.network]) == 1
-        else f"{run.network}-{str(run.record.get('protocol_hash'))[:8]}"
-        for run in runs
+        run.path: run.network if len(protocols[run.network]) == 1 else f"{run.network}-{protocol(run)}" for run in runs
     }
 
 

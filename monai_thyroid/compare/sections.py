@@ -101,9 +101,10 @@ def make_section(
         machines=sorted({_machine(run) for run in runs if not run.from_masks}),
         precisions=sorted({str(run.record["precision"]) for run in runs if run.record.get("precision")}),
         started_from=sorted(
-            entry.title
+            f"{entry.title}{_pretraining(entry)}"
             for entry in study.entries.values()
-            if any(run.record.get("parent_sha256") for run in entry.runs)
+            if any(run.record.parent_sha256 or run.record.pretrained_on for run in entry.runs)
+            and not entry.runs[0].from_masks
         ),
         from_masks=[_made_elsewhere(entry) for entry in study.entries.values() if entry.runs[0].from_masks],
         run_warnings=_run_warnings(study),
@@ -195,6 +196,11 @@ def _run(analysis: Analysis, entry: Entry, index: int, root: Path) -> RunResult:
         protocol_hash=run.record.get("protocol_hash"),
         checkpoint_sha256=run.record.get("checkpoint_sha256"),
     )
+
+
+def _pretraining(entry: Entry) -> str:
+    before = list(dict.fromkeys(name for run in entry.runs for name in run.record.pretrained_on or []))
+    return f" (pretrained on: {', '.join(before)})" if before else ""
 
 
 def _made_elsewhere(entry: Entry) -> str:

@@ -125,6 +125,7 @@ def predict_archive(
         "models": [{"path": str(model.path.resolve()), "checkpoint_sha256": model.weights} for model in models],
         "classes": models[0].classes,
         "threshold": models[0].threshold,
+        "postprocessing": models[0].postprocessing.as_dict() if models[0].postprocessing else None,
         "tta": tta,
         "probabilities": probabilities,
         "overlays": overlays,
@@ -270,7 +271,7 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
     problems += [
         f"--output {output}: holds predictions with {name} {found.get(name)}, not {settings[name]}; give a new folder"
         for name in (
-            *("classes", "threshold", "tta", "probabilities", "overlays"),
+            *("classes", "threshold", "postprocessing", "tta", "probabilities", "overlays"),
             *("dicom", "review_below", "tissue_only"),
         )
         if (found.get(name) or None) != (settings[name] or None)  # older ones lack some
