@@ -36,7 +36,7 @@ COLUMNS = (
 """
 
 _TABLE = "predictions.csv"
-_ENDINGS = ("_mask", "_overlay", "_probability", "_sr", "_seg", "_sc")
+_ENDINGS = ("_mask", "_overlay", "_probability", "_sr.dcm", "_seg.dcm", "_sc.dcm")
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,8 @@ def _files(folder: Path, output: Path, left_out: Counter[str]) -> Iterator[str]:
         beside = {stem(name) for name in names}
         for name in sorted(names):
             path = os.path.join(parent, name)
-            without = next((stem(name).removesuffix(end) for end in _ENDINGS if stem(name).endswith(end)), None)
+            bare = (name, stem(name))
+            without = next((one.removesuffix(end) for one in bare for end in _ENDINGS if one.endswith(end)), None)
             if name.startswith("."):
                 left_out["hidden"] += 1
             elif not is_image(path):

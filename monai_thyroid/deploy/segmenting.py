@@ -141,6 +141,8 @@ class Segmenter:
         if not is_dicom(job.source, content):
             if self.tissue_only:
                 raise UserError(f"{job.source}: is no DICOM file and does not tell where tissue is (--tissue-only)")
+            if self.facts is not None:
+                raise UserError(f"{job.source}: is no DICOM file, so it has no results in DICOM (--dicom)")
             return read_raster(job.source, content=content)
         if self.facts is not None:
             from monai_thyroid.deploy.dicom import read_source
