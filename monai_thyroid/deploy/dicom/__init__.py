@@ -1,0 +1,9 @@
+"""DICOM images in; reports, segmentations and pictures of results out, as new series of the same study."""
+
+from __future__ import annotations
+
+from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, coded_class, model_facts
+from monai_thyroid.deploy.dicom.results import results
+from monai_thyroid.deploy.dicom.source import Source, read_source
+
+__all__ = ["ClassFacts", "ModelFacts", "Source", "coded_class", "model_facts", "read_source", "results"]
