@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, coded_class, model_facts
 from monai_thyroid.deploy.dicom.results import results
-from monai_thyroid.deploy.dicom.source import Source, read_source
+from monai_thyroid.deploy.dicom.source import IMAGE_CLASSES, Source, check_kind, read_source
 
-__all__ = ["ClassFacts", "ModelFacts", "Source", "coded_class", "model_facts", "read_source", "results"]
+__all__ = [
+    "IMAGE_CLASSES",
+    "ClassFacts",
+    "ModelFacts",
+    "Source",
+    "check_kind",
+    "coded_class",
+    "model_facts",
+    "read_source",
+    "results",
+]

@@ -12,7 +12,7 @@ from monai_thyroid.images.dicom import DicomImage, has_dicom_preamble
 from monai_thyroid.images.formats import file_bytes, printable
 from monai_thyroid.images.raster import max_pixels
 
-__all__ = ["OURS", "Source", "read_source"]
+__all__ = ["IMAGE_CLASSES", "OURS", "Source", "check_kind", "read_source"]
 
 Source = DicomImage
 """A DICOM image that may be segmented; see `DicomImage`."""
@@ -22,7 +22,7 @@ OURS = "MONAI_THYROID"
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _CAPTURES = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
-_IMAGES = _CAPTURES | {
+IMAGE_CLASSES = _CAPTURES | {
     _STORAGE + end
     for end in (
         *("6.1", "6", "3.1", "3"),  # ultrasound, of one frame and several; those without .1 are retired
@@ -71,7 +71,7 @@ def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tiss
         name, content = printable(str(getattr(path_or_file, "name", "DICOM object"))), path_or_file.read()
     if Path(name).name.upper() == "DICOMDIR" and has_dicom_preamble(content):
         raise UserError(f"{name}: is an index of images, not an image")
-    _check_kind(name, _header(name, content))
+    check_kind(name, _header(name, content))
     source = DicomImage(name, content, tissue_only=tissue_only)
     _check_header(source)
     _check_length(source)
@@ -94,7 +94,12 @@ def _header(name: str, content: bytes) -> Any:
         raise UserError(f"{name}: is no DICOM file, or its header is broken ({type(error).__name__})") from error
 
 
-def _check_kind(name: str, header: Any) -> None:
+def check_kind(name: str, header: Any) -> None:
+    """Make sure by an object's SOP class, modality and Image Type that it is an image of a kind that is segmented.
+
+    Raises:
+        UserError: it is not; one sentence that begins with the name.
+    """
     try:
         kind, modality = str(header.get("SOPClassUID") or ""), str(header.get("Modality") or "")
         image_type = header.get("ImageType") or []
@@ -109,7 +114,7 @@ def _check_kind(name: str, header: Any) -> None:
         raise UserError(f"{name}: is a result of monai_thyroid, not an image to segment")
     if kind.removeprefix(_STORAGE) in _VOLUMES:
         raise UserError(f"{name}: belongs to a 3-D series ({_shown(kind)}); only 2-D images are segmented")
-    if kind not in _IMAGES:
+    if kind not in IMAGE_CLASSES:
         raise UserError(
             f"{name}: is of a kind that is not segmented ({_shown(kind)}); ultrasound, endoscopy, photography, CR and "
             "DX are"

@@ -15,7 +15,7 @@ from monai_thyroid.deploy.node.server import COMMITMENT, COMMITMENT_INSTANCE, Tl
 from monai_thyroid.deploy.node.spool import Job, Result, Spool, shown
 from monai_thyroid.errors import optional
 
-__all__ = ["Declined", "Delivery", "Destination", "Pacs", "Session", "Unavailable"]
+__all__ = ["DeclinedError", "Delivery", "Destination", "Pacs", "Session", "UnavailableError"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ _BATCH = 50
 _CHANCES = 5
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The PACS cannot be reached, or takes nothing now: later perhaps."""
 
 
-class Declined(Exception):
+class DeclinedError(Exception):
     """The PACS does not take this one."""
 
 
@@ -38,8 +38,8 @@ class Session(Protocol):
         """Hand over the results of one instance.
 
         Raises:
-            Declined: the PACS does not take them.
-            Unavailable: the connection has gone.
+            DeclinedError: the PACS does not take them.
+            UnavailableError: the connection has gone.
         """
 
     def confirm(self, jobs: Sequence[Job], transaction: str) -> bool:
@@ -49,7 +49,7 @@ class Session(Protocol):
             False where it does not answer such questions.
 
         Raises:
-            Unavailable: the connection has gone.
+            UnavailableError: the connection has gone.
         """
 
     def linger(self, answered: Callable[[], bool]) -> None:
@@ -63,7 +63,7 @@ class Destination(Protocol):
         """Connect, so that these can be stored and confirmed.
 
         Raises:
-            Unavailable: that is not possible.
+            UnavailableError: that is not possible.
         """
 
 
@@ -82,7 +82,8 @@ class Delivery:
         to: where to.
         first: seconds to the second try.
         longest: seconds between two tries at the most.
-        patience: seconds to the next question whether the PACS keeps what it was sent, doubled each time it does not say.
+        patience: seconds to the next question whether the PACS keeps what it was sent, doubled each time that it does
+            not say.
     """
 
     def __init__(
@@ -130,8 +131,12 @@ class Delivery:
         while not self._stop.is_set():
             try:
                 idle = self._round()
-            except (Unavailable, OSError) as error:
-                reason = str(error) if isinstance(error, Unavailable) else f"spool: {error.strerror or type(error).__name__}"
+            except (UnavailableError, OSError) as error:
+                reason = (
+                    str(error)
+                    if isinstance(error, UnavailableError)
+                    else f"spool: {error.strerror or type(error).__name__}"
+                )
                 self.trouble = reason
                 wait = pause * random.uniform(0.8, 1.2)
                 logger.warning("results wait: %s; next try in %.1f s", reason, wait)
@@ -176,9 +181,9 @@ class Delivery:
                     try:
                         session.store(job)
                         stored.append(job)
-                    except Declined as error:
+                    except DeclinedError as error:
                         self._note(job.name, str(error))
-                    except Unavailable:
+                    except UnavailableError:
                         # Should it be this one that ends connections, the others come first next time.
                         count = self._declined.get(job.name, (0, 0.0))[0]
                         self._declined[job.name] = (count, time.monotonic() + 2 * self._first)
@@ -200,7 +205,7 @@ class Delivery:
         self._asked[transaction] = (names, time.monotonic() + again)
         try:
             answers = session.confirm(jobs, transaction)
-        except Unavailable:
+        except UnavailableError:
             del self._asked[transaction]
             raise
         if not answers:
@@ -298,10 +303,10 @@ class Pacs:
         if association.is_rejected:
             answer = association.acceptor.primitive
             reason = word(getattr(answer, "reason_str", "no reason given"))
-            raise Unavailable(f"{where} refuses the connection ({reason})")
+            raise UnavailableError(f"{where} refuses the connection ({reason})")
         if not association.is_established:
             how = " by TLS" if self._tls else ""
-            raise Unavailable(f"{where} cannot be reached{how}")
+            raise UnavailableError(f"{where} cannot be reached{how}")
         try:
             yield _Association(association, where)
         finally:
@@ -330,17 +335,19 @@ class _Association:
         try:
             answer = self._association.send_c_store(str(result.path))
         except ValueError as error:
-            raise Declined(f"does not take {_named(result.sop_class)} ({_named(result.transfer_syntax)})") from error
+            raise DeclinedError(
+                f"does not take {_named(result.sop_class)} ({_named(result.transfer_syntax)})"
+            ) from error
         except RuntimeError as error:
-            raise Unavailable(f"{self._where} has ended the connection") from error
+            raise UnavailableError(f"{self._where} has ended the connection") from error
         status = answer.get("Status")
         if status is None:
-            raise Unavailable(f"{self._where} did not answer")
+            raise UnavailableError(f"{self._where} did not answer")
         if status == 0x0000 or status >> 12 == 0xB:
             return
         if status >> 8 == 0xA7:
-            raise Unavailable(f"{self._where} has no room (status {status:04X})")
-        raise Declined(f"refuses {_named(result.sop_class)} with status {status:04X}")
+            raise UnavailableError(f"{self._where} has no room (status {status:04X})")
+        raise DeclinedError(f"refuses {_named(result.sop_class)} with status {status:04X}")
 
     def confirm(self, jobs: Sequence[Job], transaction: str) -> bool:
         from pydicom.dataset import Dataset
@@ -357,10 +364,10 @@ class _Association:
         try:
             answer, _ = self._association.send_n_action(question, 1, COMMITMENT, COMMITMENT_INSTANCE)
         except (RuntimeError, ValueError) as error:
-            raise Unavailable(f"{self._where} has ended the connection") from error
+            raise UnavailableError(f"{self._where} has ended the connection") from error
         status = answer.get("Status")
         if status is None:
-            raise Unavailable(f"{self._where} did not answer")
+            raise UnavailableError(f"{self._where} did not answer")
         if status != 0x0000:
             logger.warning(
                 "%s does not say whether it keeps what it takes (storage commitment: status %04X); its word that it "

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_thyroid.deploy.node.spool import Spool, SpoolFull, key_of, shown
+from monai_thyroid.deploy.node.spool import Spool, SpoolFullError, key_of, shown
 from monai_thyroid.errors import UserError, optional
 
 __all__ = [
     "COMMITMENT",
     "COMMITMENT_INSTANCE",
     "Access",
-    "Refused",
+    "RefusedError",
     "Server",
     "Tls",
     "check_instance",
@@ -43,7 +43,7 @@ CheckKind = Callable[[Any], None]
 """Raises `UserError` for a header of what is not segmented."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An instance is not taken.
 
     Args:
@@ -85,7 +85,9 @@ class Tls:
         try:
             context.load_cert_chain(self._there("certificate"), self._there("key"))
         except (ssl.SSLError, OSError) as error:
-            raise UserError(f"--tls-certificate {self.certificate}, --tls-key {self.key}: no such pair ({error})") from error
+            raise UserError(
+                f"--tls-certificate {self.certificate}, --tls-key {self.key}: no such pair ({error})"
+            ) from error
         return context
 
     def _there(self, name: str) -> str:
@@ -129,7 +131,7 @@ def check_instance(content: bytes, *, check_kind: CheckKind, instance: str | Non
         The SOP Instance UID.
 
     Raises:
-        Refused: it is no DICOM, of another kind, not what the sender says, or too large.
+        RefusedError: it is no DICOM, of another kind, not what the sender says, or too large.
     """
     import pydicom
 
@@ -141,19 +143,19 @@ def check_instance(content: bytes, *, check_kind: CheckKind, instance: str | Non
         found = str(header.get("SOPInstanceUID") or "")
         rows, columns = (int(header.get(name) or 0) for name in ("Rows", "Columns"))
     except Exception as error:  # whatever a parser raises on bytes of something else
-        raise Refused(UNREADABLE, f"no DICOM, or its header is broken ({type(error).__name__})") from error
+        raise RefusedError(UNREADABLE, f"no DICOM, or its header is broken ({type(error).__name__})") from error
     if not found:
-        raise Refused(UNREADABLE, "says no SOP Instance UID")
+        raise RefusedError(UNREADABLE, "says no SOP Instance UID")
     if instance is not None and found != instance:
-        raise Refused(MISMATCH, "has another SOP Instance UID than the sender says")
+        raise RefusedError(MISMATCH, "has another SOP Instance UID than the sender says")
     try:
         check_kind(header)
     except UserError as error:
-        raise Refused(MISMATCH, str(error)) from error
+        raise RefusedError(MISMATCH, str(error)) from error
     if rows < 1 or columns < 1:
-        raise Refused(UNREADABLE, "has no Rows or no Columns")
+        raise RefusedError(UNREADABLE, "has no Rows or no Columns")
     if rows * columns > max_pixels():
-        raise Refused(UNREADABLE, f"has {rows * columns / 1e6:.0f} megapixels, more than {max_pixels() / 1e6:g}")
+        raise RefusedError(UNREADABLE, f"has {rows * columns / 1e6:.0f} megapixels, more than {max_pixels() / 1e6:g}")
     return found
 
 
@@ -164,7 +166,7 @@ def take(spool: Spool, content: bytes, *, check_kind: CheckKind, sender: str, in
         Whether it is new.
 
     Raises:
-        Refused: see `check_instance`; or the spool or the disk is full.
+        RefusedError: see `check_instance`; or the spool or the disk is full.
     """
     key = key_of(check_instance(content, check_kind=check_kind, instance=instance))
     if spool.knows(key):
@@ -172,10 +174,10 @@ def take(spool: Spool, content: bytes, *, check_kind: CheckKind, sender: str, in
         return False
     try:
         spool.add(key, content)
-    except SpoolFull as error:
-        raise Refused(OUT_OF_RESOURCES, str(error)) from error
+    except SpoolFullError as error:
+        raise RefusedError(OUT_OF_RESOURCES, str(error)) from error
     except OSError as error:
-        raise Refused(OUT_OF_RESOURCES, f"cannot be written ({error.strerror})") from error
+        raise RefusedError(OUT_OF_RESOURCES, f"cannot be written ({error.strerror})") from error
     logger.info("%s: taken from %s (%.0f kB)", shown(key), sender, len(content) / 1e3)
     return True
 
@@ -287,7 +289,7 @@ class Server:
             size = event.assoc.__dict__.pop("_instance_bytes", 0)
             if size > self._access.max_bytes:
                 limit = f"{self._access.max_bytes / 1e6:g} MB"
-                raise Refused(UNREADABLE, f"larger than {limit} (--max-megabytes)")
+                raise RefusedError(UNREADABLE, f"larger than {limit} (--max-megabytes)")
             instance = str(event.request.AffectedSOPInstanceUID)
             take(
                 self._spool,
@@ -296,7 +298,7 @@ class Server:
                 sender=sender,
                 instance=instance,
             )
-        except Refused as refused:
+        except RefusedError as refused:
             return self._no(sender, refused.status, str(refused))
         except Exception as error:  # one sender's data must not end the node
             return self._no(sender, FAILURE, f"cannot be taken ({type(error).__name__})")
@@ -369,7 +371,7 @@ def _sender(event: Any) -> str:
 
 def _readable() -> list[Any]:
     """Transfer syntaxes whose pixels can be decoded here, so that the sender chooses one of them."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import (
         AllTransferSyntaxes,
         DeflatedExplicitVRLittleEndian,
@@ -420,9 +422,7 @@ def _listener() -> type:
             connection, address = self.socket.accept()
             connection.settimeout(30)
             if self.ssl_context:
-                connection = self.ssl_context.wrap_socket(
-                    connection, server_side=True, do_handshake_on_connect=False
-                )
+                connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             return connection, address
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:

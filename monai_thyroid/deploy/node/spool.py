@@ -1,4 +1,4 @@
-"""Where a node keeps what it has taken until it is worked off: folders of files for what is to do, a table for what is done.
+"""Where a node keeps what it has taken: folders of files for what is to do, a table for what is done.
 
 An instance is a file in ``incoming``; its results are a folder in ``outgoing``, which moves to ``sent`` when the PACS
 has them, and is removed when it is in the table. Every step is a rename or a commit of the table, after what it rests
@@ -26,7 +26,7 @@ from typing import Any
 
 from monai_thyroid.errors import UserError
 
-__all__ = ["Counts", "Job", "Result", "Segmented", "Spool", "SpoolFull", "key_of", "shown"]
+__all__ = ["Counts", "Job", "Result", "Segmented", "Spool", "SpoolFullError", "key_of", "shown"]
 
 _PARTIAL = ".partial-"
 _ABOUT = "about.json"
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS done (
 """
 
 
-class SpoolFull(Exception):
+class SpoolFullError(Exception):
     """No room for another instance: too many wait, or the disk is full."""
 
 
@@ -219,7 +219,7 @@ class Spool:
         """Make sure that there is room for another instance.
 
         Raises:
-            SpoolFull: there is none; says why.
+            SpoolFullError: there is none; says why.
         """
         with self._lock:
             now = time.monotonic()
@@ -228,15 +228,15 @@ class Spool:
                 self._counted = now
             count = self._on_their_way
         if count >= self.max_queue:
-            raise SpoolFull(f"the spool is full: {count} instances are on their way (--max-queue)")
+            raise SpoolFullError(f"the spool is full: {count} instances are on their way (--max-queue)")
         if self.min_free and shutil.disk_usage(self.folder).free < self.min_free:
-            raise SpoolFull(f"the disk is full: less than {self.min_free / 1e9:g} GB are free (--min-free)")
+            raise SpoolFullError(f"the disk is full: less than {self.min_free / 1e9:g} GB are free (--min-free)")
 
     def add(self, key: str, content: bytes) -> None:
         """Take an instance. When this returns it is on the disk.
 
         Raises:
-            SpoolFull: it cannot be written.
+            SpoolFullError: it cannot be written.
         """
         self.room()
         temporary = self.incoming / f"{_PARTIAL}{uuid.uuid4().hex}"
@@ -248,12 +248,13 @@ class Spool:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             if is_full(error):
-                raise SpoolFull("the disk is full") from error
+                raise SpoolFullError("the disk is full") from error
             raise
         with self._lock:
             self._on_their_way += 1
-        for old in (self.failed / f"{key}{_SUFFIX}", self.failed / f"{key}.txt"):
-            old.unlink(missing_ok=True)
+        for old in (key, self.name_of(key)):
+            for end in (_SUFFIX, ".txt", ""):
+                _remove(self.failed / f"{old}{end}")
 
     # Working
 
@@ -277,7 +278,7 @@ class Spool:
                 "received": self.path(key).stat().st_mtime,
                 "segmented": time.time(),
                 "seconds": seconds,
-                **{name: value for name, value in _facts(found).items()},
+                **_facts(found),
             }
             temporary = self.outgoing / f"{_PARTIAL}{name}"
             _remove(temporary)

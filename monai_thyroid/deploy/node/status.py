@@ -66,10 +66,12 @@ def prometheus(state: State) -> str:
     add("work_seconds", "summary", "Work on an instance.", [("_sum", counts.seconds), ("_count", counts.done)])
     add("latency_seconds", "summary", "From taken to done.", [("_sum", counts.latency), ("_count", counts.done)])
     one("images_total", "counter", "Frames done.", counts.images)
-    for name, unit in (("empty_rate", "Share of frames in which nothing was found"),
-                       ("area_px", "Mean area found, pixels"),
-                       ("area_mm2", "Mean area found, square millimetres"),
-                       ("agreement", "Mean agreement of an ensemble (Dice)")):
+    for name, unit in (
+        ("empty_rate", "Share of frames in which nothing was found"),
+        ("area_px", "Mean area found, pixels"),
+        ("area_mm2", "Mean area found, square millimetres"),
+        ("agreement", "Mean agreement of an ensemble (Dice)"),
+    ):
         values = [('{over="all"}', getattr(counts, name)), ('{over="recent"}', counts.recent[name])]
         add(name, "gauge", f"{unit}; recent is the last 200 instances.", values)
     return "\n".join(lines) + "\n"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Any
 
-from monai_thyroid.deploy.node.delivery import Declined, Session, Unavailable
-from monai_thyroid.deploy.node.server import MISMATCH, OUT_OF_RESOURCES, UNREADABLE, CheckKind, Refused, take, word
+from monai_thyroid.deploy.node.delivery import DeclinedError, Session, UnavailableError
+from monai_thyroid.deploy.node.server import MISMATCH, OUT_OF_RESOURCES, UNREADABLE, CheckKind, RefusedError, take, word
 from monai_thyroid.deploy.node.spool import Job, Spool, key_of, shown
 from monai_thyroid.errors import UserError, optional
 
@@ -63,14 +63,15 @@ class WebPacs:
             status = error.response.status_code
             # That it takes none of these is 409; what else is wrong with them 400 or 415.
             if status in (400, 409, 415):
-                raise Declined(f"refuses the results (HTTP {status})") from error
-            raise Unavailable(f"{self._where} answers HTTP {status}") from error
+                raise DeclinedError(f"refuses the results (HTTP {status})") from error
+            raise UnavailableError(f"{self._where} answers HTTP {status}") from error
         except requests.RequestException as error:
-            raise Unavailable(f"{self._where} cannot be reached ({type(error).__name__})") from error
+            raise UnavailableError(f"{self._where} cannot be reached ({type(error).__name__})") from error
         lacking = [result for result in job.results if result.sop_instance not in there]
         if refused or lacking:
             reasons = sorted({f"{int(item.get('FailureReason') or 0):04X}" for item in refused})
-            raise Declined(f"does not take {len(lacking)} of {len(job.results)} results ({', '.join(reasons) or 'no reason given'})")
+            why = ", ".join(reasons) or "no reason given"
+            raise DeclinedError(f"does not take {len(lacking)} of {len(job.results)} results ({why})")
 
     def confirm(self, jobs: Sequence[Job], transaction: str) -> bool:
         """There is no such question on the web."""
@@ -126,7 +127,7 @@ class Puller:
         """Look once; returns how many were taken.
 
         Raises:
-            Unavailable: the service cannot be reached, or the spool is full.
+            UnavailableError: the service cannot be reached, or the spool is full.
         """
         import requests
 
@@ -138,9 +139,9 @@ class Puller:
                         return taken
                     taken += self._take(study, series, _uid(instance, "SOPInstanceUID"))
         except requests.HTTPError as error:
-            raise Unavailable(f"{self._where} answers HTTP {error.response.status_code}") from error
+            raise UnavailableError(f"{self._where} answers HTTP {error.response.status_code}") from error
         except requests.RequestException as error:
-            raise Unavailable(f"{self._where} cannot be reached ({type(error).__name__})") from error
+            raise UnavailableError(f"{self._where} cannot be reached ({type(error).__name__})") from error
         return taken
 
     def _series(self) -> Iterator[tuple[str, str]]:
@@ -168,7 +169,7 @@ class Puller:
         dataset.save_as(buffer, enforce_file_format=True)
         try:
             if buffer.tell() > self._max_bytes:
-                raise Refused(UNREADABLE, f"larger than {self._max_bytes / 1e6:g} MB (--max-megabytes)")
+                raise RefusedError(UNREADABLE, f"larger than {self._max_bytes / 1e6:g} MB (--max-megabytes)")
             return take(
                 self._spool,
                 buffer.getvalue(),
@@ -176,9 +177,9 @@ class Puller:
                 sender=self._where,
                 instance=instance,
             )
-        except Refused as error:
+        except RefusedError as error:
             if error.status == OUT_OF_RESOURCES:
-                raise Unavailable(str(error)) from error
+                raise UnavailableError(str(error)) from error
             self.refused += 1
             self._refused.add(key)
             log = logger.info if error.status == MISMATCH else logger.warning
@@ -192,7 +193,7 @@ class Puller:
                 self.look()
                 pause = 1.0
                 self._stop.wait(self._every)
-            except Unavailable as error:
+            except UnavailableError as error:
                 logger.warning("no images are fetched: %s; next try in %.0f s", error, pause)
                 self._stop.wait(pause)
                 pause = min(2 * pause, 60)

@@ -108,7 +108,8 @@ def _wait_for_the_disk(key: str, error: Exception) -> None:
 def _failed(spool: Spool, key: str, error: Exception) -> None:
     """What a library says of its own may quote the instance: that goes into the folder and not into the log."""
     known = isinstance(error, UserError)
-    reason = str(error).replace(str(spool.path(key)), "the instance")
+    path = str(spool.path(key))
+    reason = str(error).removeprefix(f"{path}: ").replace(path, "the instance")
     logger.error("%s: failed: %s", shown(key), reason if known else f"{type(error).__name__}, see its file in failed")
     try:
         spool.fail(key, reason if known else f"{type(error).__name__}: {reason}")
@@ -140,7 +141,7 @@ def _main(
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     quiet()
     try:
@@ -158,6 +159,11 @@ def _main(
         with suppress(OSError):
             told.send(message)
         raise SystemExit(1) from None
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 class Worker:
