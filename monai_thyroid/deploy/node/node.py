@@ -11,15 +11,14 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from monai_thyroid.deploy.node.delivery import Delivery, Destination, Pacs
 from monai_thyroid.deploy.node.server import Access, Server, Tls
-from monai_thyroid.deploy.node.spool import Segmented, Spool
+from monai_thyroid.deploy.node.spool import Spool
 from monai_thyroid.deploy.node.status import State, Status
 from monai_thyroid.deploy.node.web import Puller, WebPacs
-from monai_thyroid.deploy.node.worker import Worker, quiet
+from monai_thyroid.deploy.node.worker import Segment, Worker, quiet
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import locked
 
@@ -125,8 +124,8 @@ class Node:
     Args:
         options: how it works.
         make: makes what segments, in the worker's process; must be picklable.
-        model: SHA-256 of the weights.
         classes: UIDs of the SOP classes that are taken.
+        others: of those that are refused one by one, saying why, and not when a connection is made.
         check_kind: what else an instance is refused for, by its header.
 
     Raises:
@@ -137,13 +136,13 @@ class Node:
         self,
         options: NodeOptions,
         *,
-        make: Callable[[], Callable[[Path], Segmented]],
-        model: str,
+        make: Callable[[], Segment],
         classes: Collection[str],
+        others: Collection[str] = (),
         check_kind: Callable[[Any], None],
     ) -> None:
         self.options = options
-        self.spool = Spool(options.spool, model=model, max_queue=options.max_queue, min_free=options.min_free)
+        self.spool = Spool(options.spool, max_queue=options.max_queue, min_free=options.min_free)
         self.worker = Worker(make, self.spool, patience=options.patience)
         self.server: Server | None = None
         self.puller: Puller | None = None
@@ -174,6 +173,7 @@ class Node:
                 host=options.host,
                 port=options.port,
                 classes=classes,
+                others=others,
                 check_kind=check_kind,
                 reported=self._reported,
                 # The PACS calls to say what it keeps.
@@ -258,9 +258,8 @@ def run_node(
     Raises:
         UserError: it cannot begin.
     """
-    from monai_thyroid.deploy.dicom import IMAGE_CLASSES, check_kind, model_facts
+    from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind
     from monai_thyroid.deploy.node.segmenting import Segmenter
-    from monai_thyroid.evaluation.model import Model
 
     if review_below is not None and len(models) < 2:
         raise UserError("--review-below: one model has no agreement; add others by --with")
@@ -278,8 +277,8 @@ def run_node(
     node = Node(
         options,
         make=make,
-        model=model_facts([Model(each) for each in models]).weights_sha256,
         classes=IMAGE_CLASSES,
+        others=OTHER_CLASSES,
         check_kind=partial(_kind, check_kind),
     )
     stopping = threading.Event()

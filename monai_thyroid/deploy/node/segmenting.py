@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_thyroid.deploy.node.spool import Segmented
+from monai_thyroid.errors import optional
 
 if TYPE_CHECKING:
     from monai_thyroid.deploy.dicom import Source
@@ -28,8 +29,11 @@ class Segmenter:
         review_below: agreement of an ensemble below which a result is marked for review.
         tissue_only: blacken what lies outside of the ultrasound regions that show tissue.
 
+    Attributes:
+        model: SHA-256 of the weights, or of those of an ensemble.
+
     Raises:
-        UserError: a model cannot be used.
+        UserError: a model cannot be used, or the extra ``dicom`` is not installed.
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class Segmenter:
         from monai_thyroid.deploy.dicom import model_facts
         from monai_thyroid.evaluation.predictor import Predictor
 
+        optional("highdicom", extra="dicom")
         self._predictor = Predictor(models, device=device, runtime=runtime, tta=tta)
         self._facts = model_facts(self._predictor.members)
+        self.model = self._facts.weights_sha256
         self._review_below, self._tissue_only = review_below, tissue_only
         # Whatever else is wrong with the network shows here, and not with the first patient.
         self._predictor(np.zeros((64, 64), np.uint8))

@@ -37,7 +37,7 @@ _VERIFICATION = "1.2.840.10008.1.1"
 _MOST_CONTEXT_BYTES = 1 << 20
 _PDU = 1 << 16
 
-OUT_OF_RESOURCES, MISMATCH, UNREADABLE, FAILURE = 0xA700, 0xA900, 0xC000, 0x0110
+OUT_OF_RESOURCES, MISMATCH, UNREADABLE, FAILURE, NOT_SUPPORTED = 0xA700, 0xA900, 0xC000, 0x0110, 0x0122
 
 CheckKind = Callable[[Any], None]
 """Raises `UserError` for a header of what is not segmented."""
@@ -191,6 +191,7 @@ class Server:
         host: address to listen at.
         port: 0 for any that is free.
         classes: UIDs of the SOP classes that are taken.
+        others: of those that are refused one by one, saying why, and not when a connection is made.
         check_kind: what else an instance is refused for.
         reported: is given the transaction, and the SOP Instance UIDs that the PACS keeps; whether it was asked for.
         access: who may send what.
@@ -208,6 +209,7 @@ class Server:
         host: str,
         port: int,
         classes: Collection[str],
+        others: Collection[str] = (),
         check_kind: CheckKind,
         reported: Callable[[str, set[str]], bool],
         access: Access | None = None,
@@ -215,7 +217,8 @@ class Server:
     ) -> None:
         optional("pynetdicom", extra="dicom")
         self._spool, self._aet, self._host, self._asked_port = spool, aet, host, port
-        self._classes, self._check_kind, self._reported = classes, check_kind, reported
+        self._classes, self._others = classes, others
+        self._check_kind, self._reported = check_kind, reported
         self._access, self._tls = access or Access(), tls
         self._server: Any = None
         self._turn = _Turn(self._access.max_rate)
@@ -236,7 +239,7 @@ class Server:
 
         entity = AE(ae_title=self._aet)
         syntaxes = _readable()
-        for uid in self._classes:
+        for uid in sorted({*self._classes, *self._others}):
             entity.add_supported_context(uid, syntaxes)
         entity.add_supported_context(_VERIFICATION)
         entity.add_supported_context(COMMITMENT, scu_role=False, scp_role=True)
@@ -290,6 +293,8 @@ class Server:
             if size > self._access.max_bytes:
                 limit = f"{self._access.max_bytes / 1e6:g} MB"
                 raise RefusedError(UNREADABLE, f"larger than {limit} (--max-megabytes)")
+            if event.request.AffectedSOPClassUID in self._others:
+                raise RefusedError(NOT_SUPPORTED, f"{event.request.AffectedSOPClassUID.name} is not segmented")
             instance = str(event.request.AffectedSOPInstanceUID)
             take(
                 self._spool,
@@ -333,8 +338,10 @@ class Server:
             event.assoc._instance_bytes = held
 
     def _established(self, event: Any) -> None:
-        if names := sorted({word(each.abstract_syntax.name) for each in event.assoc.rejected_contexts}):
-            logger.warning("%s offers what is not segmented: %s", _sender(event), ", ".join(names))
+        if not event.assoc.accepted_contexts:
+            names = sorted({word(each.abstract_syntax.name) for each in event.assoc.rejected_contexts})
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            logger.warning("%s offers nothing that is segmented, but %s%s", _sender(event), ", ".join(names[:3]), more)
 
     def _rejected(self, event: Any) -> None:
         self.refused += 1

@@ -153,7 +153,7 @@ class Spool:
 
     Args:
         folder: is made where it is not there, for this user alone.
-        model: SHA-256 of the weights, or of several.
+        model: SHA-256 of the weights, or of those of an ensemble; may be set later, before anything is taken.
         max_queue: how many instances may be on their way.
         min_free: bytes that must stay free on the disk.
 
@@ -161,7 +161,7 @@ class Spool:
         UserError: the folder holds something else or cannot be written to.
     """
 
-    def __init__(self, folder: str | Path, *, model: str, max_queue: int = 10_000, min_free: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, model: str = "", max_queue: int = 10_000, min_free: int = 0) -> None:
         self.folder, self.model = Path(folder).expanduser(), model
         self.max_queue, self.min_free = max_queue, min_free
         self.incoming, self.outgoing, self.sent, self.failed, self.review = (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from monai_thyroid.deploy.node.spool import Segmented, Spool, is_full, shown
 from monai_thyroid.errors import UserError, message_of
@@ -28,8 +28,19 @@ __all__ = ["Segment", "Worker", "quiet", "work"]
 
 logger = logging.getLogger(__name__)
 
-Segment = Callable[[Path], Segmented]
-"""Segments the instance in a file; raises `UserError` for one that it cannot segment."""
+
+class Segment(Protocol):
+    """Segments the instance in a file; raises `UserError` for one that it cannot segment.
+
+    Attributes:
+        model: SHA-256 of the weights, or of those of an ensemble.
+    """
+
+    model: str
+
+    def __call__(self, path: Path) -> Segmented:
+        """Segment one."""
+
 
 _AT_WORK = "working.json"
 _CHANCES = 3
@@ -49,7 +60,9 @@ def quiet() -> None:
         library.handlers, library.propagate = [logging.NullHandler()], False
 
 
-def work(spool: Spool, segment: Segment, *, stop: Callable[[], bool], pause: float = _PAUSE) -> None:
+def work(
+    spool: Spool, segment: Callable[[Path], Segmented], *, stop: Callable[[], bool], pause: float = _PAUSE
+) -> None:
     """Segment what waits until told to stop.
 
     Args:
@@ -70,7 +83,7 @@ def work(spool: Spool, segment: Segment, *, stop: Callable[[], bool], pause: flo
     (spool.folder / _AT_WORK).unlink(missing_ok=True)
 
 
-def work_off(spool: Spool, segment: Segment, key: str) -> None:
+def work_off(spool: Spool, segment: Callable[[Path], Segmented], key: str) -> None:
     """Segment one instance: after this it is segmented, has failed, or waits for room on the disk."""
     at_work = spool.folder / _AT_WORK
     try:
@@ -129,7 +142,6 @@ def _attempts(at_work: Path, key: str) -> int:
 
 def _main(
     make: Callable[[], Segment],
-    model: str,
     folder: str,
     told: Connection,
     stopping: Any,
@@ -146,10 +158,10 @@ def _main(
     quiet()
     try:
         segment = make()
-        spool = Spool(folder, model=model)
+        spool = Spool(folder, model=segment.model)
         # A worker of a node that was just killed may still be ending.
         with locked(spool.incoming, work="working", wait=True):
-            told.send(None)
+            told.send((segment.model, None))
             work(spool, segment, stop=stopping.is_set)
     except Exception as error:
         message = message_of(error)
@@ -157,7 +169,7 @@ def _main(
             logger.exception("the worker ended")
             message = f"{type(error).__name__}, see above"
         with suppress(OSError):
-            told.send(message)
+            told.send((None, message))
         raise SystemExit(1) from None
 
 
@@ -184,7 +196,7 @@ class Worker:
         self._ready = 0.0
 
     def start(self) -> None:
-        """Start it and wait until it is ready.
+        """Start it and wait until it is ready; the spool then knows its model.
 
         Raises:
             UserError: it cannot work, as for want of a sound model.
@@ -215,7 +227,7 @@ class Worker:
         level = logging.getLogger().getEffectiveLevel()
         self._process = self._context.Process(
             target=_main,
-            args=(self._make, self._spool.model, str(self._spool.folder), tells, self._stopping, level),
+            args=(self._make, str(self._spool.folder), tells, self._stopping, level),
             daemon=True,
         )
         self._process.start()
@@ -224,8 +236,10 @@ class Worker:
 
     def _answer(self, told: Connection) -> str | None:
         try:
-            message: str | None = told.recv()
-            return message
+            model, message = told.recv()
+            if message is None:
+                self._spool.model = str(model)
+            return None if message is None else str(message)
         except EOFError:
             self._process.join()
             return f"the worker's process ended at its start ({_how(self._process.exitcode)})"
