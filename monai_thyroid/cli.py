@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     predict.add_argument("model", metavar="MODEL", help="a run folder")
-    predict.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or folders with images at any depth")
+    predict.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="images, DICOMDIRs, or folders with images at any depth"
+    )
     predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
     predict.add_argument(
         "--with",
@@ -157,6 +159,20 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
+    predict.add_argument(
+        "--dicom",
+        action="store_true",
+        help="write what is found in DICOM images as DICOM too: report, segmentation, picture; they name the patient",
+    )
+    predict.add_argument(
+        "--review-below",
+        type=float,
+        metavar="DICE",
+        help="mark DICOM results whose ensemble agrees by less",
+    )
+    predict.add_argument(
+        "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
+    )
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
@@ -384,6 +400,9 @@ def _predict(options: argparse.Namespace) -> int:
             tta=options.tta,
             probabilities=options.probabilities,
             overlays=options.overlays,
+            dicom=options.dicom,
+            review_below=options.review_below,
+            tissue_only=options.tissue_only,
         )
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
@@ -396,6 +415,8 @@ def _predict(options: argparse.Namespace) -> int:
     speed = f" in {result.seconds:.1f} s ({result.images / result.seconds:.1f} images/s)" if result.images else ""
     earlier = f", {result.before} before" if result.before else ""
     print(f"{result.images} images segmented{speed}{earlier}: {options.output}/predictions.csv")
+    if options.dicom:
+        print(f"{result.dicom} DICOM objects written")
     for reason in list(result.failed.values())[:20]:
         print(reason, file=sys.stderr)
     if result.failed:

@@ -9,18 +9,19 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from monai_thyroid import __version__
 from monai_thyroid.deploy.findings import findings
-from monai_thyroid.errors import UserError
+from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.predictor import Prediction, Predictor
 from monai_thyroid.evaluation.runtimes import cores
@@ -37,6 +38,11 @@ from monai_thyroid.images import (
     save_nifti,
     stem,
 )
+from monai_thyroid.images.dicom import DicomImage, dicomdir_files, is_dicom, is_dicomdir
+from monai_thyroid.images.formats import file_bytes
+
+if TYPE_CHECKING:
+    from monai_thyroid.deploy.dicom import ModelFacts
 
 __all__ = ["COLUMNS", "ArchiveResult", "predict_archive"]
 
@@ -44,14 +50,17 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = (
     "source mask class area_px area_mm2 components largest_diameter_px largest_diameter_mm mean_probability agreement "
-    "seconds error"
+    "frame frames seconds error"
 ).split()
-"""Of predictions.csv: a row an image and class; of a file that could not be segmented one row with its error."""
+"""Of predictions.csv: a row an image and class; of a file that could not be segmented one row with its error.
+
+``frame`` (from 1) and ``frames`` are empty where a file holds one image."""
 
 _SETTINGS = "predictions.json"
 _TABLE = "predictions.csv"
 _STARTED = "predictions.started"
-_ENDINGS = ("_mask", "_overlay", "_probability")
+_ENDINGS = ("_mask", "_overlay", "_probability", "_sr", "_seg", "_sc")
+_DICOM_ENDINGS = {"SR": "_sr.dcm", "SEG": "_seg.dcm", "OT": "_sc.dcm"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class ArchiveResult:
         left_out: how many files were not taken for images to segment, by reason.
         seconds: of this start, from the first image to the last.
         runtimes: of each model, what computed it and why.
+        dicom: DICOM objects written now.
     """
 
     images: int
@@ -73,6 +83,7 @@ class ArchiveResult:
     left_out: dict[str, int]
     seconds: float
     runtimes: list[tuple[str, str]]
+    dicom: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,18 +102,22 @@ def predict_archive(
     tta: bool = False,
     probabilities: bool = False,
     overlays: bool = False,
+    dicom: bool = False,
+    review_below: float | None = None,
+    tissue_only: bool = False,
     progress: bool | None = None,
 ) -> ArchiveResult:
     """Segment files, and folders with all that is in them.
 
-    ``output`` gets the folder structure of the inputs with ``<name>_mask.png`` (NIfTI for NIfTI), and
-    ``predictions.csv``. An image counts as done when its mask is in place and its rows are in the table; a start after
-    a kill goes on from there. Files that could not be segmented are tried again. ``predictions.started`` tells which
-    files are predict's own: no other one is ever written over.
+    ``output`` gets the folder structure of the inputs with ``<name>_mask.png`` (NIfTI for NIfTI;
+    ``<name>_frame<n>_mask.png`` for each frame of a DICOM file of several), and ``predictions.csv``. An image counts as
+    done when its mask is in place and its rows are in the table; a start after a kill goes on from there. Files that
+    could not be segmented are tried again. ``predictions.started`` tells which files are predict's own: no other one is
+    ever written over.
 
     Args:
         runs: one run folder, or several as an ensemble.
-        inputs: files and folders.
+        inputs: files and folders; a DICOMDIR stands for the images that it lists.
         output: a folder that is new or empty, or an earlier start's of the same models and options.
         device: see `Predictor`.
         runtime: see `Predictor`.
@@ -110,6 +125,12 @@ def predict_archive(
         probabilities: write ``<name>_probability.png`` too, 16-bit, 65535 for 1; of several classes one file each,
             ``<name>_probability_<class>.png``.
         overlays: write ``<name>_overlay.png`` too.
+        dicom: write the results of DICOM images as DICOM too: ``<name>_sr.dcm``, ``_seg.dcm`` (where anything was
+            found) and ``_sc.dcm``; see `monai_thyroid.deploy.dicom.results`. Only what `read_source` takes is segmented
+            then. Not done unasked, because these files hold the patient's name.
+        review_below: mark DICOM results whose ensemble agrees by less.
+        tissue_only: blacken what lies outside of the ultrasound regions before segmenting; files that do not tell
+            where tissue is are refused.
         progress: show a bar; None for on a terminal only.
 
     Raises:
@@ -118,6 +139,10 @@ def predict_archive(
     """
     output = Path(output).expanduser()
     jobs, left_out = _jobs(inputs, output)
+    if dicom:
+        optional("highdicom", extra="dicom")
+    if review_below is not None and not (dicom and len(runs) > 1):
+        raise UserError("review_below: is about DICOM results of an ensemble; give --dicom and --with MODEL too")
     models = [Model(run) for run in runs]
     settings = {
         "made_by": f"monai-thyroid predict {__version__}",
@@ -127,13 +152,16 @@ def predict_archive(
         "tta": tta,
         "probabilities": probabilities,
         "overlays": overlays,
+        "dicom": dicom,
+        "review_below": review_below,
+        "tissue_only": tissue_only,
     }
     output.mkdir(parents=True, exist_ok=True)
     with locked(output, work="segmenting"):
         _claim(output, settings)
         done = _trimmed(output, classes=len(models[0].classes))
         todo = [job for job in jobs if job.source not in done]
-        before, started, failed, runtimes = len(jobs) - len(todo), time.perf_counter(), {}, []
+        before, started, failed, runtimes, objects = len(jobs) - len(todo), time.perf_counter(), {}, [], 0
         if todo:
             threads = cores()
             predictor = Predictor(
@@ -142,9 +170,18 @@ def predict_archive(
             runtimes = predictor.runtimes
             if not (output / _SETTINGS).is_file():
                 write_json(output / _SETTINGS, settings)
-            work = _Work(predictor, output, probabilities=probabilities, overlays=overlays)
+            work = _Work(
+                predictor,
+                output,
+                probabilities=probabilities,
+                overlays=overlays,
+                dicom=_facts(models) if dicom else None,
+                review_below=review_below,
+                tissue_only=tissue_only,
+            )
             started = time.perf_counter()
             failed = work.run(todo, threads=threads, before=before, progress=progress)
+            objects = work.objects
         return ArchiveResult(
             images=len(todo) - len(failed),
             before=before,
@@ -152,7 +189,14 @@ def predict_archive(
             left_out=left_out,
             seconds=time.perf_counter() - started,
             runtimes=runtimes,
+            dicom=objects,
         )
+
+
+def _facts(models: Sequence[Model]) -> ModelFacts:
+    from monai_thyroid.deploy.dicom import model_facts
+
+    return model_facts(models)
 
 
 def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[_Job], dict[str, int]]:
@@ -167,6 +211,12 @@ def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[_Job], dict[
                 problems.append(f"--output {output}: is the input itself, not of predict; give a new folder")
             for file in _files(path, output, left_out):
                 found.setdefault(os.path.abspath(file), os.path.relpath(file, path))
+        elif is_dicomdir(path) and path.is_file():
+            try:
+                for listed in dicomdir_files(path):
+                    found.setdefault(os.path.abspath(listed), os.path.relpath(listed, path.parent))
+            except UserError as error:
+                problems += error.problems
         elif path.exists():
             found.setdefault(os.path.abspath(path), path.name)
         else:
@@ -227,8 +277,11 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
     )
     problems += [
         f"--output {output}: holds predictions with {name} {found.get(name)}, not {settings[name]}; give a new folder"
-        for name in ("classes", "threshold", "tta", "probabilities", "overlays")
-        if found.get(name) != settings[name]
+        for name in (
+            *("classes", "threshold", "tta", "probabilities", "overlays"),
+            *("dicom", "review_below", "tissue_only"),
+        )
+        if (found.get(name) or None) != (settings[name] or None)  # older ones lack some
     ]
     if problems:
         raise UserError(problems)
@@ -244,7 +297,9 @@ def _trimmed(output: Path, *, classes: int) -> set[str]:
     rows = list(csv.reader(io.StringIO(whole, newline="")))
     sound = [row for row in rows[1:] if len(row) == len(COLUMNS) and not row[-1]] if rows[:1] == [COLUMNS] else []
     counts = Counter(row[0] for row in sound)
-    done = {row[0] for row in sound if counts[row[0]] == classes and (output / row[1]).is_file()}
+    place, frames = COLUMNS.index("mask"), COLUMNS.index("frames")
+    lost = {row[0] for row in sound if not (output / row[place]).is_file()}
+    done = {row[0] for row in sound if counts[row[0]] == classes * int(row[frames] or 1)} - lost
     kept = [row for row in sound if row[0] in done]
     if len(kept) != len(rows) - 1 or len(whole.encode()) != len(content):
         with atomic_path(path) as temporary:
@@ -276,9 +331,21 @@ def _samples(jobs: Sequence[_Job], *, wanted: int = 8, least: int = 24) -> list[
 class _Work:
     """The images of an archive in several threads, each of which reads, computes and writes."""
 
-    def __init__(self, predictor: Predictor, output: Path, *, probabilities: bool, overlays: bool) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        output: Path,
+        *,
+        probabilities: bool,
+        overlays: bool,
+        dicom: ModelFacts | None,
+        review_below: float | None,
+        tissue_only: bool,
+    ) -> None:
         self.predictor, self.output = predictor, output
         self.probabilities, self.overlays = probabilities, overlays
+        self.dicom, self.review_below, self.tissue_only = dicom, review_below, tissue_only
+        self.objects = 0
         # A GPU wants several at once; on the CPU each thread has a core, and one image fills it.
         self.batch = 16 if predictor.device == "cuda" else 1
         self._started = output / _STARTED
@@ -312,7 +379,7 @@ class _Work:
                     for future in ready:
                         for job, rows in future.result():
                             table.append(rows)
-                            if rows[0]["error"]:
+                            if rows[0].get("error"):
                                 failed[job.source] = rows[0]["error"]
                             bar.update()
             except BaseException:
@@ -322,14 +389,19 @@ class _Work:
 
     def _segmented(self, jobs: Sequence[_Job]) -> list[tuple[_Job, list[dict[str, Any]]]]:
         started = time.perf_counter()
-        errors: dict[_Job, str] = {}
+        result: list[tuple[_Job, list[dict[str, Any]]]] = []
         rasters: dict[_Job, Raster] = {}
         for job in jobs:
             try:
-                rasters[job] = read_raster(job.source)
+                image = self._opened(job)
+                if isinstance(image, Raster):
+                    rasters[job] = image
+                else:
+                    result.append((job, self._segmented_dicom(job, image)))
             except UserError as error:
-                errors[job] = str(error)
+                result.append((job, [{"source": job.source, "error": str(error)}]))
         predictions: dict[_Job, Prediction] = {}
+        errors: dict[_Job, str] = {}
         try:
             predictions = (
                 dict(zip(rasters, self.predictor.batch(list(rasters.values())), strict=True)) if rasters else {}
@@ -340,55 +412,130 @@ class _Work:
                     predictions[job] = self.predictor(raster)
                 except Exception as error:  # whatever a network or its runtime raises: the others go on
                     errors[job] = f"{job.source}: cannot be segmented ({type(error).__name__}: {error})"
-        places: dict[_Job, Path] = {}
         for job, prediction in predictions.items():
             try:
-                places[job] = self._written(job, rasters[job], prediction)
+                files = self._files(job, rasters[job], prediction)
+                self._announce(job, list(files))
+                self._write(files, job)
+                result.append((job, self._rows(job, rasters[job], prediction)))
             except UserError as error:
                 errors[job] = str(error)
+        result += [(job, [{"source": job.source, "error": error}]) for job, error in errors.items()]
         seconds = round((time.perf_counter() - started) / len(jobs), 4)
-        result = []
-        for job in jobs:
-            same = {"source": job.source, "seconds": seconds, "error": errors.get(job)}
-            if job in errors:
-                result.append((job, [same]))
-                continue
-            same["mask"] = os.path.relpath(places[job], self.output)
-            rows = [
-                {**same, "class": name, **findings(predictions[job], number, spacing=rasters[job].spacing)}
-                for number, name in enumerate(self.predictor.classes, 1)
-            ]
-            result.append((job, rows))
-        return result
+        return [(job, [{**row, "seconds": seconds} for row in rows]) for job, rows in result]
 
-    def _written(self, job: _Job, raster: Raster, prediction: Prediction) -> Path:
-        """Write the files of one image; the mask last, whose place is returned."""
+    def _opened(self, job: _Job) -> Raster | DicomImage:
+        """An image, or a DICOM file that is more than one image, or whose results are wanted as DICOM."""
+        content = file_bytes(job.source)
+        if not is_dicom(job.source, content):
+            if self.tissue_only:
+                raise UserError(f"{job.source}: is no DICOM file and does not tell where tissue is (--tissue-only)")
+            return read_raster(job.source, content=content)
+        if self.dicom is not None:
+            from monai_thyroid.deploy.dicom import read_source
+
+            return read_source(job.source, tissue_only=self.tissue_only)
+        image = DicomImage(job.source, content, tissue_only=self.tissue_only)
+        if image.made_here:
+            raise UserError(f"{job.source}: is a result of monai_thyroid, not an image to segment")
+        return image if len(image.frames) > 1 else image.frames[0]
+
+    def _segmented_dicom(self, job: _Job, image: DicomImage) -> list[dict[str, Any]]:
+        """Segment a DICOM file and write all of its results, or none where a frame fails; returns its rows."""
+        count = len(image.frames)
+        frames = [job]
+        if count > 1:
+            frames = [_Job(job.source, f"{job.target}_frame{n:0{len(str(count))}d}") for n in range(1, count + 1)]
+        objects = [self.output / f"{job.target}{ending}" for ending in _DICOM_ENDINGS.values()] if self.dicom else []
+        self._announce(job, [path for frame in frames for path in self._paths(frame)] + objects)
+        rows: list[dict[str, Any]] = []
+
+        def predictions() -> Iterator[Prediction]:
+            for start in range(0, count, self.batch):
+                rasters = image.frames[start : start + self.batch]
+                for offset, prediction in enumerate(self.predictor.batch(rasters)):
+                    frame = frames[start + offset]
+                    self._write(self._files(frame, rasters[offset], prediction), frame)
+                    told = {"frame": start + offset + 1, "frames": count} if count > 1 else {}
+                    rows.extend({**row, **told} for row in self._rows(frame, rasters[offset], prediction))
+                    yield prediction
+
+        try:
+            if self.dicom is None:
+                for _ in predictions():
+                    pass
+            else:
+                self._write_dicom(job, image, predictions())
+        except Exception as error:
+            if isinstance(error, OSError):
+                raise
+            for path in [path for frame in frames for path in self._paths(frame)] + objects:
+                path.unlink(missing_ok=True)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{job.source}: cannot be segmented ({type(error).__name__}: {error})") from error
+        return rows
+
+    def _write_dicom(self, job: _Job, image: DicomImage, predictions: Iterator[Prediction]) -> None:
+        from monai_thyroid.deploy.dicom import results
+
+        assert self.dicom is not None
+        for one in results(image, predictions, model=self.dicom, review_below=self.review_below):
+            path = self.output / f"{job.target}{_DICOM_ENDINGS[one.Modality]}"
+            with self._telling(path), atomic_path(path) as temporary:
+                one.save_as(temporary, enforce_file_format=True)
+            with self._lock:
+                self.objects += 1
+
+    def _rows(self, job: _Job, raster: Raster, prediction: Prediction) -> list[dict[str, Any]]:
+        same = {"source": job.source, "mask": os.path.relpath(self._paths(job)[0], self.output)}
+        return [
+            {**same, "class": name, **findings(prediction, number, spacing=raster.spacing)}
+            for number, name in enumerate(self.predictor.classes, 1)
+        ]
+
+    def _paths(self, job: _Job) -> list[Path]:
+        """The files of one image, its mask first."""
         base, classes = str(self.output / job.target), self.predictor.classes
         nifti = job.source.lower().endswith(NIFTI_SUFFIXES)
-        mask = Path(f"{base}_mask{'.nii.gz' if nifti else '.png'}")
-        pictures: dict[Path, np.ndarray] = {}
+        paths = [f"{base}_mask{'.nii.gz' if nifti else '.png'}"]
         if self.overlays:
-            pictures[Path(f"{base}_overlay.png")] = overlay(raster.normalised(), prediction.mask)
+            paths.append(f"{base}_overlay.png")
         if self.probabilities:
-            for name, plane in zip(classes, prediction.probabilities, strict=True):
-                ending = "" if len(classes) == 1 else f"_{name}"
-                pictures[Path(f"{base}_probability{ending}.png")] = np.rint(plane * 65535).astype(np.uint16)
-        self._announce(job, [mask, *pictures])
-        try:
-            for path, pixels in pictures.items():
-                with atomic_path(path) as temporary:
-                    Image.fromarray(pixels).save(temporary, pnginfo=png_mark())
-            with atomic_path(mask) as temporary:
-                if nifti:
-                    save_nifti(prediction.mask.T, temporary, like=job.source)
+            paths += [f"{base}_probability{'' if len(classes) == 1 else f'_{name}'}.png" for name in classes]
+        return list(map(Path, paths))
+
+    def _files(self, job: _Job, raster: Raster, prediction: Prediction) -> dict[Path, np.ndarray]:
+        """The content of the files of one image."""
+        contents = [prediction.mask]
+        if self.overlays:
+            contents.append(overlay(raster.normalised(), prediction.mask))
+        if self.probabilities:
+            contents += [np.rint(plane * 65535).astype(np.uint16) for plane in prediction.probabilities]
+        return dict(zip(self._paths(job), contents, strict=True))
+
+    def _write(self, files: Mapping[Path, np.ndarray], job: _Job) -> None:
+        """Write the files of one image, the mask last."""
+        mask, *others = files
+        for path in (*others, mask):
+            with self._telling(mask), atomic_path(path) as temporary:
+                if path != mask:
+                    Image.fromarray(files[path]).save(temporary, pnginfo=png_mark())
+                elif mask.name.endswith(NIFTI_SUFFIXES):
+                    save_nifti(files[mask].T, temporary, like=job.source)
                 else:
-                    save_label(prediction.mask, temporary, classes=len(classes))
+                    save_label(files[mask], temporary, classes=len(self.predictor.classes))
+
+    @staticmethod
+    @contextmanager
+    def _telling(path: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             # A full disk, for one: nothing after it would succeed.
             raise OSError(
-                f"{mask}: cannot be written ({error}); what is done is kept, the same command goes on"
+                f"{path}: cannot be written ({error}); what is done is kept, the same command goes on"
             ) from error
-        return mask
 
     def _announce(self, job: _Job, paths: Sequence[Path]) -> None:
         """Note down what is about to be written, so that what lies there otherwise is known to be somebody else's."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.images.marks import DICOM_MARK
 from monai_thyroid.images.raster import Format, Raster, check_frames, check_pixels
 
-__all__ = ["DICOM", "DicomImage", "has_dicom_preamble", "is_dicom"]
+__all__ = ["DICOM", "DicomImage", "dicomdir_files", "has_dicom_preamble", "is_dicom", "is_dicomdir"]
 
 _MAGIC = slice(128, 132)
 PREAMBLE = _MAGIC.stop
@@ -90,6 +93,12 @@ class DicomImage:
         if number is None or number < 1:
             raise UserError(f"{self.name}: says no {keyword}")
         return number
+
+    @property
+    def made_here(self) -> bool:
+        """Whether it is a picture of results that this package has made."""
+        told = self.dataset.get("ImageType") or []
+        return DICOM_MARK in ([told] if isinstance(told, str) else list(told))
 
     @cached_property
     def _spacing(self) -> tuple[tuple[float, float] | None, str]:
@@ -248,6 +257,45 @@ class _Frames(Sequence[Raster]):
 
     def __iter__(self) -> Iterator[Raster]:
         return (self[index] for index in range(self._count))
+
+
+def is_dicomdir(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is, by its name, an index of DICOM files."""
+    return os.path.basename(path).upper() == "DICOMDIR"
+
+
+def dicomdir_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The images that an index of DICOM files (DICOMDIR) lists, in its order.
+
+    Raises:
+        UserError: it cannot be read, lists no image, or ones that are not there; names them all.
+    """
+    import pydicom
+
+    folder = Path(path).parent
+    try:
+        records = pydicom.dcmread(path).DirectoryRecordSequence
+        listed = [record.ReferencedFileID for record in records if record.DirectoryRecordType == "IMAGE"]
+        names = [[one] if isinstance(one, str) else list(map(str, one)) for one in listed]
+    except Exception as error:  # a broken index can raise nearly anything
+        raise UserError(f"{path}: cannot be read as an index of DICOM files ({type(error).__name__})") from error
+    files, problems = [], []
+    for parts in names:
+        if any(part in ("", ".", "..") or "/" in part for part in parts):
+            problems.append(f"{path}: lists a file outside of its folder ({'/'.join(parts)})")
+            continue
+        # Copies of a disc often have its names in lower case.
+        found = [folder.joinpath(*given) for given in (parts, [part.lower() for part in parts])]
+        file = next((one for one in found if one.is_file()), None)
+        if file is None:
+            problems.append(f"{path}: lists {'/'.join(parts)}, which is not there")
+        else:
+            files.append(file)
+    if not names:
+        problems.append(f"{path}: lists no image")
+    if problems:
+        raise UserError(problems)
+    return files
 
 
 def _pydicom_release() -> int:

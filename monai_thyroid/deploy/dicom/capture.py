@@ -17,9 +17,10 @@ from pydicom.uid import JPEGBaseline8Bit
 from monai_thyroid.deploy.dicom.facts import ModelFacts
 from monai_thyroid.deploy.dicom.header import RESEARCH, Kind, new_object, reference
 from monai_thyroid.deploy.dicom.measure import Region
-from monai_thyroid.deploy.dicom.source import OURS, Source
+from monai_thyroid.deploy.dicom.source import Source
 from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
 from monai_thyroid.images import Raster, to_channels
+from monai_thyroid.images.marks import DICOM_MARK
 
 __all__ = ["CAPTURE", "FrameText", "capture", "drawn"]
 
@@ -77,7 +78,7 @@ def drawn(
         picture,
         [large == number for number in range(1, int(mask.max(initial=0)) + 1)],
         colours=CLASSES,
-        width=max(1, round(max(large.shape) / 500)),
+        width=max(2, round(max(large.shape) / 500)),
     )
     size = max(14, round(width / 42))
     font, step = ImageFont.load_default(size), round(size * 1.4)
@@ -128,7 +129,7 @@ def capture(
     several = len(frames) > 1
     result = new_object(source, facts, kind=CAPTURE, sop_class=_SEVERAL if several else _SINGLE)
     result.ConversionType = "WSD"
-    result.ImageType = ["DERIVED", "SECONDARY", OURS]
+    result.ImageType = ["DERIVED", "SECONDARY", DICOM_MARK]
     result.BurnedInAnnotation = "YES"
     result.DerivationDescription = "Outlines and measurements of an automatic segmentation, burned in"
     result.SourceImageSequence = Items([reference(source)])

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from monai_thyroid import __version__
 from monai_thyroid.deploy.dicom.facts import ModelFacts, result_uid
@@ -150,7 +150,7 @@ def finish(result: Any, facts: ModelFacts, *, kind: Kind) -> Any:
     result.SpecificCharacterSet = _UNICODE
     result.ContentQualification = "RESEARCH"
     result.SeriesDescription = kind.description(facts)
-    result.file_meta.ImplementationClassUID = result_uid("implementation")
+    result.file_meta.ImplementationClassUID = UID(result_uid("implementation"))
     result.file_meta.ImplementationVersionName = MARK.decode()
     result.preamble = bytes(128)
     return result

@@ -128,7 +128,7 @@ def _picture(
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 1], (0, f"and {len(lines) - _MOST_LINES + 1} more, see the report")]
     if source.spacing is None:
-        lines.append((0, f"no lengths in mm: {source.spacing_note}"))
+        lines.append((0, "no lengths in mm; the report says why"))
     low = None if not found[0].review else min(one.agreement for one in found if one.agreement is not None)
     review = None if low is None else f"REVIEW: members of the ensemble disagree (Dice {low:.2f})"
     room = _MOST_LINES + 1 if len(source.frames) > 1 else len(lines)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.dicom import DicomImage, has_dicom_preamble
+from monai_thyroid.images.dicom import DicomImage, is_dicomdir
 from monai_thyroid.images.formats import file_bytes, printable
+from monai_thyroid.images.marks import DICOM_MARK
 from monai_thyroid.images.raster import max_pixels
 
-__all__ = ["IMAGE_CLASSES", "OTHER_CLASSES", "OURS", "Source", "check_kind", "read_source"]
+__all__ = ["IMAGE_CLASSES", "OTHER_CLASSES", "Source", "check_kind", "read_source"]
 
 Source = DicomImage
 """A DICOM image that may be segmented; see `DicomImage`."""
-
-OURS = "MONAI_THYROID"
-"""In the Image Type of every picture of results, which is how one that comes back is known."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _CAPTURES = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
@@ -71,7 +68,7 @@ def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tiss
         name, content = printable(os.fspath(path_or_file)), file_bytes(path_or_file)
     else:
         name, content = printable(str(getattr(path_or_file, "name", "DICOM object"))), path_or_file.read()
-    if Path(name).name.upper() == "DICOMDIR" and has_dicom_preamble(content):
+    if is_dicomdir(name):
         raise UserError(f"{name}: is an index of images, not an image")
     check_kind(name, _header(name, content))
     source = DicomImage(name, content, tissue_only=tissue_only)
@@ -112,7 +109,7 @@ def check_kind(name: str, header: Any) -> None:
         raise UserError(f"{name}: is no DICOM file, or says no SOP Class UID")
     if kind in _RESULTS:
         raise UserError(f"{name}: is {_RESULTS[kind]}, not an image to segment")
-    if OURS in told:
+    if DICOM_MARK in told:
         raise UserError(f"{name}: is a result of monai_thyroid, not an image to segment")
     if kind.removeprefix(_STORAGE) in _VOLUMES:
         raise UserError(f"{name}: belongs to a 3-D series ({_shown(kind)}); only 2-D images are segmented")
