@@ -251,18 +251,14 @@ def _add_pacs(commands: Any) -> None:
     )
     pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder")
     pacs.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="see predict")
-    pacs.add_argument(
-        "--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data"
-    )
+    pacs.add_argument("--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data")
     pacs.add_argument("--send-to", metavar="HOST:PORT:AET", help="the PACS")
     pacs.add_argument("--no-commitment", action="store_true", help="do not ask the PACS whether it keeps the results")
     pacs.add_argument("--dicomweb", metavar="URL", help="fetch images from there, post results there; no DICOM port")
     pacs.add_argument("--every", type=float, default=30, help="seconds between two looks there (default %(default)s)")
     pacs.add_argument("--days", type=int, default=1, help="how old a study there may be (default %(default)s)")
     pacs.add_argument("--aet", default="MONAI_THYROID", help="own AE title (default %(default)s)")
-    pacs.add_argument(
-        "--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)"
-    )
+    pacs.add_argument("--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)")
     pacs.add_argument("--port", type=int, default=11112, help="default %(default)s")
     pacs.add_argument("--accept-from", default="", metavar="AET,...", help="who may send (default: everybody)")
     pacs.add_argument("--tls-certificate", metavar="FILE", help="PEM; with --tls-key and --tls-authority: TLS only")

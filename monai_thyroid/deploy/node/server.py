@@ -72,15 +72,19 @@ class Tls:
 
     def listening(self) -> ssl.SSLContext:
         """For those who connect: they need a certificate too."""
-        context = self._filled(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self._there("authority")))
+        context = self._filled(ssl.Purpose.CLIENT_AUTH)
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def connecting(self) -> ssl.SSLContext:
         """For connecting to another node, whose host must be named in its certificate."""
-        return self._filled(ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self._there("authority")))
+        return self._filled(ssl.Purpose.SERVER_AUTH)
 
-    def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def _filled(self, purpose: ssl.Purpose) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(purpose, cafile=self._there("authority"))
+        except (ssl.SSLError, OSError) as error:
+            raise UserError(f"--tls-authority {self.authority}: holds no certificate ({error})") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self._there("certificate"), self._there("key"))
@@ -293,8 +297,6 @@ class Server:
             if size > self._access.max_bytes:
                 limit = f"{self._access.max_bytes / 1e6:g} MB"
                 raise RefusedError(UNREADABLE, f"larger than {limit} (--max-megabytes)")
-            if event.request.AffectedSOPClassUID in self._others:
-                raise RefusedError(NOT_SUPPORTED, f"{event.request.AffectedSOPClassUID.name} is not segmented")
             instance = str(event.request.AffectedSOPInstanceUID)
             take(
                 self._spool,
@@ -304,7 +306,8 @@ class Server:
                 instance=instance,
             )
         except RefusedError as refused:
-            return self._no(sender, refused.status, str(refused))
+            other = refused.status == MISMATCH and event.request.AffectedSOPClassUID in self._others
+            return self._no(sender, NOT_SUPPORTED if other else refused.status, str(refused))
         except Exception as error:  # one sender's data must not end the node
             return self._no(sender, FAILURE, f"cannot be taken ({type(error).__name__})")
         return 0x0000
