@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +69,28 @@ class StandIn:
 
     def __call__(self, path: Path) -> Segmented:
         return stand_in(path)
+
+
+class Fragile(StandIn):
+    """Crashes on the first try of instance 1, hangs on the first of instance 2, refuses instance 3."""
+
+    def __call__(self, path: Path) -> Segmented:
+        number = int(pydicom.dcmread(path).InstanceNumber)
+        tried = path.parent.parent / f"tried-{number}"
+        if not tried.exists():
+            tried.touch()
+            if number == 1:
+                os._exit(11)
+            if number == 2:
+                time.sleep(1000)
+        if number == 3:
+            raise UserError(f"{path}: is not to my taste")
+        return super().__call__(path)
+
+
+class Unsound(StandIn):
+    def __init__(self) -> None:
+        raise UserError("model.pt: is not the file that run.json names")
 
 
 class FolderPacs:

@@ -62,6 +62,7 @@ def listening(spool: Spool, **options: Any) -> Iterator[Server]:
         check_kind=lambda header: check_kind("it", header),
         **{"reported": lambda transaction, kept: False, **options},
     )
+    server.bind()
     server.start()
     try:
         yield server
@@ -262,7 +263,7 @@ def test_a_port_in_use_is_told(spool: Spool) -> None:
             reported=lambda transaction, kept: False,
         )
         with pytest.raises(UserError, match=f"--port {server.port}: cannot listen there"):
-            another.start()
+            another.bind()
 
 
 # Storage commitment

@@ -198,6 +198,9 @@ class Node:
         options = self.options
         try:
             self._end.enter_context(locked(self.spool.folder, work="running a node"))
+            if self.server is not None:
+                self._end.callback(self.server.stop)
+                self.server.bind()  # a port that is not to be had is told before the model has been loaded
             self.spool.recover()
             self._end.callback(self.worker.stop)
             self.worker.start()
@@ -207,7 +210,6 @@ class Node:
                 self.status.start()
                 logger.info("numbers: http://127.0.0.1:%d/", self.status.port)
             if self.server is not None:
-                self._end.callback(self.server.stop)
                 self.server.start()
                 logger.info("%s listens at %s:%d", options.aet, options.host, self.server.port)
                 if options.host not in _LOOPBACK and not (options.access.calling and options.tls):

@@ -225,6 +225,7 @@ class Server:
         self._check_kind, self._reported = check_kind, reported
         self._access, self._tls = access or Access(), tls
         self._server: Any = None
+        self._listens = False
         self._turn = _Turn(self._access.max_rate)
         self.refused = 0
 
@@ -233,8 +234,8 @@ class Server:
         """Where it listens."""
         return int(self._server.server_address[1])
 
-    def start(self) -> None:
-        """Listen.
+    def bind(self) -> None:
+        """Take the port; who connects waits until `start`.
 
         Raises:
             UserError: the address or the port is not to be had.
@@ -274,12 +275,20 @@ class Server:
                 f"--host {self._host} --port {self._asked_port}: cannot listen there ({error.strerror}); "
                 "another program may, choose another port"
             ) from error
-        threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listening", daemon=True).start()
+
+    def start(self) -> None:
+        """Listen."""
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listening", daemon=True)
+        thread.start()
+        self._listens = True
 
     def stop(self) -> None:
         """Listen no more; what is under way ends."""
-        if self._server is not None:
+        if self._listens:
             self._server.shutdown()
+        elif self._server is not None:
+            self._server.server_close()
+        if self._server is not None:
             for association in self._server.active_associations:
                 association.abort()
 
