@@ -249,7 +249,7 @@ def _add_pacs(commands: Any) -> None:
         "Ctrl-C or SIGTERM ends it; the same command goes on.",
         allow_abbrev=False,
     )
-    pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder")
+    pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder, or a packed bundle")
     pacs.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="see predict")
     pacs.add_argument("--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data")
     pacs.add_argument("--send-to", metavar="HOST:PORT:AET", help="the PACS")

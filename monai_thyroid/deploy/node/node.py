@@ -199,7 +199,6 @@ class Node:
         try:
             self._end.enter_context(locked(self.spool.folder, work="running a node"))
             if self.server is not None:
-                self._end.callback(self.server.stop)
                 self.server.bind()  # a port that is not to be had is told before the model has been loaded
             self.spool.recover()
             self._end.callback(self.worker.stop)
@@ -225,6 +224,8 @@ class Node:
 
     def stop(self) -> None:
         """End: nothing more is taken, what is under way is finished, the rest waits in the spool."""
+        if self.server is not None:
+            self.server.stop()
         self._end.close()
 
     def state(self) -> State:

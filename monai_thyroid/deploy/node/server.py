@@ -285,6 +285,7 @@ class Server:
     def stop(self) -> None:
         """Listen no more; what is under way ends."""
         if self._listens:
+            self._listens = False
             self._server.shutdown()
         elif self._server is not None:
             self._server.server_close()
