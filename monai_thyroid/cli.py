@@ -173,6 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
     )
+    predict.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster (default %(default)s)"
+    )
+    _takes_address(predict)
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
@@ -189,6 +193,36 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(function=_export)
 
     _add_pacs(commands)
+
+    score = commands.add_parser(
+        "score",
+        help="score masks that anything made, and leave a run folder that reports rank beside others",
+        description="Masks are png, tif, npy, NIfTI or DICOM SEG, one file a case, of class numbers on the original "
+        "grid. Where anything does not fit, all of it is said and nothing is written.",
+        allow_abbrev=False,
+    )
+    score.add_argument("--predictions", required=True, metavar="DIR", help="files of the references' names")
+    score.add_argument(
+        "--references",
+        required=True,
+        metavar="DIR",
+        help="a folder of masks; or a run folder or one of its evaluations/, for what that run was scored against",
+    )
+    score.add_argument("--name", required=True, help="by which reports call the model, such as nnunet")
+    score.add_argument("--output", required=True, metavar="DIR", help="the run folder: new, or an earlier one of these")
+    score.add_argument("--seed", type=int, default=0, help="of the model's training (default %(default)s)")
+    score.add_argument("--part", default="test", help="of the dataset (default %(default)s)")
+    score.add_argument("--dataset", metavar="NAME", help="its name, as the runs to be compared with call it")
+    score.add_argument("--classes", metavar="A,B", help="names of the mask's numbers 1, 2, ...")
+    score.add_argument("--groups-from", metavar="REGEX", help="finds the patient in a case's name")
+    score.add_argument("--groups", metavar="FILE", help="a table: file (or case), and patient, scene or group")
+    score.add_argument("--images", metavar="DIR", help="for pixel sizes, and pictures in the report")
+    score.add_argument(
+        "--pretrained-on",
+        metavar="A,B",
+        help="data that the weights had seen before; none: no other (default: unknown)",
+    )
+    score.set_defaults(function=_score)
 
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
@@ -227,10 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
     )
-    compare.add_argument(
-        "--address",
-        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
-    )
+    _takes_address(compare)
     compare.add_argument("--cpus", type=float, default=1, help="of each run on Ray (default %(default)g)")
     compare.add_argument("--gpus", type=float, help="of each run on Ray (default 1 where the device is CUDA, else 0)")
     compare.add_argument(
@@ -292,6 +323,13 @@ def _takes_configs(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="a further config, such as one with a network of your own; a later one overrides; may be repeated",
+    )
+
+
+def _takes_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--address",
+        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
     )
 
 
@@ -385,6 +423,10 @@ def _predict(options: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     from monai_thyroid.deploy import predict_archive
 
+    if options.dicom:
+        from monai_thyroid.deploy.dicom import keep_patients_out_of_logs
+
+        keep_patients_out_of_logs()
     models = [_run(path, options.trust) for path in (options.model, *options.others)]
     try:
         result = predict_archive(
@@ -399,6 +441,8 @@ def _predict(options: argparse.Namespace) -> int:
             dicom=options.dicom,
             review_below=options.review_below,
             tissue_only=options.tissue_only,
+            engine=options.engine,
+            address=options.address,
         )
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
@@ -411,8 +455,6 @@ def _predict(options: argparse.Namespace) -> int:
     speed = f" in {result.seconds:.1f} s ({result.images / result.seconds:.1f} images/s)" if result.images else ""
     earlier = f", {result.before} before" if result.before else ""
     print(f"{result.images} images segmented{speed}{earlier}: {options.output}/predictions.csv")
-    if options.dicom:
-        print(f"{result.dicom} DICOM objects written")
     for reason in list(result.failed.values())[:20]:
         print(reason, file=sys.stderr)
     if result.failed:
@@ -564,6 +606,32 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(word) for word in _listed(text)]
     except ValueError:
         raise UserError(f"{option} {text}: give whole numbers, such as 0,1,2") from None
+
+
+def _score(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import score_masks
+
+    pretrained = options.pretrained_on
+    scored = score_masks(
+        predictions=options.predictions,
+        references=options.references,
+        name=options.name,
+        output=options.output,
+        seed=options.seed,
+        dataset=options.dataset,
+        part=options.part,
+        classes=None if options.classes is None else _listed(options.classes),
+        groups_from=options.groups_from,
+        groups=options.groups,
+        images=options.images,
+        pretrained_on=None if pretrained is None else [] if pretrained == "none" else _listed(pretrained),
+    )
+    for warning in scored.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if scored.left_out:
+        print(f"Left out, as no masks: {', '.join(scored.left_out)}")
+    print(scored.result, f"Run folder: {scored.path}", sep="\n")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

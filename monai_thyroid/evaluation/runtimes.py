@@ -258,8 +258,10 @@ def _export(model: Model, kind: str) -> str:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, by the system and by OMP_THREAD_LIMIT."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    return min(there, max(1, int(limit))) if limit.isdigit() else there
 
 
 def chosen(model: Model, samples: Sequence[Raster], *, device: str, family: str, streams: int) -> Choice:

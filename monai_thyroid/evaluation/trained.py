@@ -56,6 +56,8 @@ class TrainedRun:
             raise UserError(f"run_dir {run_dir}: cannot hold # or ::, which mean something to MONAI; rename it")
         self.path = Path(run_dir).expanduser()
         self.record: RunRecord = read_run(self.path)
+        if self.record.scored_from:
+            raise UserError(f"{self.path}: was scored from masks that something else made; it has no weights to apply")
         missing = [name for name in ("config.yaml", "model.pt") if not (self.path / name).is_file()]
         if missing:
             raise UserError(f"{self.path}: has no {' and no '.join(missing)}; its training did not get that far")

@@ -23,6 +23,8 @@ _MAGIC = slice(128, 132)
 PREAMBLE = _MAGIC.stop
 """Bytes from which `has_dicom_preamble` tells."""
 _SUFFIXES = (".dcm", ".dicom")
+_DECODERS = ("pydicom", "pillow", "pyjpegls", "pylibjpeg")
+"""pydicom's plugins, in this order. Not GDCM, which ends the process where pixels are broken."""
 _CENTIMETRES = 3
 _TWO_DIMENSIONAL = 1  # RegionSpatialFormat
 _TISSUE, _COLOUR_FLOW = 1, 2  # RegionDataType
@@ -180,7 +182,7 @@ class DicomImage:
         try:
             raster = self._decoded(index)
         except Exception as error:  # decoders raise nearly anything on broken pixels
-            if isinstance(error, NotImplementedError) or _lacks_decoder(error):
+            if isinstance(error, NotImplementedError) or (_PYDICOM < 3 and _lacks_decoder(error)):
                 syntax = self.dataset.file_meta.TransferSyntaxUID.name
                 why = f'compressed as {syntax}, for which: pip install "monai_thyroid[dicom]"'
             else:
@@ -200,7 +202,18 @@ class DicomImage:
         if _PYDICOM < 3:
             pixels = np.asarray(self.dataset.pixel_array)  # all frames; it keeps them
             return pixels[index] if len(self.frames) > 1 else pixels
-        return np.asarray(_pixel_module().pixel_array(self.dataset, index=index))
+        syntax = self.dataset.file_meta.TransferSyntaxUID
+        if not syntax.is_encapsulated:
+            return np.asarray(_pixel_module().pixel_array(self.dataset, index=index))
+        there = _pixel_module().get_decoder(syntax).available_plugins
+        plugins = [name for name in _DECODERS if name in there]
+        for name in plugins:
+            try:
+                return np.asarray(_pixel_module().pixel_array(self.dataset, index=index, decoding_plugin=name))
+            except Exception:
+                if name == plugins[-1]:
+                    raise
+        raise NotImplementedError("no decoder")
 
     def _decoded(self, index: int) -> Raster:
         dataset, module = self.dataset, _pixel_module()

@@ -13,7 +13,13 @@ from monai_thyroid.runfolder.folder import (
     evaluation_path,
     run_path,
 )
-from monai_thyroid.runfolder.hashes import differing_settings, protocol_hash, run_hash
+from monai_thyroid.runfolder.hashes import (
+    differing_settings,
+    labels_digest,
+    protocol_hash,
+    references_hash,
+    run_hash,
+)
 from monai_thyroid.runfolder.reading import (
     Evaluation,
     evaluation_records,
@@ -54,12 +60,14 @@ __all__ = [
     "evaluation_records",
     "finished_epochs",
     "grouping_of",
+    "labels_digest",
     "protocol_hash",
     "read_config",
     "read_evaluation",
     "read_history",
     "read_run",
     "read_split",
+    "references_hash",
     "run_hash",
     "run_path",
 ]

@@ -11,6 +11,15 @@ from monai_thyroid.training.check import (
     input_size,
     output_size,
 )
+from monai_thyroid.training.distributed import (
+    SameBuffers,
+    ShardedSampler,
+    data_parallel,
+    join_processes,
+    own_device,
+    processes,
+    shard,
+)
 from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
 from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups
@@ -25,6 +34,8 @@ __all__ = [
     "LastValidation",
     "LrSchedule",
     "Recorder",
+    "SameBuffers",
+    "ShardedSampler",
     "TrainingSession",
     "WeightAverage",
     "boolean",
@@ -32,8 +43,13 @@ __all__ = [
     "check_file",
     "check_start",
     "configured_networks",
+    "data_parallel",
     "decay_groups",
     "input_size",
+    "join_processes",
     "output_size",
+    "own_device",
+    "processes",
+    "shard",
     "training_session",
 ]

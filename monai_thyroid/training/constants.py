@@ -12,6 +12,7 @@ import torch
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import PRECISIONS
 from monai_thyroid.options import boolean
+from monai_thyroid.training.distributed import processes
 
 __all__ = ["CONSTANTS", "boolean"]
 
@@ -105,6 +106,12 @@ def _split(value: Any) -> str:
     return str(value)
 
 
+def _processes(value: Any) -> int:
+    if value != processes():
+        raise UserError(f"{value!r}: there {'is' if processes() == 1 else 'are'} {processes()}, as torchrun was told")
+    return processes()
+
+
 def _channels(value: Any) -> int:
     if isinstance(value, bool) or value not in (1, 3):
         raise UserError(f"{value!r}: choose 1 (grey) or 3 (colour)")
@@ -151,6 +158,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "device": _device,
     "precision": _precision,
     "num_workers": _whole(0),
+    "processes": _processes,
     "resume": boolean,
     "overwrite": boolean,
     "mlflow": boolean,

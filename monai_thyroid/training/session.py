@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
-from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, run_hash, run_path
+from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, read_run, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
 from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import executed_config
@@ -153,29 +153,51 @@ class TrainingSession:
             start = box[0]
         return start
 
-    def _open(self) -> dict[str, Any] | None:
-        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
-        resume, overwrite = self.config["resume"], self.config["overwrite"]
+    def check_folder(self) -> None:
+        """Refuse the run folder where `execute` would, but before the images are read.
+
+        Raises:
+            UserError: as `execute`.
+        """
+        if self.writes and self.folder.started:
+            with _mistakes_as_messages(), locked(self.path):
+                self._earlier(self._hashes()[0])
+
+    def _hashes(self) -> tuple[str, Path | None, str | None]:
+        """Of the run; the weights it starts from, and theirs."""
         parent = find_weights(self.config["init_from"]) if self.config.get("init_from") else None
         parent_sha256 = sha256_file(parent) if parent else None
         data_hash = self.data.inspect().data_hash
-        now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
-        if self.folder.started and not overwrite:
-            try:
-                earlier = self.folder.open()
-            except UserError as error:
-                raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
-            done = earlier.status == "done"
-            if not resume:
-                raise UserError(
-                    f"{self.path}: holds a finished run; --overwrite true replaces it"
-                    if done
-                    else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
-                )
-            if earlier.run_hash != now:
-                what = "data" if earlier.data_hash != data_hash else "settings"
-                raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
-            if done:
+        return run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256), parent, parent_sha256
+
+    def _earlier(self, now: str) -> RunRecord | None:
+        """The record of a run that is in the folder and to be gone on with, if it may be.
+
+        Args:
+            now: hash of the run that is to be.
+        """
+        if not self.folder.started or self.config["overwrite"]:
+            return None
+        try:
+            earlier = self.folder.open()
+        except UserError as error:
+            raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
+        if not self.config["resume"]:
+            raise UserError(
+                f"{self.path}: holds a finished run; --overwrite true replaces it"
+                if earlier.status == "done"
+                else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
+            )
+        if earlier.run_hash != now:
+            what = "data" if earlier.data_hash != self.data.inspect().data_hash else "settings"
+            raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
+        return earlier
+
+    def _open(self) -> dict[str, Any] | None:
+        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
+        now, parent, parent_sha256 = self._hashes()
+        if (earlier := self._earlier(now)) is not None:
+            if earlier.status == "done":
                 return None
             try:
                 state = load_state(self.folder.last) if self.folder.last.is_file() else None
@@ -201,11 +223,12 @@ class TrainingSession:
             classes=self.classes,
             activation=self.activation,
             threshold=self.threshold,
-            data_hash=data_hash,
+            data_hash=self.data.inspect().data_hash,
             protocol_hash=self.protocol_hash,
             run_hash=now,
             parent_sha256=parent_sha256,
             init_from={"path": str(parent)} if parent else None,
+            pretrained_on=_pretrained_on(self.config, parent),
             versions=versions(),
             machine=machine(),
             device=str(self.config["device"]),
@@ -359,6 +382,21 @@ class TrainingSession:
         except OSError as again:  # the disk is still full
             logger.error("%s; run.json could not be written: %s", self.path, message_of(again))
         logger.error("%s; the run folder keeps what there is: %s", text, self.path)
+
+
+def _pretrained_on(config: Mapping[str, Any], parent: Path | None) -> list[str] | None:
+    """What the weights that a training starts from had seen, as far as files tell; None where they do not."""
+    if parent is None:
+        chosen = config["networks"].get(config["network"])
+        weights = chosen.get("weights") if isinstance(chosen, dict) else None
+        return [] if weights is None else ["ImageNet" if weights == "imagenet" else Path(str(weights)).name]
+    try:
+        earlier = read_run(parent.parent)
+    except UserError:
+        return None
+    if earlier.pretrained_on is None or earlier.dataset is None:
+        return None
+    return list(dict.fromkeys([*earlier.pretrained_on, earlier.dataset]))
 
 
 def training_session() -> TrainingSession:

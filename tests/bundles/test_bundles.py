@@ -733,27 +733,3 @@ def test_real_images_from_the_literal_command(
     written = np.asarray(Image.open(tmp_path / "out" / f"{image.stem}_mask.png"))
     scored = np.asarray(Image.open(_test_folder(path.parent) / "predictions" / f"{case}.png"))
     assert np.array_equal(written, scored)
-
-
-@pytest.mark.slow
-def test_two_processes_train_both_stages(root: Path, miniature: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = root / "bundles" / "polyp"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"),
-            *("-m", "monai.bundle", "run"),
-            *("--config_file", f"['{folder / 'train.yaml'}','{folder / 'multi_gpu_train.yaml'}']"),
-            *("--image_size", "32", "--batch_size", "4", "--networks::unet::features", "[4,4,4,4,4,4]"),
-            *("--dataset_dir", str(miniature("polyp")), "--output_dir", str(tmp_path / "runs")),
-            *("--first_stage_epochs", "2", "--max_epochs", "1"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (path,) = (tmp_path / "runs").rglob("run.json")
-    assert read_json(path)["status"] == "done"
-    assert [row["stage"] for row in read_csv(path.parent / "history.csv")] == ["1", "1", "2"]

@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.errors import UserError
-from monai_thyroid.images import Raster, binarise, read_raster, to_channels
+from monai_thyroid.images import Raster, binarise, mask_problem, read_raster, to_channels
 
 __all__ = ["CLASS_LEVELS", "THUMB", "Facts", "Marks", "find_marks", "foreground", "measure"]
 

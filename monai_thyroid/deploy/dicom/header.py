@@ -127,7 +127,7 @@ def new_object(source: Source, facts: ModelFacts, *, kind: Kind, sop_class: str)
     result = identity(source)
     result.file_meta = FileMetaDataset()
     result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    result.file_meta.MediaStorageSOPClassUID = sop_class
+    result.file_meta.MediaStorageSOPClassUID = UID(sop_class)
     result.SOPClassUID = sop_class
     result.SOPInstanceUID = kind.sop_instance_uid(source, facts)
     result.file_meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID

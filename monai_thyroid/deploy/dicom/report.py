@@ -121,7 +121,7 @@ def report(
         instance_number=instance_number(source),
         manufacturer=facts.manufacturer,
         manufacturer_model_name=facts.name,
-        software_versions=(facts.version, SOFTWARE),
+        software_versions=[facts.version, SOFTWARE],
         device_serial_number=facts.weights_sha256,
         is_complete=True,
         is_final=False,

@@ -86,7 +86,7 @@ def _single(source: Source, facts: ModelFacts, mask: np.ndarray) -> Dataset:
         instance_number=instance_number(source),
         manufacturer=facts.manufacturer,
         manufacturer_model_name=facts.name,
-        software_versions=(facts.version, SOFTWARE),
+        software_versions=[facts.version, SOFTWARE],
         device_serial_number=facts.weights_sha256,
         content_description=_DESCRIPTION,
         content_label=_LABEL,

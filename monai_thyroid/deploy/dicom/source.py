@@ -12,7 +12,7 @@ from monai_thyroid.images.formats import file_bytes, printable
 from monai_thyroid.images.marks import DICOM_MARK
 from monai_thyroid.images.raster import max_pixels
 
-__all__ = ["IMAGE_CLASSES", "OTHER_CLASSES", "Source", "check_kind", "read_source"]
+__all__ = ["IMAGE_CLASSES", "OTHER_CLASSES", "Source", "check_kind", "keep_patients_out_of_logs", "read_source"]
 
 Source = DicomImage
 """A DICOM image that may be segmented; see `DicomImage`."""
@@ -167,3 +167,19 @@ def _check_length(source: Source) -> None:
         raise UserError(f"{source.name}: its pixels cannot be read ({type(error).__name__})") from error
     if found < (bits + 7) // 8:
         raise UserError(f"{source.name}: its pixels are cut off ({found} of {(bits + 7) // 8} bytes)")
+
+
+def keep_patients_out_of_logs() -> None:
+    """Let pydicom and highdicom be silent of values that they find odd, in this process: they quote them.
+
+    For programs that own their process, such as a command or a server.
+    """
+    import logging
+    import warnings
+
+    import pydicom
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    for name in ("pydicom", "highdicom"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
