@@ -142,7 +142,7 @@ class NodeProcess:
 
         def ready() -> bool:
             assert self.process is not None
-            assert self.process.poll() is None, self.text()
+            assert self.process.poll() is None, self.text()[-2000:]
             return self.text().count(" ready\n") > before
 
         until(ready, "the node is ready", seconds=seconds)

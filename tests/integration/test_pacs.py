@@ -36,7 +36,7 @@ def programs() -> None:
     """A skip where Orthanc or dcmtk is absent, a failure where they must not be (CI)."""
     if absent := lacking():
         reason = f"not installed: {', '.join(absent)} (Debian: orthanc orthanc-dicomweb dcmtk)"
-        if os.environ.get("MONAI_THYROID_PACS_REQUIRED"):
+        if os.environ.get("MONAI_THYROID_PROGRAMS_REQUIRED"):
             pytest.fail(reason)
         pytest.skip(reason)
 

@@ -51,10 +51,10 @@ def quiet() -> None:
     """Keep what libraries say of a patient's data out of the log."""
     import warnings
 
-    import pydicom.config
+    from monai_thyroid.deploy.dicom import keep_patients_out_of_logs
 
+    keep_patients_out_of_logs()
     warnings.simplefilter("ignore")
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     for name in ("pydicom", "pynetdicom", "highdicom", "urllib3", "dicomweb_client", "py.warnings"):
         library = logging.getLogger(name)
         library.handlers, library.propagate = [logging.NullHandler()], False
