@@ -206,6 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(export)
     export.set_defaults(function=_export)
 
+    _add_pacs(commands)
+
     score = commands.add_parser(
         "score",
         help="score masks that anything made, and leave a run folder that reports rank beside others",
@@ -303,6 +305,49 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
     return parser
+
+
+def _add_pacs(commands: Any) -> None:
+    pacs = commands.add_parser(
+        "pacs",
+        help="run a node of a hospital's network: DICOM images in, results to the PACS",
+        description="Takes images by DICOM and sends the results to the PACS, or fetches and posts by DICOMweb. "
+        "Ctrl-C or SIGTERM ends it; the same command goes on.",
+        allow_abbrev=False,
+    )
+    pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder, or a packed bundle")
+    pacs.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="see predict")
+    pacs.add_argument("--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data")
+    pacs.add_argument("--send-to", metavar="HOST:PORT:AET", help="the PACS")
+    pacs.add_argument("--no-commitment", action="store_true", help="do not ask the PACS whether it keeps the results")
+    pacs.add_argument("--dicomweb", metavar="URL", help="fetch images from there, post results there; no DICOM port")
+    pacs.add_argument("--every", type=float, default=30, help="seconds between two looks there (default %(default)s)")
+    pacs.add_argument("--days", type=int, default=1, help="how old a study there may be (default %(default)s)")
+    pacs.add_argument("--aet", default="MONAI_THYROID", help="own AE title (default %(default)s)")
+    pacs.add_argument("--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)")
+    pacs.add_argument("--port", type=int, default=11112, help="default %(default)s")
+    pacs.add_argument("--accept-from", default="", metavar="AET,...", help="who may send (default: everybody)")
+    pacs.add_argument("--tls-certificate", metavar="FILE", help="PEM; with --tls-key and --tls-authority: TLS only")
+    pacs.add_argument("--tls-key", metavar="FILE", help="PEM")
+    pacs.add_argument("--tls-authority", metavar="FILE", help="PEM: whose certificates the others must have")
+    pacs.add_argument("--send-tls", action="store_true", help="to the PACS by TLS, too")
+    pacs.add_argument(
+        "--status-port", type=int, default=8104, help="page of numbers, this machine only (default %(default)s)"
+    )
+    pacs.add_argument("--max-megabytes", type=float, default=512, help="of an instance (default %(default)s)")
+    pacs.add_argument("--max-rate", type=float, default=100, help="instances a second taken (default %(default)s)")
+    pacs.add_argument("--max-associations", type=int, default=16, help="at a time (default %(default)s)")
+    pacs.add_argument("--max-queue", type=int, default=10_000, help="instances on their way (default %(default)s)")
+    pacs.add_argument("--min-free", type=float, default=1, help="GB that stay free on the disk (default %(default)s)")
+    pacs.add_argument("--patience", type=float, default=600, help="seconds for one instance (default %(default)s)")
+    pacs.add_argument("--review-below", type=float, metavar="DICE", help="agreement below which a result is marked")
+    pacs.add_argument("--tissue-only", action="store_true", help="blacken what lies outside of the ultrasound regions")
+    pacs.add_argument("--tta", action="store_true", help="see predict")
+    pacs.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    pacs.add_argument(
+        "--runtime", choices=["auto", "torch", "openvino", "onnx"], default="auto", help="default %(default)s"
+    )
+    pacs.set_defaults(function=_pacs)
 
 
 def _takes_configs(command: argparse.ArgumentParser) -> None:
@@ -459,6 +504,50 @@ def _gain(options: argparse.Namespace) -> int:
         options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
     )
     print(gain_table(gains))
+    return 0
+
+
+def _pacs(options: argparse.Namespace) -> int:
+    import logging
+
+    from monai_thyroid.deploy.node import Access, NodeOptions, Tls, peer, run_node
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    tls = [options.tls_certificate, options.tls_key, options.tls_authority]
+    if any(tls) and not all(tls):
+        raise UserError("TLS needs all of --tls-certificate, --tls-key and --tls-authority")
+    node = NodeOptions(
+        spool=options.spool,
+        aet=options.aet,
+        host=options.host,
+        port=options.port,
+        send_to=None if options.send_to is None else peer(options.send_to),
+        dicomweb=options.dicomweb,
+        every=options.every,
+        days=options.days,
+        access=Access(
+            calling=_listed(options.accept_from),
+            max_bytes=int(options.max_megabytes * 1e6),
+            max_rate=options.max_rate,
+            max_associations=options.max_associations,
+        ),
+        tls=Tls(certificate=tls[0], key=tls[1], authority=tls[2]) if all(tls) else None,
+        send_tls=options.send_tls,
+        commitment=not options.no_commitment,
+        status_port=options.status_port,
+        max_queue=options.max_queue,
+        min_free=int(options.min_free * 1e9),
+        patience=options.patience,
+    )
+    run_node(
+        [options.model, *options.others],
+        node,
+        device=options.device,
+        runtime=options.runtime,
+        tta=options.tta,
+        review_below=options.review_below,
+        tissue_only=options.tissue_only,
+    )
     return 0
 
 
