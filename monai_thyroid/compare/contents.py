@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_thyroid.compare.decisions import Decision
 from monai_thyroid.compare.reading import Unusable
 from monai_thyroid.compare.statistics import Comparison, Rate
 from monai_thyroid.metrics import METRICS
@@ -244,6 +245,7 @@ class Section:
         run_warnings: of runs and evaluations.
         recommendation: None where there is nothing to choose from.
         without_images: networks that kept no pictures; None where pictures are left out on request.
+        decisions: on every pair at the margin, by question.
         slug: start of the names of its figures.
         figures: names of files, by kind.
     """
@@ -280,6 +282,7 @@ class Section:
     run_warnings: Sequence[str]
     recommendation: Recommendation | None
     without_images: Sequence[str] | None
+    decisions: Mapping[str, Sequence[Decision]]
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

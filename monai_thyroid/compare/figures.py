@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_thyroid.drawing import BLUE, LINES, PREDICTION, REFERENCE, VERMILION, draw_outline
+from monai_thyroid.drawing import BLUE, LINES, PREDICTION, REFERENCE, SKY_BLUE, VERMILION, draw_outline
 from monai_thyroid.files import atomic_path
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "reliability_diagram",
     "shift_heatmap",
     "significance_map",
+    "verdict_map",
 ]
 
 COLUMN, PAGE = 3.4, 7.2  # inches
@@ -413,6 +414,40 @@ def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjust
         axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(size), labels)
         axes.set_xlabel("Adjusted p; n.s.: not significant, p ≥ 0.05")
+    return name
+
+
+_WORDS: dict[str, tuple[str, str]] = {  # ground and ink
+    "better": (BLUE, "white"),
+    "worse": (VERMILION, "white"),
+    "equivalent": (SKY_BLUE, "black"),
+    "not inferior": ("#D3EAF7", "black"),
+    "undecided": ("#F2F2F2", "black"),
+}
+
+
+def verdict_map(folder: Path, name: str, *, labels: Sequence[str], words: np.ndarray) -> str:
+    """Draw the verdict on every row's network beside every column's, in words on a ground of their own.
+
+    Args:
+        labels: one a network.
+        words: str, (networks, networks): better, worse, equivalent, not inferior or undecided; empty on the diagonal.
+    """
+    from matplotlib.patches import Rectangle
+
+    size = len(labels)
+    width = COLUMN if size <= 3 else PAGE
+    with _figure(folder, name, width, 0.26 * size + 1.3) as figure:
+        axes = figure.subplots()
+        _cells(axes, np.full((size, size), np.nan), np.full((size, size), "", dtype=object))
+        for (row, column), word in np.ndenumerate(words):
+            if word:
+                ground, ink = _WORDS[word]
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=ground, ec="white", lw=1))
+                axes.text(column, row, word, ha="center", va="center", fontsize=7, color=ink)
+        axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), labels)
+        axes.set_xlabel("The row's network beside the column's")
     return name
 
 

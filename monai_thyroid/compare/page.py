@@ -18,6 +18,7 @@ from monai_thyroid.compare.contents import (
     plural,
     rounded,
 )
+from monai_thyroid.compare.decisions import DECISIONS, Decision
 from monai_thyroid.compare.judge import RULE
 from monai_thyroid.compare.pictures import FIGURES, Place
 from monai_thyroid.compare.statistics import (
@@ -49,6 +50,7 @@ _QUESTIONS = {
     ),
 }
 _OVERLAP = ("dice", "iou")  # of which there are several averages, in a table of their own
+_TOLD = 4  # pairs in a sentence
 _LARGEST_SVG = 600_000  # bytes; beyond, the PNG is put into the page
 
 
@@ -225,7 +227,8 @@ def _short(section: Section) -> list[Block]:
         )  # fmt: skip
     for question, comparison in (("weights", section.weights), ("architectures", section.architectures)):
         if comparison:
-            items.append(f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}")
+            told = _decisions(section.decisions[question])
+            items.append(" ".join([f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}", *told]))
     if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
         items.append(OVERSTATES)
     if section.weights and not section.architectures:
@@ -253,6 +256,41 @@ def _claims(comparison: Comparison, section: Section) -> str:
     rest = len(comparison.pairs) - len(claims)
     left = f" {plural(rest, 'pair')} of {len(comparison.pairs)} cannot be told apart." if rest else ""
     return f"{told}{more} ({section.axis}, {n}).{left}"
+
+
+def _decisions(decisions: Sequence[Decision]) -> list[str]:
+    """What the margin adds to the claims, in a sentence; none where it adds nothing."""
+    told = [f"{one.first} and {one.second} are equivalent" for one in decisions if one.verdict == "equivalent"]
+    told += [
+        f"{one.first} is better than {one.second} by less than that"
+        for one in decisions
+        if one.verdict == "better" and one.within_margin
+    ]
+    fine: dict[str, list[str]] = {}
+    for one in decisions:
+        if one.reverse == "not inferior":
+            fine.setdefault(one.first, []).append(one.second)
+    told += [f"{' and '.join(seconds)} {_are(seconds)} not inferior to {first}" for first, seconds in fine.items()]
+    if not told:
+        return []
+    shown = told if len(told) <= _TOLD else [*told[:_TOLD], f"and {len(told) - _TOLD} more, see the table"]
+    return [f"At a margin of {decisions[0].margin:g}: {'; '.join(shown)}."]
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _verdict(one: Decision) -> str:
+    """Both directions in a few words, for a table."""
+    if one.verdict == "better" and one.within_margin:
+        return f"better, by less than {one.margin:g}"
+    if "not inferior" in (one.verdict, one.reverse):
+        fine = [
+            name for name, word in (("the first", one.verdict), ("the second", one.reverse)) if word == "not inferior"
+        ]
+        return f"{' and '.join(fine)} not inferior"
+    return one.verdict
 
 
 def _claim(pair: Pair, form: Any) -> str:
@@ -450,6 +488,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         notes = section.architecture_notes if place is Place.ARCHITECTURES else []
         return [Paragraph(" ".join(notes) or "There are not two networks to compare.")]
     explanation = _QUESTIONS[comparison.question][1].format(chosen_by=section.chosen_by, seeds=_seeds(section))
+    decisions = section.decisions[comparison.question]
     return [
         Paragraph(f"{explanation} {SCOPE[comparison.question]}"),
         Paragraph(f"Method: {comparison.method}"),
@@ -469,6 +508,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                 (f"Effect ({comparison.pairs[0].effect_name})", _form("{:.2f}".format)),
                 ("Groups won / tied / lost", "tight"),
                 ("Claim", "text"),
+                (f"Verdict at a margin of {decisions[0].margin:g}", "text"),
             ],
             [
                 [
@@ -480,10 +520,12 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                     pair.effect,
                     f"{pair.wins} / {pair.ties} / {pair.losses}",
                     "yes" if pair.claim else "no",
+                    _verdict(decision),
                 ]
-                for pair in comparison.pairs
+                for pair, decision in zip(comparison.pairs, decisions, strict=True)
             ],
         ),
+        Paragraph(DECISIONS.format(margin=decisions[0].margin)),
         *_of_section(section, place, figures, comparison),
     ]
 

@@ -189,6 +189,17 @@ def _significance(scene: Scene, *, place: Place) -> Iterator[Plot]:
         yield partial(figures.significance_map, labels=comparison.networks, p_adjusted=table)
 
 
+def _verdicts(scene: Scene, *, place: Place) -> Iterator[Plot]:
+    comparison = scene.comparison(place)
+    if comparison and not comparison.refusals:
+        index = {name: number for number, name in enumerate(comparison.networks)}
+        words = np.full((len(index), len(index)), "", dtype=object)
+        for one in scene.section.decisions[comparison.question]:
+            words[index[one.first], index[one.second]] = one.verdict
+            words[index[one.second], index[one.first]] = one.reverse
+        yield partial(figures.verdict_map, labels=comparison.networks, words=words)
+
+
 def _average_ranks(scene: Scene) -> Iterator[Plot]:
     comparison = scene.section.weights
     if comparison and not comparison.refusals and comparison.average_ranks:
@@ -263,6 +274,7 @@ def _shift(table: Shift) -> Iterator[Plot]:
 
 _DIFFERENCES = "Difference of {axis} in each group, and its mean with the 95 % interval of the pair by itself; {n}."
 _SIGNIFICANCE = "Adjusted p of every pair; {n}."
+_VERDICTS = "Verdict on every pair at the margin; {n}."
 FIGURES: dict[str, Declared] = {
     one.kind: one
     for one in (
@@ -281,6 +293,7 @@ FIGURES: dict[str, Declared] = {
         ),
         Declared("weights-differences", Place.WEIGHTS, _DIFFERENCES, partial(_differences, place=Place.WEIGHTS)),
         Declared("weights-significance", Place.WEIGHTS, _SIGNIFICANCE, partial(_significance, place=Place.WEIGHTS)),
+        Declared("weights-verdicts", Place.WEIGHTS, _VERDICTS, partial(_verdicts, place=Place.WEIGHTS)),
         Declared(
             "weights-average-ranks",
             Place.WEIGHTS,
@@ -311,6 +324,9 @@ FIGURES: dict[str, Declared] = {
             Place.ARCHITECTURES,
             _SIGNIFICANCE,
             partial(_significance, place=Place.ARCHITECTURES),
+        ),
+        Declared(
+            "architectures-verdicts", Place.ARCHITECTURES, _VERDICTS, partial(_verdicts, place=Place.ARCHITECTURES)
         ),
         Declared(
             "curves",

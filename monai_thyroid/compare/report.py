@@ -304,7 +304,7 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
     for section in report.sections:
         head = {"dataset": section.dataset, "part": section.part, "class": section.class_name}
         for comparison in filter(None, (section.weights, section.architectures)):
-            for pair in comparison.pairs:
+            for pair, decision in zip(comparison.pairs, section.decisions[comparison.question], strict=True):
                 row: dict[str, Any] = {**head, "question": comparison.question, "metric": section.metric}
                 for name, value in asdict(pair).items():
                     if isinstance(value, tuple):
@@ -312,7 +312,8 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
                         row.update(zip((f"{prefix}low", f"{prefix}high"), value, strict=True))
                     else:
                         row[name] = value
-                rows.append({**row, "n_groups": comparison.n_groups, "n_seeds": comparison.n_seeds})
+                told = {name: value for name, value in asdict(decision).items() if name not in ("first", "second")}
+                rows.append({**row, **told, "n_groups": comparison.n_groups, "n_seeds": comparison.n_seeds})
     return _plain(rows)
 
 

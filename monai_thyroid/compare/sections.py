@@ -19,6 +19,7 @@ from monai_thyroid.compare.contents import (
     RunResult,
     Section,
 )
+from monai_thyroid.compare.decisions import decide
 from monai_thyroid.compare.judge import Candidate, recommend, volatility, worst_decile
 from monai_thyroid.compare.pictures import calibration_rows
 from monai_thyroid.compare.reading import Run
@@ -111,6 +112,11 @@ def make_section(
             analysis, networks, results, margin=margin, grouping=state, synthetic=synthetic, forced=bool(forced)
         ),
         without_images=list(without) if images else None,
+        decisions={
+            comparison.question: decide(comparison, margin=margin, larger_is_better=analysis.larger_is_better)
+            for comparison in (analysis.weights, analysis.architectures)
+            if comparison
+        },
     )
 
 
