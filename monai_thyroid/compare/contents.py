@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_thyroid.compare.decisions import Decision
+from monai_thyroid.compare.power import Outlook
 from monai_thyroid.compare.reading import Unusable
 from monai_thyroid.compare.statistics import Comparison, Rate
 from monai_thyroid.metrics import METRICS
@@ -246,6 +247,7 @@ class Section:
         recommendation: None where there is nothing to choose from.
         without_images: networks that kept no pictures; None where pictures are left out on request.
         decisions: on every pair at the margin, by question.
+        outlook: what these groups and seeds could have found; None where nothing was compared.
         slug: start of the names of its figures.
         figures: names of files, by kind.
     """
@@ -283,6 +285,7 @@ class Section:
     recommendation: Recommendation | None
     without_images: Sequence[str] | None
     decisions: Mapping[str, Sequence[Decision]]
+    outlook: Outlook | None
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

@@ -28,6 +28,7 @@ __all__ = [
     "gallery",
     "mean_bars",
     "paired_differences",
+    "power_curves",
     "rank_bars",
     "reliability_diagram",
     "shift_heatmap",
@@ -417,9 +418,68 @@ def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjust
     return name
 
 
+def power_curves(
+    folder: Path,
+    name: str,
+    *,
+    differences: Sequence[float],
+    power: Mapping[int, Sequence[float]],
+    groups: Sequence[int],
+    detectable: Mapping[int, Sequence[float]],
+    asked: float,
+    here: int,
+    difference: float | None,
+    axis: str,
+) -> str:
+    """Draw the power over the difference, and the difference that is found over the number of groups; a line a seed.
+
+    Args:
+        differences: at which the power is known.
+        power: of each number of seeds, 0 to 1, as many.
+        groups: at which the difference that is found is known.
+        detectable: of each number of seeds, as many; NaN where nothing is found.
+        asked: the power that counts as found, marked.
+        here: the number of groups at hand, marked.
+        difference: that is looked for, marked; None for none.
+        axis: name of the score.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    handles = []
+    with _figure(folder, name, PAGE, 2.9 + _legend_height(len(power) + 1, 3)) as figure:
+        left, right = figure.subplots(1, 2)
+        for index, seeds in enumerate(power):
+            look = {**_look(index), "lw": 1.2}
+            left.plot(differences, power[seeds], **look)
+            right.plot(groups, detectable[seeds], **look)
+            handles.append(Line2D([], [], label=f"{seeds} seed{'s' * (seeds > 1)} a network", **look))
+        marked: dict[str, Any] = {"color": "0.35", "lw": 1, "ls": (0, (1, 1.5))}
+        left.axhline(asked, **marked)
+        right.axvline(here, **marked)
+        if difference is not None:
+            left.axvline(difference, **marked)
+            right.axhline(difference, **marked)
+        handles.append(Line2D([], [], label="asked for, or at hand", **marked))
+        left.set(ylim=(0, 1.02), xlabel=f"True difference of {axis}", ylabel="Probability of the claim")
+        left.set_title(f"{here} groups")
+        left.set_xlim(0, None)
+        right.set(xscale="log", xlabel="Groups (log scale)", ylabel=f"Difference of {axis} that is found")
+        right.set_title(f"found with a probability of {100 * asked:.0f} %")
+        right.set_ylim(0, None)
+        right.set_xticks([count for at, count in enumerate(groups) if at % 2 == 0 or count == here])
+        right.xaxis.set_major_formatter(ScalarFormatter())
+        right.xaxis.set_minor_formatter(NullFormatter())
+        right.xaxis.set_tick_params(which="minor", length=0)
+        for axes in (left, right):
+            axes.grid()
+        _legend(figure, handles, 3)
+    return name
+
+
 _WORDS: dict[str, tuple[str, str]] = {  # ground and ink
     "better": (BLUE, "white"),
-    "worse": (VERMILION, "white"),
+    "worse": (VERMILION, "black"),
     "equivalent": (SKY_BLUE, "black"),
     "not inferior": ("#D3EAF7", "black"),
     "undecided": ("#F2F2F2", "black"),

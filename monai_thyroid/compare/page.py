@@ -20,6 +20,7 @@ from monai_thyroid.compare.contents import (
 )
 from monai_thyroid.compare.decisions import DECISIONS, Decision
 from monai_thyroid.compare.judge import RULE
+from monai_thyroid.compare.outlook import found_sentence, outlook_sentence
 from monai_thyroid.compare.pictures import FIGURES, Place
 from monai_thyroid.compare.statistics import (
     ALPHA,
@@ -231,6 +232,8 @@ def _short(section: Section) -> list[Block]:
             items.append(" ".join([f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}", *told]))
     if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
         items.append(OVERSTATES)
+    if section.outlook:
+        items.append(found_sentence(section.outlook, axis=section.axis))
     if section.weights and not section.architectures:
         items.append("These architectures: nothing is claimed; why stands in the warnings above.")
     return [Items(items), _answer(section)]
@@ -401,6 +404,8 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page += [Heading(sub, "Cost"), *_cost(section)]
     page += [Heading(sub, "Cases"), *_cases(section), *_of_section(section, Place.CASES, figures)]
     page += [Heading(sub, "Every run"), *_runs(section)]
+    page += [Heading(sub, "What could have been found"), *_outlook(section)]
+    page += _of_section(section, Place.OUTLOOK, figures)
     return page
 
 
@@ -710,6 +715,30 @@ def _runs(section: Section) -> list[Block]:
             f"Every run, {section.size}. Its other scores are in summary.csv and cases.csv.",
             [(title, form) for title, (form, _) in columns.items()],
             [[value(row) for _, value in columns.values()] for row in section.runs],
+        ),
+    ]
+
+
+def _outlook(section: Section) -> list[Block]:
+    one = section.outlook
+    if one is None:
+        return [Paragraph("Not known: there are not two networks and two groups to tell it from.")]
+    form = _differences(METRICS[section.metric], [])
+    told = [outlook_sentence(one, axis=section.axis, form=form)]
+    if section.grouping == "unknown":
+        told.append("Groups are unknown, so each image is taken as a patient.")
+    needed = _form("{:,.0f}".format, "more than 10,000")
+    return [
+        Paragraph(" ".join(told)),
+        table(
+            f"What it takes, for {plural(one.networks, 'network')} and a probability of {100 * one.power:.0f} %; true "
+            f"difference of {section.axis}.",
+            [
+                ("Seeds a network", _count),
+                (f"Found with these {one.groups} groups", form),
+                *((f"Groups needed for {value:g}", needed) for value in one.differences),
+            ],
+            [[row.seeds, row.detectable, *row.groups] for row in one.table],
         ),
     ]
 

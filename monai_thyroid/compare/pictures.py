@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_thyroid.compare import figures
 from monai_thyroid.compare.contents import Section, Shift
+from monai_thyroid.compare.power import curves
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
@@ -38,6 +39,7 @@ class Place(Enum):
     STABILITY = "stability"
     CALIBRATION = "calibration"
     CASES = "cases"
+    OUTLOOK = "outlook"
     SHIFT = "shift"
 
 
@@ -258,6 +260,23 @@ def _disagreement(scene: Scene) -> Iterator[Plot]:
         yield partial(figures.gallery, rows=rows)
 
 
+def _power(scene: Scene) -> Iterator[Plot]:
+    if one := scene.section.outlook:
+        found = curves(one)
+        if found.differences:
+            yield partial(
+                figures.power_curves,
+                differences=found.differences,
+                power=found.power,
+                groups=found.groups,
+                detectable=found.detectable,
+                asked=one.power,
+                here=one.groups,
+                difference=None,
+                axis=scene.section.axis,
+            )
+
+
 def _shift(table: Shift) -> Iterator[Plot]:
     """The Dice of every run on every dataset it was scored on; of many runs those of the chosen weights."""
     rows = table.rows if len(table.rows) <= _MODELS else [row for row in table.rows if row.chosen]
@@ -351,6 +370,13 @@ FIGURES: dict[str, Declared] = {
             "The cases on which the networks disagree most (largest range of Dice).",
             _disagreement,
             patients=True,
+        ),
+        Declared(
+            "power",
+            Place.OUTLOOK,
+            "What a comparison of so many networks can find, by numbers of seeds: left, how probable the claim is with "
+            "the groups of this one, by the true difference of {axis}; right, the difference that is found.",
+            _power,
         ),
         Declared(
             "shift",

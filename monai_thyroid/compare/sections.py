@@ -22,9 +22,10 @@ from monai_thyroid.compare.contents import (
 from monai_thyroid.compare.decisions import decide
 from monai_thyroid.compare.judge import Candidate, recommend, volatility, worst_decile
 from monai_thyroid.compare.pictures import calibration_rows
+from monai_thyroid.compare.power import Outlook, detectable, outlook
 from monai_thyroid.compare.reading import Run
 from monai_thyroid.compare.statistics import bootstrap_mean
-from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, make_study
+from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, components_here, make_study
 from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, brier_score, expected_calibration_error, summarise
 
@@ -117,7 +118,22 @@ def make_section(
             for comparison in (analysis.weights, analysis.architectures)
             if comparison
         },
+        outlook=_outlook(analysis, margin=margin),
     )
+
+
+def _outlook(analysis: Analysis, *, margin: float) -> Outlook | None:
+    """Of the question about architectures where it was asked, else of the weights; from these runs' own components."""
+    comparison = analysis.architectures or analysis.weights
+    if comparison is None or comparison.n_groups < 2:
+        return None
+    sound = components_here(analysis)
+    if sound is None:
+        return None
+    of_this = {"networks": len(comparison.networks), "seeds": comparison.n_seeds, "groups": comparison.n_groups}
+    least = detectable(sound, **of_this, draws=1000)
+    differences = sorted({margin, *([] if least is None else [float(f"{least / 2:.1g}")])} - {0.0})
+    return outlook(sound, **of_this, differences=differences)
 
 
 def _network(analysis: Analysis, network: str) -> NetworkResult:

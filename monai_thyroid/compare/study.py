@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monai_thyroid.compare.judge import Verdict, copies, verdict
+from monai_thyroid.compare.power import Components, components_of
 from monai_thyroid.compare.reading import Run, by_fold
 from monai_thyroid.compare.statistics import (
     Comparison,
@@ -18,6 +19,7 @@ from monai_thyroid.compare.statistics import (
     compare_architectures,
     compare_weights,
     exact_rate,
+    group_means,
     rank_stability,
 )
 from monai_thyroid.errors import UserError
@@ -25,7 +27,7 @@ from monai_thyroid.files import read_json
 from monai_thyroid.metrics import METRICS
 from monai_thyroid.runfolder import CaseRow, Evaluation
 
-__all__ = ["Analysis", "Entry", "Study", "analyse", "declared_margin", "make_study"]
+__all__ = ["Analysis", "Entry", "Study", "analyse", "components_here", "declared_margin", "make_study"]
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,32 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         notes,
         rates,
     )
+
+
+def components_here(analysis: Analysis) -> Components | None:
+    """Variance components of the runs that were compared; None where two networks without a collapse are lacking.
+
+    Of the seeds that all networks have, where the question about architectures was asked; else of the chosen weights.
+    """
+    study = analysis.study
+    asked = analysis.architectures
+    sound = [
+        network
+        for network in (asked.networks if asked else analysis.compared)
+        if not any(
+            _is_collapsed(analysis.verdicts, study.entries[network, seed])
+            for seed in (analysis.architecture_seeds if asked else [analysis.chosen[network]])
+        )
+    ]
+    if len(sound) < 2:
+        return None
+    seeds = {n: analysis.architecture_seeds if asked else [analysis.chosen[n]] for n in sound}
+    values = np.array(
+        [[study.entries[n, seed].values(analysis.metric, study.cases) for seed in seeds[n]] for n in sound]
+    )
+    told = f"{', '.join(sound)} on {study.dataset} ({study.name})"
+    source = f"these runs: {told}" + (f", seeds {', '.join(map(str, analysis.architecture_seeds))}" if asked else "")
+    return components_of(group_means(values, study.groups), source=source)
 
 
 def declared_margin(folders: Iterable[Path]) -> float | None:
