@@ -222,6 +222,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")
+    report.add_argument(
+        "--metadata",
+        metavar="FILE",
+        help="a table (CSV) with a column case or group, and others such as device, site, sex or age: scores by them",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -566,6 +571,7 @@ def _report(options: argparse.Namespace) -> int:
         part=options.part,
         force=options.force,
         images=not options.no_images,
+        metadata=options.metadata,
     )
     print(f"Report: {page}")
     return 0

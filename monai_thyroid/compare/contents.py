@@ -15,6 +15,7 @@ from monai_thyroid.metrics import METRICS
 __all__ = [
     "COSTS",
     "Degenerate",
+    "Level",
     "Mean",
     "NetworkResult",
     "Options",
@@ -25,6 +26,8 @@ __all__ = [
     "Shift",
     "ShiftCell",
     "ShiftRow",
+    "SubgroupTest",
+    "Subgroups",
     "percent",
     "plural",
     "rounded",
@@ -61,6 +64,7 @@ class Options:
     part: str
     force: bool
     images: bool
+    metadata: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,53 @@ class Mean:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A subgroup.
+
+    Attributes:
+        label: what its cases have in common.
+        n_cases: in it.
+        n_groups: they belong to.
+        too_few: so few groups that it is in no test.
+        means: of each network the score of its chosen weights, mean over groups.
+    """
+
+    label: str
+    n_cases: int
+    n_groups: int
+    too_few: bool
+    means: Mapping[str, Mean]
+
+
+@dataclass(frozen=True)
+class SubgroupTest:
+    """Adjusted p that a network's score, or its advantage over the others, is the same everywhere; NaN: no test."""
+
+    network: str
+    differs: float
+    interaction: float
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """Subgroups by one variable.
+
+    Attributes:
+        name: of the variable.
+        how: they came about.
+        levels: subgroups.
+        tests: of each network.
+        n_without: cases without a value, in none of them.
+    """
+
+    name: str
+    how: str
+    levels: Sequence[Level]
+    tests: Sequence[SubgroupTest]
+    n_without: int
 
 
 @dataclass(frozen=True)
@@ -247,6 +298,8 @@ class Section:
         recommendation: None where there is nothing to choose from.
         without_images: networks that kept no pictures; None where pictures are left out on request.
         decisions: on every pair at the margin, by question.
+        subgroups: by lesion size, and by what was asked for.
+        known_to: of numbers of groups, to how much a score of so many is known, half of its 95 % interval.
         outlook: what these groups and seeds could have found; None where nothing was compared.
         slug: start of the names of its figures.
         figures: names of files, by kind.
@@ -285,6 +338,8 @@ class Section:
     recommendation: Recommendation | None
     without_images: Sequence[str] | None
     decisions: Mapping[str, Sequence[Decision]]
+    subgroups: Sequence[Subgroups]
+    known_to: Sequence[tuple[int, float]]
     outlook: Outlook | None
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -33,6 +33,7 @@ __all__ = [
     "reliability_diagram",
     "shift_heatmap",
     "significance_map",
+    "subgroup_intervals",
     "verdict_map",
 ]
 
@@ -473,6 +474,48 @@ def power_curves(
         right.xaxis.set_tick_params(which="minor", length=0)
         for axes in (left, right):
             axes.grid()
+        _legend(figure, handles, 3)
+    return name
+
+
+def subgroup_intervals(
+    folder: Path,
+    name: str,
+    *,
+    levels: Sequence[str],
+    means: Mapping[str, Sequence[tuple[float, float, float]]],
+    pale: Sequence[bool],
+    xlabel: str,
+) -> str:
+    """Draw a block of rows a level: of each network the mean and its interval.
+
+    Args:
+        levels: names of the blocks, the first on top.
+        means: of each network (mean, low, high) a level; NaN limits draw no interval.
+        pale: of each level, whether it is too small to be taken at its word: hollow marks.
+        xlabel: what is measured, with its unit.
+    """
+    from matplotlib.lines import Line2D
+
+    count = len(means)
+    step = 0.8 / max(count, 1)
+    with _figure(
+        folder, name, PAGE, max(0.28, 0.13 * count + 0.1) * len(levels) + 0.7 + _legend_height(count, 3)
+    ) as figure:
+        axes = figure.subplots()
+        handles = []
+        for index, (label, own) in enumerate(means.items()):
+            look = {**_look(index), "linestyle": "none", "markersize": 4}
+            for place, (mean, low, high) in enumerate(own):
+                y = place + (index - (count - 1) / 2) * step
+                axes.hlines(y, low, high, color=look["color"], lw=1)
+                axes.plot(mean, y, **look, mfc="white" if pale[place] else look["color"])
+            handles.append(Line2D([], [], label=label, **look))
+        for border in range(1, len(levels)):
+            axes.axhline(border - 0.5, color="0.8", lw=0.6)
+        _rows(axes, levels)
+        axes.set_ylim(len(levels) - 0.45, -0.55)
+        axes.set_xlabel(xlabel)
         _legend(figure, handles, 3)
     return name
 

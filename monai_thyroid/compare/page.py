@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_thyroid.compare.contents import (
+    Mean,
     NetworkResult,
     Recommendation,
     Report,
@@ -33,6 +34,7 @@ from monai_thyroid.compare.statistics import (
     Rate,
     unseen,
 )
+from monai_thyroid.compare.subgroups import FEW, depends
 from monai_thyroid.metrics import METRICS, Metric
 from monai_thyroid.pages import Block, Callout, Cell, Figure, Form, Heading, Items, Paragraph, Table, table
 
@@ -232,6 +234,10 @@ def _short(section: Section) -> list[Block]:
             items.append(" ".join([f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}", *told]))
     if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
         items.append(OVERSTATES)
+    items += [
+        f"The advantage of {', '.join(networks)} depends on {name}, see Subgroups."
+        for name, networks in depends(section.subgroups).items()
+    ]
     if section.outlook:
         items.append(found_sentence(section.outlook, axis=section.axis))
     if section.weights and not section.architectures:
@@ -398,6 +404,7 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page += [Heading(sub, _QUESTIONS["weights"][0]), *_question(section, section.weights, Place.WEIGHTS, figures)]
     page.append(Heading(sub, _QUESTIONS["architectures"][0]))
     page += _question(section, section.architectures, Place.ARCHITECTURES, figures)
+    page += [Heading(sub, "Subgroups"), *_subgroups(section), *_of_section(section, Place.SUBGROUPS, figures)]
     page += [Heading(sub, "Stability"), *_stability(section), *_of_section(section, Place.STABILITY, figures)]
     page += [Heading(sub, "Degenerate models"), *_degenerate(section)]
     page += [Heading(sub, "Calibration"), *_calibration(section), *_of_section(section, Place.CALIBRATION, figures)]
@@ -717,6 +724,62 @@ def _runs(section: Section) -> list[Block]:
             [[value(row) for _, value in columns.values()] for row in section.runs],
         ),
     ]
+
+
+def _subgroups(section: Section) -> list[Block]:
+    form = _metric_form(METRICS[section.metric])
+    known = ", ".join(f"{form(half)} with {n} groups" for n, half in section.known_to)
+    page: list[Block] = [
+        Paragraph(
+            "Chosen weights, mean over groups and 95 % interval of each by itself. How small is too small: as the "
+            f"groups spread here, half of the interval of a subgroup's {section.axis} is about {known}; one of fewer "
+            f"than {FEW} groups is marked and in no test. Tests, corrected (Holm) over all networks and variables: "
+            "whether a network's score differs between subgroups, which is mostly how hard they are; and whether its "
+            "advantage does (interaction): what it is above the mean of all compared networks. That no dependence is "
+            "shown does not show that there is none. A group whose cases lie in several subgroups counts in a test "
+            "where most of them lie."
+        )
+    ]
+    for name, networks in depends(section.subgroups).items():
+        page.append(Callout("note", [f"The advantage of {', '.join(networks)} depends on {name}."]))
+    for one in section.subgroups:
+        lacking = f" {plural(one.n_without, 'case')} without a value." if one.n_without else ""
+        if not one.levels:
+            page.append(Paragraph(f"By {one.name}: {one.how}."))
+            continue
+        names = [(row.network, row.label) for row in section.networks]
+        page.append(
+            table(
+                f"By {one.name}, {one.how}; {section.axis}.{lacking}",
+                [
+                    ("Subgroup", "text"),
+                    ("Cases", _count),
+                    ("Groups", _count),
+                    *((label, "number") for _, label in names),
+                ],
+                [
+                    [
+                        level.label + (" (too few)" if level.too_few else ""),
+                        level.n_cases,
+                        level.n_groups,
+                        *(_with_interval(level.means[name], form) for name, _ in names),
+                    ]
+                    for level in one.levels
+                ],
+            )
+        )
+        page.append(
+            table(
+                f"By {one.name}: adjusted p that it makes no difference.",
+                [("Network", "tight"), ("Score differs", _p), ("Advantage differs (interaction)", _p)],
+                [[test.network, test.differs, test.interaction] for test in one.tests],
+            )
+        )
+    return page
+
+
+def _with_interval(one: Mean, form: Callable[[float | None], str]) -> Cell:
+    return Cell(f"{form(one.mean)} ({_interval((one.low, one.high), form)})", one.mean)
 
 
 def _outlook(section: Section) -> list[Block]:

@@ -39,6 +39,7 @@ class Place(Enum):
     STABILITY = "stability"
     CALIBRATION = "calibration"
     CASES = "cases"
+    SUBGROUPS = "subgroups"
     OUTLOOK = "outlook"
     SHIFT = "shift"
 
@@ -260,6 +261,23 @@ def _disagreement(scene: Scene) -> Iterator[Plot]:
         yield partial(figures.gallery, rows=rows)
 
 
+def _subgroups(scene: Scene) -> Iterator[Plot]:
+    for one in scene.section.subgroups:
+        if one.levels:
+            yield partial(
+                figures.subgroup_intervals,
+                levels=[f"{level.label}\n{level.n_groups} groups" for level in one.levels],
+                means={
+                    label: [
+                        (level.means[name].mean, level.means[name].low, level.means[name].high) for level in one.levels
+                    ]
+                    for name, label in scene.labels.items()
+                },
+                pale=[level.too_few for level in one.levels],
+                xlabel=f"{scene.section.axis}, by {one.name}",
+            )
+
+
 def _power(scene: Scene) -> Iterator[Plot]:
     if one := scene.section.outlook:
         found = curves(one)
@@ -370,6 +388,13 @@ FIGURES: dict[str, Declared] = {
             "The cases on which the networks disagree most (largest range of Dice).",
             _disagreement,
             patients=True,
+        ),
+        Declared(
+            "subgroups",
+            Place.SUBGROUPS,
+            "{Axis} of the chosen weights in subgroups, mean over groups, with the 95 % interval of each by itself; "
+            "hollow: fewer than 10 groups.",
+            _subgroups,
         ),
         Declared(
             "power",

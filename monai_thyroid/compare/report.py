@@ -20,7 +20,8 @@ from monai_thyroid.compare.reading import Run, Unusable, by_dataset, comparabili
 from monai_thyroid.compare.sections import make_section, relative, warnings
 from monai_thyroid.compare.shift import make_shift
 from monai_thyroid.compare.statistics import Pair
-from monai_thyroid.compare.study import Analysis, analyse, declared_margin, make_study
+from monai_thyroid.compare.study import Analysis, Study, analyse, declared_margin, make_study
+from monai_thyroid.compare.subgroups import fit_problems, read_metadata
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, read_json, write_csv, write_json
 from monai_thyroid.metrics import METRICS, SCORE_COLUMNS, ScoringPolicy, summarise
@@ -53,6 +54,7 @@ def make_report(
     force: bool = False,
     images: bool = True,
     failed: Sequence[Unusable] = (),
+    metadata: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write the report of some runs: report.html, .md, .json, summary.csv, pairwise.csv, cases.csv and figures/.
 
@@ -67,6 +69,7 @@ def make_report(
         force: compare what is not comparable, and say so on page one.
         images: False leaves every picture of a case out.
         failed: runs that left no folder, to be listed among those that could not be used.
+        metadata: a table by whose columns subgroups are told, see `read_metadata`.
 
     Returns:
         The path of report.html.
@@ -91,6 +94,7 @@ def make_report(
             force=force,
             images=images,
             failed=failed,
+            metadata=metadata,
         )
         _write(building, built)
         before = output.with_name(f".{output.name}.before")
@@ -113,6 +117,7 @@ def build(
     force: bool = False,
     images: bool = True,
     failed: Sequence[Unusable] = (),
+    metadata: str | os.PathLike[str] | None = None,
 ) -> Built:
     """Read, check, compare and judge; writes nothing.
 
@@ -126,6 +131,7 @@ def build(
         known = ", ".join(one.name for one in METRICS.values() if one.comparable)
         raise UserError(f"--metric {metric}: choose one of {known}")
     check_margin(margin, metric)
+    about = None if metadata is None else read_metadata(Path(metadata))
     runs, unusable = find_runs(paths, part=part)
     unusable = [*unusable, *failed]
     if not runs:
@@ -145,37 +151,46 @@ def build(
     if fatal or (forcible and not force):
         hint = ["Give runs that belong together, or --force for a report with a warning on page one."]
         raise UserError([*fatal, *forcible, *([] if fatal else hint)])
-    for dataset, own in by_dataset(runs).items():
+    studies: list[Study] = []
+    for own in by_dataset(runs).values():
         labels = _labels(own)
-        for name in own[0].classes:
-            study = make_study(own, name=name, part=part, labels=labels)
-            units = {summarise(entry.rows)["distance_unit"] for entry in study.entries.values()}
-            if METRICS[metric].scaled and (len(units) > 1 or "mixed" in units):
-                free = ", ".join(one.name for one in METRICS.values() if one.comparable and not one.scaled)
-                raise UserError(
-                    f"dataset {dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
-                    f"some in pixels; give --metric {free}"
-                )
-            lacking = [
-                entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)
-            ]
-            if lacking:
-                raise UserError(
-                    f"dataset {dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, or "
-                    "give another --metric"
-                )
-            analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
-            without = without_images(analysis) if images else []
-            analyses.append(analysis)
-            sections.append(
-                make_section(analysis, margin=margin, root=root, forced=forced[dataset], images=images, without=without)
+        studies += [make_study(own, name=name, part=part, labels=labels) for name in own[0].classes]
+    if about and (unfit := [problem for study in studies for problem in fit_problems(about, study)]):
+        raise UserError(dict.fromkeys(unfit))
+    for study in studies:
+        units = {summarise(entry.rows)["distance_unit"] for entry in study.entries.values()}
+        if METRICS[metric].scaled and (len(units) > 1 or "mixed" in units):
+            free = ", ".join(one.name for one in METRICS.values() if one.comparable and not one.scaled)
+            raise UserError(
+                f"dataset {study.dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
+                f"some in pixels; give --metric {free}"
             )
+        lacking = [entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)]
+        if lacking:
+            raise UserError(
+                f"dataset {study.dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, or "
+                "give another --metric"
+            )
+        analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
+        without = without_images(analysis) if images else []
+        analyses.append(analysis)
+        sections.append(
+            make_section(
+                analysis,
+                margin=margin,
+                root=root,
+                forced=forced[study.dataset],
+                images=images,
+                without=without,
+                metadata=about,
+            )
+        )
     if len(sections) > 1:
         sections = [replace(section, slug=f"{number}-") for number, section in enumerate(sections, 1)]
     report = Report(
         format=_FORMAT,
         version=__version__,
-        options=Options(margin, metric, part, force, images),
+        options=Options(margin, metric, part, force, images, None if metadata is None else Path(metadata).name),
         margin_declared=declared_margin(run.path for run in runs) == margin,
         runs_started=sorted({str(run.record["started"])[:10] for run in runs if run.record.get("started")}),
         warnings=warnings(sections),

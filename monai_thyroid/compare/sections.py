@@ -26,6 +26,7 @@ from monai_thyroid.compare.power import Outlook, detectable, outlook
 from monai_thyroid.compare.reading import Run
 from monai_thyroid.compare.statistics import bootstrap_mean
 from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, components_here, make_study
+from monai_thyroid.compare.subgroups import Metadata, known_to, make_subgroups
 from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, brier_score, expected_calibration_error, summarise
 
@@ -50,7 +51,14 @@ def relative(path: str | Path, root: Path) -> str:
 
 
 def make_section(
-    analysis: Analysis, *, margin: float, root: Path, forced: Sequence[str], images: bool, without: Sequence[str]
+    analysis: Analysis,
+    *,
+    margin: float,
+    root: Path,
+    forced: Sequence[str],
+    images: bool,
+    without: Sequence[str],
+    metadata: Metadata | None = None,
 ) -> Section:
     """Put together what the page will say; without figures yet.
 
@@ -61,6 +69,7 @@ def make_section(
         forced: what makes the runs incomparable.
         images: False where pictures are left out on request.
         without: networks that kept no pictures.
+        metadata: by which subgroups are told, beside lesion size.
     """
     study = analysis.study
     runs = [run for entry in study.entries.values() for run in entry.runs]
@@ -118,6 +127,8 @@ def make_section(
             for comparison in (analysis.weights, analysis.architectures)
             if comparison
         },
+        subgroups=make_subgroups(analysis, metadata),
+        known_to=known_to(analysis),
         outlook=_outlook(analysis, margin=margin),
     )
 
