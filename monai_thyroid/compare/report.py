@@ -168,8 +168,8 @@ def build(
         lacking = [entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)]
         if lacking:
             raise UserError(
-                f"dataset {study.dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, or "
-                "give another --metric"
+                f"dataset {study.dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, "
+                "or give another --metric"
             )
         analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
         without = without_images(analysis) if images else []
