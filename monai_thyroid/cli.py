@@ -227,6 +227,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a table (CSV) with a column case or group, and others such as device, site, sex or age: scores by them",
     )
+    report.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -572,6 +577,7 @@ def _report(options: argparse.Namespace) -> int:
         force=options.force,
         images=not options.no_images,
         metadata=options.metadata,
+        ensemble=options.ensemble,
     )
     print(f"Report: {page}")
     return 0

@@ -14,7 +14,9 @@ from monai_thyroid.metrics import METRICS
 
 __all__ = [
     "COSTS",
+    "Coverage",
     "Degenerate",
+    "Ensemble",
     "Level",
     "Mean",
     "NetworkResult",
@@ -65,6 +67,7 @@ class Options:
     force: bool
     images: bool
     metadata: str | None = None
+    ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,50 @@ class Subgroups:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """What an ensemble scores where its least agreed cases go to a person.
+
+    Attributes:
+        given: share of the cases that go.
+        n_cases: that stay.
+        score: of these, mean over groups.
+        best_possible: the same if the worst cases were known and went.
+    """
+
+    given: float
+    n_cases: int
+    score: Mean
+    best_possible: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The seeds of a network as one model.
+
+    Attributes:
+        network: its name.
+        seeds: that vote.
+        score: of the vote, mean over groups.
+        singles: of its seeds, mean over them.
+        gain: of the vote over these, above 0 where it is better.
+        gain_over_chosen: of the vote over the chosen weights.
+        agreement: mean Dice of all pairs of seeds, mean over groups.
+        coverage: at some shares given away.
+        curve: mean score a case when 0, 1, 2, ... least agreed cases are given away, up to half of them.
+    """
+
+    network: str
+    seeds: Sequence[int]
+    score: Mean
+    singles: Mean
+    gain: Mean
+    gain_over_chosen: Mean
+    agreement: Mean
+    coverage: Sequence[Coverage]
+    curve: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Degenerate:
     """A run whose predictions have collapsed, or that is a copy of another."""
 
@@ -139,7 +186,8 @@ class NetworkResult:
 
     Attributes:
         network: its name.
-        set_apart: it has no usable seed, so it is neither ranked nor tested.
+        set_apart: it has no usable seed, or had seen data of the test before, and is not ranked or tested with the
+            others.
         chosen_seed: of the weights that stand for it.
         chosen_validation_dice: of these, best of an epoch.
         scores: of these weights, from `summarise`.
@@ -282,6 +330,8 @@ class Section:
         notes: on what was left out.
         chosen_by: how each network's weights were chosen.
         set_apart: network and reason.
+        contaminated: of these the ones whose weights had seen data of the test, best mean first.
+        pretrained_on: of each network what its weights are known to have seen before.
         degenerate: runs.
         networks: best mean first, those set apart last.
         runs: all of them.
@@ -300,6 +350,8 @@ class Section:
         decisions: on every pair at the margin, by question.
         subgroups: by lesion size, and by what was asked for.
         known_to: of numbers of groups, to how much a score of so many is known, half of its 95 % interval.
+        ensembles: of the seeds of each network, best first; None where they are not asked for.
+        ensemble_notes: of which networks there is none, and why.
         outlook: what these groups and seeds could have found; None where nothing was compared.
         slug: start of the names of its figures.
         figures: names of files, by kind.
@@ -322,6 +374,8 @@ class Section:
     notes: Sequence[str]
     chosen_by: str
     set_apart: Mapping[str, str]
+    contaminated: Sequence[str]
+    pretrained_on: Mapping[str, Sequence[str]]
     degenerate: Sequence[Degenerate]
     networks: Sequence[NetworkResult]
     runs: Sequence[RunResult]
@@ -340,6 +394,8 @@ class Section:
     decisions: Mapping[str, Sequence[Decision]]
     subgroups: Sequence[Subgroups]
     known_to: Sequence[tuple[int, float]]
+    ensembles: Sequence[Ensemble] | None
+    ensemble_notes: Sequence[str]
     outlook: Outlook | None
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)

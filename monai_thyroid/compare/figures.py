@@ -24,6 +24,7 @@ __all__ = [
     "average_ranks",
     "case_strips",
     "confusion_matrices",
+    "coverage_curves",
     "curves",
     "gallery",
     "mean_bars",
@@ -475,6 +476,33 @@ def power_curves(
         for axes in (left, right):
             axes.grid()
         _legend(figure, handles, 3)
+    return name
+
+
+def coverage_curves(
+    folder: Path, name: str, *, curves: Mapping[str, Sequence[float]], marks: Sequence[float], ylabel: str
+) -> str:
+    """Draw what the rest of the cases scores over the share of cases that go to a person.
+
+    Args:
+        curves: of each network the mean score when 0, 1, 2, ... cases were given away, up to half of them.
+        marks: shares that are marked.
+        ylabel: what is measured, with its unit.
+    """
+    from matplotlib.lines import Line2D
+
+    with _figure(folder, name, COLUMN, 2.5 + _legend_height(len(curves), 2)) as figure:
+        axes = figure.subplots()
+        handles = []
+        for index, (label, curve) in enumerate(curves.items()):
+            shares = np.linspace(0, 50, len(curve))
+            look = {**_look(index), "lw": 1.2}
+            at = sorted({int(np.abs(shares - 100 * mark).argmin()) for mark in marks})
+            axes.plot(shares, curve, markevery=at, **look)
+            handles.append(Line2D([], [], label=label, **look))
+        axes.set(xlabel="Least agreed cases given to a person [%]", ylabel=ylabel, xlim=(-1, 51))
+        axes.grid()
+        _legend(figure, handles, 2)
     return name
 
 

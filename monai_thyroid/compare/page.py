@@ -222,8 +222,14 @@ def _short(section: Section) -> list[Block]:
         f"{plural(len(section.networks), 'network')} in {plural(len(section.runs), 'run')}, scored on {section.size} "
         f"of the part “{section.part}”, on the original image grid."
     ]
-    if section.set_apart:
-        items.append(f"Set apart as degenerate, neither ranked nor tested: {', '.join(section.set_apart)}.")
+    if useless := [name for name in section.set_apart if name not in section.contaminated]:
+        items.append(f"Set apart as degenerate, neither ranked nor tested: {', '.join(useless)}.")
+    if section.contaminated:
+        own = {row.network: row for row in section.networks}
+        told = "; ".join(
+            f"{name}, {_mean(section, own[name])}, {section.set_apart[name]}" for name in section.contaminated
+        )
+        items.append(f"Ranked apart, as their weights may have seen the images of this test, best mean first: {told}.")
     if ranked:
         items.append(
             f"Best mean of the chosen weights: {ranked[0].network}, {_mean(section, ranked[0])}."
@@ -405,6 +411,8 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page.append(Heading(sub, _QUESTIONS["architectures"][0]))
     page += _question(section, section.architectures, Place.ARCHITECTURES, figures)
     page += [Heading(sub, "Subgroups"), *_subgroups(section), *_of_section(section, Place.SUBGROUPS, figures)]
+    if section.ensembles is not None:
+        page += [Heading(sub, "Ensembles"), *_ensembles(section), *_of_section(section, Place.ENSEMBLES, figures)]
     page += [Heading(sub, "Stability"), *_stability(section), *_of_section(section, Place.STABILITY, figures)]
     page += [Heading(sub, "Degenerate models"), *_degenerate(section)]
     page += [Heading(sub, "Calibration"), *_calibration(section), *_of_section(section, Place.CALIBRATION, figures)]
@@ -622,7 +630,7 @@ def _degenerate(section: Section) -> list[Block]:
         ]
     items = [f"{one.network} seed {one.seed}, {one.kind}: {one.sentence}" for one in section.degenerate]
     for row in section.networks:
-        if row.set_apart:
+        if row.set_apart and row.network not in section.contaminated:
             items.append(
                 f"{row.network}: no usable seed is left, so it is set apart from ranking, tests and recommendation; "
                 "its figures stand in the tables."
@@ -715,7 +723,12 @@ def _runs(section: Section) -> list[Block]:
     for title in ("Fold", "Degenerate"):
         if not any(columns[title][1](row) for row in section.runs):
             del columns[title]
-    split = [Paragraph(f"How the parts came about: {'; '.join(section.split)}.")] if section.split else []
+    split = []
+    if before := "; ".join(f"{name} on {', '.join(names)}" for name, names in section.pretrained_on.items()):
+        split.append(
+            Paragraph(f"Pretrained: {before}. Whether such data hold images of this test is told by their names alone.")
+        )
+    split += [Paragraph(f"How the parts came about: {'; '.join(section.split)}.")] if section.split else []
     return [
         *split,
         table(
@@ -773,6 +786,76 @@ def _subgroups(section: Section) -> list[Block]:
                 f"By {one.name}: adjusted p that it makes no difference.",
                 [("Network", "tight"), ("Score differs", _p), ("Advantage differs (interaction)", _p)],
                 [[test.network, test.differs, test.interaction] for test in one.tests],
+            )
+        )
+    return page
+
+
+def _ensembles(section: Section) -> list[Block]:
+    metric = METRICS[section.metric]
+    form, made = _metric_form(metric), section.ensembles or []
+    gains = [(one.low, one.high) for row in made for one in (row.gain, row.gain_over_chosen)]
+    gain = _differences(metric, gains, sign="+")
+    shares = [one.given for one in made[0].coverage] if made else []
+    page: list[Block] = [
+        Paragraph(
+            "The seeds of a network as one model: a pixel is foreground where more than half of their stored masks "
+            "mark it; seeds that collapsed or are copies do not vote. Gain: above 0 where the vote is better, with the "
+            "95 % interval of each by itself, over groups; it is of these trainings, and costs as many times the time "
+            "as there are seeds. Agreement: mean Dice of all pairs of seeds, as `monai-thyroid predict --with` tells "
+            "it for each image. Seeds can agree on what is wrong."
+        )
+    ]
+    if section.ensemble_notes:
+        page.append(Items(section.ensemble_notes))
+    if made:
+        labels = {row.network: row.label for row in section.networks}
+        aside = [number for number, one in enumerate(made) if one.network in section.set_apart]
+        page.append(
+            table(
+                f"Votes, {section.axis}, mean over groups; {section.size}.",
+                [
+                    ("Network", "tight"),
+                    ("Seeds", "tight"),
+                    ("Vote", "number"),
+                    ("One seed, mean", form),
+                    ("Gain over one seed", "number"),
+                    ("Gain over the chosen weights", "number"),
+                    ("Agreement", _score),
+                ],
+                [
+                    [
+                        labels[one.network],
+                        ", ".join(map(str, one.seeds)),
+                        _with_interval(one.score, form),
+                        one.singles.mean,
+                        _with_interval(one.gain, gain),
+                        _with_interval(one.gain_over_chosen, gain),
+                        one.agreement.mean,
+                    ]
+                    for one in made
+                ],
+                aside=aside,
+            )
+        )
+        page.append(
+            table(
+                f"{_sentence(section.axis)} of the rest, mean over groups, if the least agreed cases go to a person; "
+                "in brackets: if the worst had been known and gone.",
+                [("Network", "tight"), *((f"{100 * share:.0f} % given", "number") for share in shares)],
+                [
+                    [
+                        labels[one.network],
+                        *(
+                            Cell(
+                                f"{_with_interval(each.score, form).text} [{form(each.best_possible)}]", each.score.mean
+                            )
+                            for each in one.coverage
+                        ),
+                    ]
+                    for one in made
+                ],
+                aside=aside,
             )
         )
     return page

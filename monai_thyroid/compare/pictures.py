@@ -40,6 +40,7 @@ class Place(Enum):
     CALIBRATION = "calibration"
     CASES = "cases"
     SUBGROUPS = "subgroups"
+    ENSEMBLES = "ensembles"
     OUTLOOK = "outlook"
     SHIFT = "shift"
 
@@ -278,6 +279,16 @@ def _subgroups(scene: Scene) -> Iterator[Plot]:
             )
 
 
+def _coverage(scene: Scene) -> Iterator[Plot]:
+    if made := scene.section.ensembles:
+        yield partial(
+            figures.coverage_curves,
+            curves={scene.labels[one.network]: one.curve for one in made},
+            marks=[one.given for one in made[0].coverage],
+            ylabel=f"{scene.section.axis} of the rest, mean per image",
+        )
+
+
 def _power(scene: Scene) -> Iterator[Plot]:
     if one := scene.section.outlook:
         found = curves(one)
@@ -395,6 +406,13 @@ FIGURES: dict[str, Declared] = {
             "{Axis} of the chosen weights in subgroups, mean over groups, with the 95 % interval of each by itself; "
             "hollow: fewer than 10 groups.",
             _subgroups,
+        ),
+        Declared(
+            "risk-coverage",
+            Place.ENSEMBLES,
+            "{Axis} of the cases that stay with the vote of a network's seeds when those on which the seeds agree "
+            "least go to a person; marked: 0, 10, 20 and 30 %.",
+            _coverage,
         ),
         Declared(
             "power",

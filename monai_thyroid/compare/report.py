@@ -15,6 +15,7 @@ import numpy as np
 from monai_thyroid import __version__, pages
 from monai_thyroid.compare import page
 from monai_thyroid.compare.contents import Options, Report, Section
+from monai_thyroid.compare.ensemble import make_ensembles
 from monai_thyroid.compare.pictures import SECTION, Place, Scene, draw, without_images
 from monai_thyroid.compare.reading import Run, Unusable, by_dataset, comparability, find_runs
 from monai_thyroid.compare.sections import make_section, relative, warnings
@@ -55,6 +56,7 @@ def make_report(
     images: bool = True,
     failed: Sequence[Unusable] = (),
     metadata: str | os.PathLike[str] | None = None,
+    ensemble: bool = False,
 ) -> Path:
     """Write the report of some runs: report.html, .md, .json, summary.csv, pairwise.csv, cases.csv and figures/.
 
@@ -70,6 +72,7 @@ def make_report(
         images: False leaves every picture of a case out.
         failed: runs that left no folder, to be listed among those that could not be used.
         metadata: a table by whose columns subgroups are told, see `read_metadata`.
+        ensemble: tell what the seeds of each network are worth as one model, from stored predictions.
 
     Returns:
         The path of report.html.
@@ -95,6 +98,7 @@ def make_report(
             images=images,
             failed=failed,
             metadata=metadata,
+            ensemble=ensemble,
         )
         _write(building, built)
         before = output.with_name(f".{output.name}.before")
@@ -118,6 +122,7 @@ def build(
     images: bool = True,
     failed: Sequence[Unusable] = (),
     metadata: str | os.PathLike[str] | None = None,
+    ensemble: bool = False,
 ) -> Built:
     """Read, check, compare and judge; writes nothing.
 
@@ -157,6 +162,7 @@ def build(
         studies += [make_study(own, name=name, part=part, labels=labels) for name in own[0].classes]
     if about and (unfit := [problem for study in studies for problem in fit_problems(about, study)]):
         raise UserError(dict.fromkeys(unfit))
+    wrong: list[str] = []
     for study in studies:
         units = {summarise(entry.rows)["distance_unit"] for entry in study.entries.values()}
         if METRICS[metric].scaled and (len(units) > 1 or "mixed" in units):
@@ -174,6 +180,10 @@ def build(
         analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
         without = without_images(analysis) if images else []
         analyses.append(analysis)
+        together = None
+        if ensemble:
+            made, absent, unusual = make_ensembles(analysis)
+            together, wrong = (made, absent), [*wrong, *unusual]
         sections.append(
             make_section(
                 analysis,
@@ -183,14 +193,21 @@ def build(
                 images=images,
                 without=without,
                 metadata=about,
+                ensembles=together,
             )
         )
+    if ensemble and not any(section.ensembles for section in sections):
+        wrong += [f"--ensemble: {text}" for section in sections for text in section.ensemble_notes]
+    if wrong:
+        raise UserError(wrong)
     if len(sections) > 1:
         sections = [replace(section, slug=f"{number}-") for number, section in enumerate(sections, 1)]
     report = Report(
         format=_FORMAT,
         version=__version__,
-        options=Options(margin, metric, part, force, images, None if metadata is None else Path(metadata).name),
+        options=Options(
+            margin, metric, part, force, images, None if metadata is None else Path(metadata).name, ensemble
+        ),
         margin_declared=declared_margin(run.path for run in runs) == margin,
         runs_started=sorted({str(run.record["started"])[:10] for run in runs if run.record.get("started")}),
         warnings=warnings(sections),

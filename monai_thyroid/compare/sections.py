@@ -13,6 +13,7 @@ import numpy as np
 from monai_thyroid.compare.contents import (
     COSTS,
     Degenerate,
+    Ensemble,
     Mean,
     NetworkResult,
     Recommendation,
@@ -59,6 +60,7 @@ def make_section(
     images: bool,
     without: Sequence[str],
     metadata: Metadata | None = None,
+    ensembles: tuple[Sequence[Ensemble], Sequence[str]] | None = None,
 ) -> Section:
     """Put together what the page will say; without figures yet.
 
@@ -70,6 +72,7 @@ def make_section(
         images: False where pictures are left out on request.
         without: networks that kept no pictures.
         metadata: by which subgroups are told, beside lesion size.
+        ensembles: and of which networks there is none; None where they are not asked for.
     """
     study = analysis.study
     runs = [run for entry in study.entries.values() for run in entry.runs]
@@ -99,6 +102,21 @@ def make_section(
         notes=study.notes,
         chosen_by=analysis.chosen_by,
         set_apart=analysis.apart,
+        contaminated=analysis.contaminated,
+        pretrained_on={
+            network: before
+            for network in analysis.order
+            if (
+                before := list(
+                    dict.fromkeys(
+                        name
+                        for entry in study.of(network)
+                        for run in entry.runs
+                        for name in run.record.pretrained_on or []
+                    )
+                )
+            )
+        },
         degenerate=[
             Degenerate(network, seed, one.kind, one.sentence) for (network, seed), one in analysis.verdicts.items()
         ],
@@ -129,6 +147,8 @@ def make_section(
         },
         subgroups=make_subgroups(analysis, metadata),
         known_to=known_to(analysis),
+        ensembles=None if ensembles is None else ensembles[0],
+        ensemble_notes=[] if ensembles is None else ensembles[1],
         outlook=_outlook(analysis, margin=margin),
     )
 
@@ -327,7 +347,15 @@ def _recommendation(
             f"{len(winner.collapsed_seeds)} of {len(winner.seeds)} seeds of {winner.network} collapsed: a new "
             "training may collapse as well."
         )
-    missing = [row.network for row in networks if row.network not in comparison.networks]
+    if analysis.contaminated:
+        limits.append(
+            f"Not considered, as their weights had seen data of this test before: {', '.join(analysis.contaminated)}."
+        )
+    missing = [
+        row.network
+        for row in networks
+        if row.network not in comparison.networks and row.network not in analysis.contaminated
+    ]
     masks = [name for name in missing if all(run.from_masks for entry in study.of(name) for run in entry.runs)]
     if masks:
         limits.append(f"Not considered, as scored from masks on the part “{study.part}” alone: {', '.join(masks)}.")
@@ -415,6 +443,12 @@ def warnings(sections: Sequence[Section]) -> list[str]:
                 3,
                 "groups are unknown. Every image counts as its own patient; where patients have several images, "
                 "training and test may share them and the intervals are too narrow.",
+            )
+        for network in section.contaminated:
+            warn(
+                1,
+                f"{network} may have seen these images: {section.set_apart[network]}. Its score may be too good; it is "
+                "ranked apart.",
             )
         for comparison in (section.weights, section.architectures):
             for text in [*comparison.refusals, *comparison.warnings] if comparison else []:

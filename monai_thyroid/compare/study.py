@@ -12,6 +12,7 @@ import numpy as np
 
 from monai_thyroid.compare.judge import Verdict, copies, verdict
 from monai_thyroid.compare.power import Components, components_of
+from monai_thyroid.compare.pretraining import contamination
 from monai_thyroid.compare.reading import Run, by_fold
 from monai_thyroid.compare.statistics import (
     Comparison,
@@ -174,6 +175,7 @@ class Analysis:
         verdicts: of entries that have collapsed or are copies.
         compared: networks that are ranked.
         apart: networks that are set apart, and why.
+        contaminated: of these the ones whose weights had seen the data, best mean first.
         chosen: of every network the seed with the best validation Dice.
         chosen_by: what the choice went by.
         weights: the chosen weights of the compared networks; None for fewer than two.
@@ -190,6 +192,7 @@ class Analysis:
     verdicts: dict[tuple[str, int], Verdict]
     compared: list[str]
     apart: dict[str, str]
+    contaminated: list[str]
     chosen: dict[str, int]
     chosen_by: str
     weights: Comparison | None
@@ -222,6 +225,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         verdicts, chosen, by = like.verdicts, like.chosen, like.chosen_by
         compared = [network for network in like.compared if network in study.networks]
         apart = {network: why for network, why in like.apart.items() if network in study.networks}
+        contaminated = [network for network in like.contaminated if network in apart]
     else:
         verdicts = _verdicts(study)
         compared, apart = [], {}
@@ -236,6 +240,20 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
             else:
                 compared.append(network)
         chosen, by = _choose(study, verdicts)
+        seen = {
+            network: why
+            for network in compared
+            if (why := contamination(run for entry in study.of(network) for run in entry.runs))
+        }
+        compared = [network for network in compared if network not in seen]
+        means = {
+            network: group_means(
+                study.entries[network, chosen[network]].values(metric, study.cases), study.groups
+            ).mean()
+            for network in seen
+        }
+        contaminated = sorted(seen, key=lambda network: -means[network] if larger_is_better else means[network])
+        apart = {**{network: seen[network] for network in contaminated}, **apart}
 
     def matrix(networks: Sequence[str], seeds: Sequence[int] | None = None) -> np.ndarray:
         return np.array(
@@ -269,6 +287,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         verdicts,
         compared,
         apart,
+        contaminated,
         chosen,
         by,
         weights,

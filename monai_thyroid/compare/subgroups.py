@@ -124,11 +124,16 @@ def make_subgroups(analysis: Analysis, metadata: Metadata | None) -> list[Subgro
         of_key = study.cases if metadata and metadata.key == "case" else study.groups
         variables.append(_levels(column, [values.get(name) for name in of_key]))
     found = [_told(analysis, one) for one in variables]
-    for kind in ("differs", "interaction"):
-        raw = [getattr(test, kind) for one in found for test in one.tests]
-        corrected = iter(_holm(raw))
-        found = [replace(one, tests=[replace(test, **{kind: next(corrected)}) for test in one.tests]) for one in found]
-    return found
+    tests = [test for one in found for test in one.tests]
+    differs = iter(_holm([test.differs for test in tests]))
+    interaction = iter(_holm([test.interaction for test in tests]))
+    return [
+        replace(
+            one,
+            tests=[replace(test, differs=next(differs), interaction=next(interaction)) for test in one.tests],
+        )
+        for one in found
+    ]
 
 
 def known_to(analysis: Analysis) -> list[tuple[int, float]]:
