@@ -80,7 +80,10 @@ def _made(
 ) -> Ensemble | str:
     """The ensemble, or what is wrong with its masks."""
     study, metric = analysis.study, analysis.metric
-    policy = _policy(next(iter(kept[0].values()))[0])
+    try:
+        policy = _policy(next(iter(kept[0].values()))[0])
+    except (TypeError, ValueError) as error:
+        return f"--ensemble: {network}: its scoring policy is not one that this version knows ({error})"
     scores, agreements, other = [], [], []
     for case in study.cases:
         try:
@@ -159,7 +162,7 @@ def _score(metric: str, reference: _Mask, prediction: _Mask, row: CaseRow, polic
 
 
 def _policy(evaluation: Evaluation) -> ScoringPolicy:
-    """As it was recorded; what cannot be read is this version's own."""
+    """As it was recorded; this version's own where nothing was."""
     record = evaluation.record.policy or {}
     known = {name: record[name] for name in ("nsd_tolerance", "match_iou", "connectivity") if name in record}
     return ScoringPolicy(**known)

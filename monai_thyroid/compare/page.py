@@ -236,8 +236,8 @@ def _short(section: Section) -> list[Block]:
         )  # fmt: skip
     for question, comparison in (("weights", section.weights), ("architectures", section.architectures)):
         if comparison:
-            told = _decisions(section.decisions[question])
-            items.append(" ".join([f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}", *told]))
+            more = _decisions(section.decisions[question])
+            items.append(" ".join([f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}", *more]))
     if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
         items.append(OVERSTATES)
     items += [

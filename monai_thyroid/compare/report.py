@@ -205,9 +205,7 @@ def build(
     report = Report(
         format=_FORMAT,
         version=__version__,
-        options=Options(
-            margin, metric, part, force, images, None if metadata is None else Path(metadata).name, ensemble
-        ),
+        options=Options(margin, metric, part, force, images, about.path.name if about else None, ensemble),
         margin_declared=declared_margin(run.path for run in runs) == margin,
         runs_started=sorted({str(run.record["started"])[:10] for run in runs if run.record.get("started")}),
         warnings=warnings(sections),
