@@ -461,7 +461,6 @@ def _run(path: str, trust: str) -> Any:
 
 def _compare(options: argparse.Namespace) -> int:
     from monai_thyroid.compare import Unusable, check_margin, make_report, plan_power, plan_problems
-    from monai_thyroid.sweep.plan import Ray, plan_sweep
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
@@ -472,6 +471,8 @@ def _compare(options: argparse.Namespace) -> int:
         options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan
     ):
         raise UserError(problems)
+    from monai_thyroid.sweep.plan import Ray, plan_sweep
+
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],

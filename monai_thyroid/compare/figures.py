@@ -469,7 +469,7 @@ def power_curves(
         right.set(xscale="log", xlabel="Groups (log scale)", ylabel=f"Difference of {axis} that is found")
         right.set_title(f"found with a probability of {100 * asked:.0f} %")
         right.set_ylim(0, None)
-        right.set_xticks([count for at, count in enumerate(groups) if at % 2 == 0 or count == here])
+        right.set_xticks(groups)
         right.xaxis.set_major_formatter(ScalarFormatter())
         right.xaxis.set_minor_formatter(NullFormatter())
         right.xaxis.set_tick_params(which="minor", length=0)

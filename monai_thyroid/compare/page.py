@@ -269,7 +269,11 @@ def _claims(comparison: Comparison, section: Section) -> str:
     told = "; ".join(_claim(pair, form) for pair in claims[:4])
     more = f"; and {len(claims) - 4} more pairs, see the table" if len(claims) > 4 else ""
     rest = len(comparison.pairs) - len(claims)
-    left = f" {plural(rest, 'pair')} of {len(comparison.pairs)} cannot be told apart." if rest else ""
+    left = ""
+    if rest:
+        left = (
+            f" Of {len(comparison.pairs)} pairs {rest} are not shown to differ, which does not show them to be equal."
+        )
     return f"{told}{more} ({section.axis}, {n}).{left}"
 
 

@@ -123,7 +123,9 @@ def _components(like: Sequence[str | os.PathLike[str]]) -> Components:
 def _told(one: Outlook, detect: float) -> list[str]:
     planned = power(one.components, networks=one.networks, seeds=one.seeds, groups=one.groups, difference=detect)
     what = f"a difference of {detect:g} Dice between two of {one.networks} networks"
-    lines = [f"Planned, {plural(one.groups, 'test group')} and {plural(one.seeds, 'seed')} each: {what} is found with"]
+    lines = [
+        f"Planned, {plural(one.groups, 'group')} under test and {plural(one.seeds, 'seed')} each: {what} is found with"
+    ]
     lines[0] += f" a probability of {_share(planned)}."
     lines.append(outlook_sentence(one, axis="Dice", planned=True))
     needed = seeds_needed(one.components, networks=one.networks, groups=one.groups, difference=detect, power=one.power)

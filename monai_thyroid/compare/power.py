@@ -308,10 +308,10 @@ def curves(one: Outlook, *, difference: float | None = None, draws: int = 500) -
     """
     known = [value for value in (one.detectable, difference) if value is not None]
     differences = np.linspace(0, 1.6 * max(known), 13) if known else np.zeros(0)
-    groups = sorted({max(6, round(one.groups * factor)) for factor in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)})
+    groups = sorted({max(6, round(one.groups * factor)) for factor in (0.25, 0.5, 1, 2, 3, 6)})
     power, found = {}, {}
     for seeds in _seed_numbers(one.seeds, one.components):
-        claimed = _claimed(one.components, one.networks, seeds, one.groups, 4 * draws)
+        claimed = _claimed(one.components, one.networks, seeds, one.groups, 2 * draws)
         power[seeds] = [claimed(float(value)) for value in differences]
         least = [
             detectable(one.components, networks=one.networks, seeds=seeds, groups=count, power=one.power, draws=draws)
@@ -346,14 +346,17 @@ def _claimed(components: Components, networks: int, seeds: int, groups: int, dra
         errors, _ = _with_seeds((plain[0], plain[1]), by_seed, residual, np.zeros((k, s), dtype=bool), n_groups=g)
     ahead = means[:, first] - means[:, second]
     mine = first == 0
+    of_mine = _Errors(*(part[:, mine] for part in errors))
+    p = _t_p(ahead, errors)  # of the other pairs they stay
     refused = bool(_attainable(k, g)[1])
 
     def share(difference: float) -> float:
         if refused:
             return 0.0
-        planted = ahead + difference * mine
-        claims = (_step_down(_t_p(planted, errors), k) < ALPHA) & (planted > 0)
-        return float(claims[:, mine].mean())
+        planted = ahead[:, mine] + difference
+        p[:, mine] = _t_p(planted, of_mine)
+        claims = (_step_down(p, k)[:, mine] < ALPHA) & (planted > 0)
+        return float(claims.mean())
 
     return share
 
