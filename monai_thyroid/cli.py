@@ -275,6 +275,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")
+    report.add_argument(
+        "--metadata",
+        metavar="FILE",
+        help="a table (CSV) with a column case or group, and others such as device, site, sex or age: scores by them",
+    )
+    report.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -292,6 +302,21 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
     compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
     compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
+    compare.add_argument(
+        "--detect",
+        type=float,
+        metavar="DIFFERENCE",
+        help="with --plan: what it takes to find such a difference of Dice; writes power.png too",
+    )
+    compare.add_argument("--power", type=float, metavar="P", help="with which probability (default 0.8)")
+    compare.add_argument(
+        "--like",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="finished runs, or folders above them, whose spreads are taken (default: stated ones)",
+    )
     compare.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine (default %(default)s)")
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
@@ -618,17 +643,24 @@ def _run(path: str, trust: str) -> Any:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from monai_thyroid.compare import Unusable, check_margin, make_report
-    from monai_thyroid.sweep.plan import Ray, plan_sweep
+    from monai_thyroid.compare import Unusable, check_margin, make_report, plan_power, plan_problems
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
     check_margin(options.margin)
+    networks, seeds = _listed(options.networks), _numbers("--seeds", options.seeds)
+    like = [path for paths in options.like for path in paths]
+    if problems := plan_problems(
+        options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan
+    ):
+        raise UserError(problems)
+    from monai_thyroid.sweep.plan import Ray, plan_sweep
+
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
-        networks=_listed(options.networks),
-        seeds=_numbers("--seeds", options.seeds),
+        networks=networks,
+        seeds=seeds,
         folds=options.folds,
         output=options.output,
         overrides=_overrides(options.rest),
@@ -637,6 +669,18 @@ def _compare(options: argparse.Namespace) -> int:
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
+        if options.detect is not None:
+            print(
+                plan_power(
+                    options.detect,
+                    power=options.power,
+                    networks=len(networks),
+                    seeds=len(seeds),
+                    groups=sweep.test_groups,
+                    like=like,
+                    output=sweep.output,
+                )
+            )
         return 0
     try:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
@@ -716,6 +760,8 @@ def _report(options: argparse.Namespace) -> int:
         part=options.part,
         force=options.force,
         images=not options.no_images,
+        metadata=options.metadata,
+        ensemble=options.ensemble,
     )
     print(f"Report: {page}")
     return 0
