@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "predictions.csv and is tried again.",
         allow_abbrev=False,
     )
-    predict.add_argument("model", metavar="MODEL", help="a run folder")
+    predict.add_argument("model", metavar="MODEL", help="a run folder or a packed bundle")
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="images, DICOMDIRs, or folders with images at any depth"
     )
@@ -180,17 +180,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
+    gain = commands.add_parser(
+        "gain",
+        help="measure what an ensemble and mirror images give on the runs' own validation images, and what they cost",
+        allow_abbrev=False,
+    )
+    gain.add_argument("runs", metavar="RUN", nargs="+", help="run folders of the same data and split")
+    gain.add_argument("--tta", action="store_true", help="with mirror images too, along the axes of training")
+    gain.add_argument("--part", default="validation", help="test only once, when all is decided (default %(default)s)")
+    gain.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
+    gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    gain.set_defaults(function=_gain)
+
     export = commands.add_parser(
         "export",
         help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
         allow_abbrev=False,
     )
-    export.add_argument("run", metavar="RUN", help="a run folder; the exports go to RUN/exports")
+    export.add_argument(
+        "run", metavar="RUN", help="a run folder or packed bundle; exports go to its exports/ or models/"
+    )
     export.add_argument("--format", default="torchscript,onnx,openvino", metavar="NAME,...", help="default %(default)s")
     export.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
     export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
     _add_trust(export)
     export.set_defaults(function=_export)
+
+    _add_pacs(commands)
 
     score = commands.add_parser(
         "score",
@@ -222,6 +238,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.set_defaults(function=_score)
 
+    pack = commands.add_parser(
+        "pack",
+        help="write trained runs as one MONAI bundle: network, weights, exports, model card",
+        usage="monai-thyroid pack RUN [RUN ...] --output dist/NAME [OPTION ...]",
+        description="Several runs become an ensemble, whose probabilities are averaged.",
+        allow_abbrev=False,
+    )
+    pack.add_argument("runs", nargs="+", metavar="RUN", help="a finished run folder")
+    pack.add_argument("--output", required=True, metavar="DIR", help="a new folder; its last part names the bundle")
+    pack.add_argument("--format", default="", metavar="NAME,...", help="exports, of torchscript,onnx,openvino (none)")
+    pack.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
+    pack.add_argument("--dataset_dir", metavar="DIR", help="where the dataset is now, for the exports, if it moved")
+    pack.add_argument("--version", default="0.1.0", help="of the bundle (default %(default)s)")
+    pack.add_argument("--changes", metavar="TEXT", help="what is new in it, for its changelog")
+    pack.add_argument("--metadata", metavar="FILE", help="JSON that replaces keys of metadata.json: authors, copyright")
+    pack.add_argument("--license", metavar="FILE", help="becomes LICENSE (default: Apache 2.0)")
+    pack.add_argument("--no-report", action="store_true", help="leave docs/report.html out")
+    pack.add_argument("--zip", action="store_true", help="write DIR.zip too")
+    _add_trust(pack)
+    pack.set_defaults(function=_pack)
+
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
     )
@@ -238,6 +275,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")
+    report.add_argument(
+        "--metadata",
+        metavar="FILE",
+        help="a table (CSV) with a column case or group, and others such as device, site, sex or age: scores by them",
+    )
+    report.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -255,6 +302,21 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
     compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
     compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
+    compare.add_argument(
+        "--detect",
+        type=float,
+        metavar="DIFFERENCE",
+        help="with --plan: what it takes to find such a difference of Dice; writes power.png too",
+    )
+    compare.add_argument("--power", type=float, metavar="P", help="with which probability (default 0.8)")
+    compare.add_argument(
+        "--like",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="finished runs, or folders above them, whose spreads are taken (default: stated ones)",
+    )
     compare.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine (default %(default)s)")
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
@@ -268,6 +330,49 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
     return parser
+
+
+def _add_pacs(commands: Any) -> None:
+    pacs = commands.add_parser(
+        "pacs",
+        help="run a node of a hospital's network: DICOM images in, results to the PACS",
+        description="Takes images by DICOM and sends the results to the PACS, or fetches and posts by DICOMweb. "
+        "Ctrl-C or SIGTERM ends it; the same command goes on.",
+        allow_abbrev=False,
+    )
+    pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder, or a packed bundle")
+    pacs.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="see predict")
+    pacs.add_argument("--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data")
+    pacs.add_argument("--send-to", metavar="HOST:PORT:AET", help="the PACS")
+    pacs.add_argument("--no-commitment", action="store_true", help="do not ask the PACS whether it keeps the results")
+    pacs.add_argument("--dicomweb", metavar="URL", help="fetch images from there, post results there; no DICOM port")
+    pacs.add_argument("--every", type=float, default=30, help="seconds between two looks there (default %(default)s)")
+    pacs.add_argument("--days", type=int, default=1, help="how old a study there may be (default %(default)s)")
+    pacs.add_argument("--aet", default="MONAI_THYROID", help="own AE title (default %(default)s)")
+    pacs.add_argument("--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)")
+    pacs.add_argument("--port", type=int, default=11112, help="default %(default)s")
+    pacs.add_argument("--accept-from", default="", metavar="AET,...", help="who may send (default: everybody)")
+    pacs.add_argument("--tls-certificate", metavar="FILE", help="PEM; with --tls-key and --tls-authority: TLS only")
+    pacs.add_argument("--tls-key", metavar="FILE", help="PEM")
+    pacs.add_argument("--tls-authority", metavar="FILE", help="PEM: whose certificates the others must have")
+    pacs.add_argument("--send-tls", action="store_true", help="to the PACS by TLS, too")
+    pacs.add_argument(
+        "--status-port", type=int, default=8104, help="page of numbers, this machine only (default %(default)s)"
+    )
+    pacs.add_argument("--max-megabytes", type=float, default=512, help="of an instance (default %(default)s)")
+    pacs.add_argument("--max-rate", type=float, default=100, help="instances a second taken (default %(default)s)")
+    pacs.add_argument("--max-associations", type=int, default=16, help="at a time (default %(default)s)")
+    pacs.add_argument("--max-queue", type=int, default=10_000, help="instances on their way (default %(default)s)")
+    pacs.add_argument("--min-free", type=float, default=1, help="GB that stay free on the disk (default %(default)s)")
+    pacs.add_argument("--patience", type=float, default=600, help="seconds for one instance (default %(default)s)")
+    pacs.add_argument("--review-below", type=float, metavar="DICE", help="agreement below which a result is marked")
+    pacs.add_argument("--tissue-only", action="store_true", help="blacken what lies outside of the ultrasound regions")
+    pacs.add_argument("--tta", action="store_true", help="see predict")
+    pacs.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    pacs.add_argument(
+        "--runtime", choices=["auto", "torch", "openvino", "onnx"], default="auto", help="default %(default)s"
+    )
+    pacs.set_defaults(function=_pacs)
 
 
 def _takes_configs(command: argparse.ArgumentParser) -> None:
@@ -403,7 +508,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError("stopped; the same command goes on") from None
     except OSError as error:
         raise UserError(str(error)) from error
-    for model, (name, why) in zip((options.model, *options.others), result.runtimes, strict=False):
+    for model, (name, why) in zip(result.models, result.runtimes, strict=False):
         print(f"{model}: computed by {name} ({why})")
     if result.left_out:
         print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
@@ -417,6 +522,60 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if result.failed else 0
 
 
+def _gain(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import gain_table, measure_gain
+
+    gains = measure_gain(
+        options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
+    )
+    print(gain_table(gains))
+    return 0
+
+
+def _pacs(options: argparse.Namespace) -> int:
+    import logging
+
+    from monai_thyroid.deploy.node import Access, NodeOptions, Tls, peer, run_node
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    tls = [options.tls_certificate, options.tls_key, options.tls_authority]
+    if any(tls) and not all(tls):
+        raise UserError("TLS needs all of --tls-certificate, --tls-key and --tls-authority")
+    node = NodeOptions(
+        spool=options.spool,
+        aet=options.aet,
+        host=options.host,
+        port=options.port,
+        send_to=None if options.send_to is None else peer(options.send_to),
+        dicomweb=options.dicomweb,
+        every=options.every,
+        days=options.days,
+        access=Access(
+            calling=_listed(options.accept_from),
+            max_bytes=int(options.max_megabytes * 1e6),
+            max_rate=options.max_rate,
+            max_associations=options.max_associations,
+        ),
+        tls=Tls(certificate=tls[0], key=tls[1], authority=tls[2]) if all(tls) else None,
+        send_tls=options.send_tls,
+        commitment=not options.no_commitment,
+        status_port=options.status_port,
+        max_queue=options.max_queue,
+        min_free=int(options.min_free * 1e9),
+        patience=options.patience,
+    )
+    run_node(
+        [options.model, *options.others],
+        node,
+        device=options.device,
+        runtime=options.runtime,
+        tta=options.tta,
+        review_below=options.review_below,
+        tissue_only=options.tissue_only,
+    )
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from monai_thyroid.deploy.export import export, export_table
 
@@ -428,6 +587,32 @@ def _export(options: argparse.Namespace) -> int:
     )
     print(f"On {content['images']} images of the validation part, {content['processor']}:")
     print(export_table(content))
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.export import export_table
+    from monai_thyroid.deploy.pack import pack
+
+    packed = pack(
+        [_run(run, options.trust) for run in options.runs],
+        output=options.output,
+        formats=_listed(options.format),
+        int8=options.int8,
+        dataset_dir=options.dataset_dir,
+        version=options.version,
+        changes=options.changes,
+        metadata=options.metadata,
+        licence=options.license,
+        report=not options.no_report,
+        zipped=options.zip,
+    )
+    if packed.exports:
+        print(f"On {packed.exports['images']} images of the validation part, {packed.exports['processor']}:")
+        print(export_table(packed.exports))
+    if packed.report:
+        print(f"No report in it: {packed.report}", file=sys.stderr)
+    print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
     return 0
 
 
@@ -458,17 +643,24 @@ def _run(path: str, trust: str) -> Any:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from monai_thyroid.compare import Unusable, check_margin, make_report
-    from monai_thyroid.sweep.plan import Ray, plan_sweep
+    from monai_thyroid.compare import Unusable, check_margin, make_report, plan_power, plan_problems
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
     check_margin(options.margin)
+    networks, seeds = _listed(options.networks), _numbers("--seeds", options.seeds)
+    like = [path for paths in options.like for path in paths]
+    if problems := plan_problems(
+        options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan
+    ):
+        raise UserError(problems)
+    from monai_thyroid.sweep.plan import Ray, plan_sweep
+
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
-        networks=_listed(options.networks),
-        seeds=_numbers("--seeds", options.seeds),
+        networks=networks,
+        seeds=seeds,
         folds=options.folds,
         output=options.output,
         overrides=_overrides(options.rest),
@@ -477,6 +669,18 @@ def _compare(options: argparse.Namespace) -> int:
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
+        if options.detect is not None:
+            print(
+                plan_power(
+                    options.detect,
+                    power=options.power,
+                    networks=len(networks),
+                    seeds=len(seeds),
+                    groups=sweep.test_groups,
+                    like=like,
+                    output=sweep.output,
+                )
+            )
         return 0
     try:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
@@ -556,6 +760,8 @@ def _report(options: argparse.Namespace) -> int:
         part=options.part,
         force=options.force,
         images=not options.no_images,
+        metadata=options.metadata,
+        ensemble=options.ensemble,
     )
     print(f"Report: {page}")
     return 0

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, coded_class, model_facts
 from monai_thyroid.deploy.dicom.results import results
-from monai_thyroid.deploy.dicom.source import IMAGE_CLASSES, Source, check_kind, keep_patients_out_of_logs, read_source
+from monai_thyroid.deploy.dicom.source import (
+    IMAGE_CLASSES,
+    OTHER_CLASSES,
+    Source,
+    check_kind,
+    keep_patients_out_of_logs,
+    read_source,
+)
 
 __all__ = [
     "IMAGE_CLASSES",
+    "OTHER_CLASSES",
     "ClassFacts",
     "ModelFacts",
     "Source",

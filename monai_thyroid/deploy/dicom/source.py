@@ -12,7 +12,7 @@ from monai_thyroid.images.formats import file_bytes, printable
 from monai_thyroid.images.marks import DICOM_MARK
 from monai_thyroid.images.raster import max_pixels
 
-__all__ = ["IMAGE_CLASSES", "Source", "check_kind", "keep_patients_out_of_logs", "read_source"]
+__all__ = ["IMAGE_CLASSES", "OTHER_CLASSES", "Source", "check_kind", "keep_patients_out_of_logs", "read_source"]
 
 Source = DicomImage
 """A DICOM image that may be segmented; see `DicomImage`."""
@@ -38,6 +38,8 @@ _RESULTS = {
 }
 # CT, MR, PET, nuclear medicine, and their enhanced and 3-D kin.
 _VOLUMES = ("2", "2.1", "2.2", "4", "4.1", "4.2", "4.3", "4.4", "6.2", "20", "128", "128.1", "130", "13.1.1", "13.1.2")
+OTHER_CLASSES = frozenset(_RESULTS) | {_STORAGE + end for end in _VOLUMES}
+"""SOP classes that are refused with a word of their own."""
 _MODALITIES = {"US", "IVUS", "XC", "ES", "GM", "CR", "DX", "RG", "OT", "SC"}
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _IDENTITY = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
