@@ -136,6 +136,17 @@ def test_what_is_no_image_to_segment_is_refused_in_one_sentence(what: str, monke
     assert "Ada" not in str(caught.value)
 
 
+def test_a_jpeg_larger_than_its_header_says_is_not_decoded() -> None:
+    """Its decoder would take the memory that the JPEG, not the checked header, asks for."""
+    for name, marker_of in (("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xc0"), ("SC_rgb_jpeg_gdcm.dcm", b"\xff\xc3")):
+        whole = bytearray((FIXTURES / name).read_bytes())
+        place = whole.index(marker_of, len(whole) // 4)
+        assert whole[place + 5 : place + 9] == bytes([0, 100, 0, 100])
+        whole[place + 5 : place + 9] = b"\xff\xff\xff\xff"
+        with pytest.raises(UserError, match="a JPEG of another size than the header says"):
+            read_source(bytes(whole))
+
+
 def test_a_file_that_inflates_beyond_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     path = FIXTURES / "image_dfl.dcm"
     assert read_source(path).width == 512
