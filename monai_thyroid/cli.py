@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "predictions.csv and is tried again.",
         allow_abbrev=False,
     )
-    predict.add_argument("model", metavar="MODEL", help="a run folder")
+    predict.add_argument("model", metavar="MODEL", help="a run folder or a packed bundle")
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="images, DICOMDIRs, or folders with images at any depth"
     )
@@ -180,12 +180,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
+    gain = commands.add_parser(
+        "gain",
+        help="measure what an ensemble and mirror images give on the runs' own validation images, and what they cost",
+        allow_abbrev=False,
+    )
+    gain.add_argument("runs", metavar="RUN", nargs="+", help="run folders of the same data and split")
+    gain.add_argument("--tta", action="store_true", help="with mirror images too, along the axes of training")
+    gain.add_argument("--part", default="validation", help="test only once, when all is decided (default %(default)s)")
+    gain.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
+    gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    gain.set_defaults(function=_gain)
+
     export = commands.add_parser(
         "export",
         help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
         allow_abbrev=False,
     )
-    export.add_argument("run", metavar="RUN", help="a run folder; the exports go to RUN/exports")
+    export.add_argument(
+        "run", metavar="RUN", help="a run folder or packed bundle; exports go to its exports/ or models/"
+    )
     export.add_argument("--format", default="torchscript,onnx,openvino", metavar="NAME,...", help="default %(default)s")
     export.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
     export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
@@ -224,6 +238,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.set_defaults(function=_score)
 
+    pack = commands.add_parser(
+        "pack",
+        help="write trained runs as one MONAI bundle: network, weights, exports, model card",
+        usage="monai-thyroid pack RUN [RUN ...] --output dist/NAME [OPTION ...]",
+        description="Several runs become an ensemble, whose probabilities are averaged.",
+        allow_abbrev=False,
+    )
+    pack.add_argument("runs", nargs="+", metavar="RUN", help="a finished run folder")
+    pack.add_argument("--output", required=True, metavar="DIR", help="a new folder; its last part names the bundle")
+    pack.add_argument("--format", default="", metavar="NAME,...", help="exports, of torchscript,onnx,openvino (none)")
+    pack.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
+    pack.add_argument("--dataset_dir", metavar="DIR", help="where the dataset is now, for the exports, if it moved")
+    pack.add_argument("--version", default="0.1.0", help="of the bundle (default %(default)s)")
+    pack.add_argument("--changes", metavar="TEXT", help="what is new in it, for its changelog")
+    pack.add_argument("--metadata", metavar="FILE", help="JSON that replaces keys of metadata.json: authors, copyright")
+    pack.add_argument("--license", metavar="FILE", help="becomes LICENSE (default: Apache 2.0)")
+    pack.add_argument("--no-report", action="store_true", help="leave docs/report.html out")
+    pack.add_argument("--zip", action="store_true", help="write DIR.zip too")
+    _add_trust(pack)
+    pack.set_defaults(function=_pack)
+
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
     )
@@ -240,6 +275,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")
+    report.add_argument(
+        "--metadata",
+        metavar="FILE",
+        help="a table (CSV) with a column case or group, and others such as device, site, sex or age: scores by them",
+    )
+    report.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -257,6 +302,21 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
     compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
     compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
+    compare.add_argument(
+        "--detect",
+        type=float,
+        metavar="DIFFERENCE",
+        help="with --plan: what it takes to find such a difference of Dice; writes power.png too",
+    )
+    compare.add_argument("--power", type=float, metavar="P", help="with which probability (default 0.8)")
+    compare.add_argument(
+        "--like",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="finished runs, or folders above them, whose spreads are taken (default: stated ones)",
+    )
     compare.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine (default %(default)s)")
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
@@ -448,7 +508,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError("stopped; the same command goes on") from None
     except OSError as error:
         raise UserError(str(error)) from error
-    for model, (name, why) in zip((options.model, *options.others), result.runtimes, strict=False):
+    for model, (name, why) in zip(result.models, result.runtimes, strict=False):
         print(f"{model}: computed by {name} ({why})")
     if result.left_out:
         print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
@@ -460,6 +520,16 @@ def _predict(options: argparse.Namespace) -> int:
     if result.failed:
         print(f"{len(result.failed)} could not be segmented, see predictions.csv", file=sys.stderr)
     return 1 if result.failed else 0
+
+
+def _gain(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import gain_table, measure_gain
+
+    gains = measure_gain(
+        options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
+    )
+    print(gain_table(gains))
+    return 0
 
 
 def _pacs(options: argparse.Namespace) -> int:
@@ -520,6 +590,32 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _pack(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.export import export_table
+    from monai_thyroid.deploy.pack import pack
+
+    packed = pack(
+        [_run(run, options.trust) for run in options.runs],
+        output=options.output,
+        formats=_listed(options.format),
+        int8=options.int8,
+        dataset_dir=options.dataset_dir,
+        version=options.version,
+        changes=options.changes,
+        metadata=options.metadata,
+        licence=options.license,
+        report=not options.no_report,
+        zipped=options.zip,
+    )
+    if packed.exports:
+        print(f"On {packed.exports['images']} images of the validation part, {packed.exports['processor']}:")
+        print(export_table(packed.exports))
+    if packed.report:
+        print(f"No report in it: {packed.report}", file=sys.stderr)
+    print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
+    return 0
+
+
 def _add_trust(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trust",
@@ -547,17 +643,24 @@ def _run(path: str, trust: str) -> Any:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from monai_thyroid.compare import Unusable, check_margin, make_report
-    from monai_thyroid.sweep.plan import Ray, plan_sweep
+    from monai_thyroid.compare import Unusable, check_margin, make_report, plan_power, plan_problems
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
     check_margin(options.margin)
+    networks, seeds = _listed(options.networks), _numbers("--seeds", options.seeds)
+    like = [path for paths in options.like for path in paths]
+    if problems := plan_problems(
+        options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan
+    ):
+        raise UserError(problems)
+    from monai_thyroid.sweep.plan import Ray, plan_sweep
+
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
-        networks=_listed(options.networks),
-        seeds=_numbers("--seeds", options.seeds),
+        networks=networks,
+        seeds=seeds,
         folds=options.folds,
         output=options.output,
         overrides=_overrides(options.rest),
@@ -566,6 +669,18 @@ def _compare(options: argparse.Namespace) -> int:
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
+        if options.detect is not None:
+            print(
+                plan_power(
+                    options.detect,
+                    power=options.power,
+                    networks=len(networks),
+                    seeds=len(seeds),
+                    groups=sweep.test_groups,
+                    like=like,
+                    output=sweep.output,
+                )
+            )
         return 0
     try:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
@@ -645,6 +760,8 @@ def _report(options: argparse.Namespace) -> int:
         part=options.part,
         force=options.force,
         images=not options.no_images,
+        metadata=options.metadata,
+        ensemble=options.ensemble,
     )
     print(f"Report: {page}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
-from monai_thyroid.files import sha256_file, write_json
+from monai_thyroid.evaluation import TrainedRun
+from monai_thyroid.files import read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"image_size": 32, "networks::unet::features": [4, 4, 4, 4, 4, 4], "device": "cpu", "precision": "float32"}
@@ -30,7 +32,13 @@ MARKER = {
 
 
 def made_trained(
-    folder: Path, bundle: str = "thyroid", *, seed: int = 0, bright: bool = False, **overrides: Any
+    folder: Path,
+    bundle: str = "thyroid",
+    *,
+    seed: int = 0,
+    bright: bool = False,
+    postprocessing: Mapping[str, Any] | None = None,
+    **overrides: Any,
 ) -> Path:
     """Write a run folder with ``config.yaml``, ``run.json`` and ``model.pt``.
 
@@ -39,6 +47,7 @@ def made_trained(
         bundle: whose train.yaml.
         seed: of the weights.
         bright: take a network whose logit is 40 times the mean brightness above a half.
+        postprocessing: as of run.json.
         overrides: of the config, by id.
     """
     parser = ConfigParser()
@@ -73,10 +82,23 @@ def made_trained(
         "classes": config["classes"],
         "activation": config["activation"],
         "threshold": config["threshold"],
+        "postprocessing": postprocessing,
         "checkpoint_sha256": sha256_file(folder / "model.pt"),
     }
     write_json(folder / "run.json", record)
     return folder
+
+
+def with_data(folder: Path, scans: Path, **overrides: Any) -> Path:
+    """`made_trained` whose dataset is there, as the run would have recorded it."""
+    run = made_trained(folder, dataset_dir=str(scans), **overrides)
+    record = read_json(run / "run.json")
+    write_json(run / "run.json", {**record, "dataset": scans.name, "dataset_dir": str(scans), "data_hash": ""})
+    data = TrainedRun(str(run)).parsed("data")
+    write_json(run / "split.json", data.split())
+    record |= {"dataset": scans.name, "dataset_dir": str(scans), "data_hash": data.inspect().data_hash}
+    write_json(run / "run.json", record)
+    return run
 
 
 def marker(height: int = 75, width: int = 110) -> np.ndarray:

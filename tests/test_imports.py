@@ -26,7 +26,7 @@ MAY_KNOW = {
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
-    "deploy": {"evaluation", "images", "networks"},
+    "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder"},
     "cli": {
         *("networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"),
     },
@@ -202,6 +202,12 @@ def test_an_archive_is_segmented_without_torch() -> None:
     """Where the run was used before: what torch and MONAI found out is kept beside it, and OpenVINO computes."""
     before, more = pulled_in("import monai_thyroid", "import monai_thyroid.deploy, monai_thyroid.evaluation")
     assert "monai_thyroid.evaluation.predictor" in more
+    assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
+
+
+def test_a_dataset_is_looked_through_without_torch() -> None:
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.data.audit")
+    assert "monai_thyroid.data.layouts" in more
     assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
 
 

@@ -17,7 +17,7 @@ from monai_thyroid import __version__
 from monai_thyroid.deploy.engines import SETTINGS, Engine, Task, local_threads, ray_cluster
 from monai_thyroid.deploy.segmenting import Job
 from monai_thyroid.errors import UserError, optional
-from monai_thyroid.evaluation.model import Model
+from monai_thyroid.evaluation.model import members
 from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_json
 from monai_thyroid.images import IMAGE_SUFFIXES, is_image, stem
 from monai_thyroid.images.dicom import dicomdir_files, is_dicomdir
@@ -36,7 +36,7 @@ COLUMNS = (
 """
 
 _TABLE = "predictions.csv"
-_ENDINGS = ("_mask", "_overlay", "_probability", "_sr", "_seg", "_sc")
+_ENDINGS = ("_mask", "_overlay", "_probability", "_sr.dcm", "_seg.dcm", "_sc.dcm")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class ArchiveResult:
         failed: by file why it could not be segmented.
         left_out: how many files were not taken for images to segment, by reason.
         seconds: of this start, from the first image to the last.
-        runtimes: of each model, what computed it and why.
+        models: the folders of those that were applied, of a packed ensemble of its members.
+        runtimes: of each of them, what computed it and why; empty where nothing was to do.
     """
 
     images: int
@@ -57,6 +58,7 @@ class ArchiveResult:
     failed: dict[str, str]
     left_out: dict[str, int]
     seconds: float
+    models: list[Path]
     runtimes: list[tuple[str, str]]
 
 
@@ -85,7 +87,7 @@ def predict_archive(
     could not be segmented are tried again. No file that this package has not written is ever written over.
 
     Args:
-        runs: one run folder, or several as an ensemble.
+        runs: one run folder or packed bundle, or several as an ensemble.
         inputs: files and folders; a DICOMDIR stands for the images that it lists.
         output: a folder that is new or empty, or an earlier start's of the same models and options.
         device: see `Predictor`.
@@ -110,19 +112,20 @@ def predict_archive(
     """
     output = Path(output).expanduser()
     jobs, left_out = _jobs(inputs, output)
+    models = [model for run in runs for model in members(run)]
     if dicom:
         optional("highdicom", extra="dicom")
-    if review_below is not None and not (dicom and len(runs) > 1 and 0 <= review_below <= 1):
+    if review_below is not None and not (dicom and len(models) > 1 and 0 <= review_below <= 1):
         raise UserError(
             f"--review-below {review_below:g}: is a Dice between 0 and 1, for DICOM results of an ensemble; give "
             "--dicom and --with MODEL too"
         )
-    models = [Model(run) for run in runs]
     settings = {
         "made_by": f"monai-thyroid predict {__version__}",
         "models": [{"path": str(model.path.resolve()), "checkpoint_sha256": model.weights} for model in models],
         "classes": models[0].classes,
         "threshold": models[0].threshold,
+        "postprocessing": models[0].postprocessing.as_dict() if models[0].postprocessing else None,
         "tta": tta,
         "probabilities": probabilities,
         "overlays": overlays,
@@ -161,6 +164,7 @@ def predict_archive(
             failed=failures,
             left_out=left_out,
             seconds=time.perf_counter() - started,
+            models=[model.path for model in models],
             runtimes=runtimes,
         )
 
@@ -237,7 +241,8 @@ def _files(folder: Path, output: Path, left_out: Counter[str]) -> Iterator[str]:
         beside = {stem(name) for name in names}
         for name in sorted(names):
             path = os.path.join(parent, name)
-            without = next((stem(name).removesuffix(end) for end in _ENDINGS if stem(name).endswith(end)), None)
+            bare = (name, stem(name))
+            without = next((one.removesuffix(end) for one in bare for end in _ENDINGS if one.endswith(end)), None)
             if name.startswith("."):
                 left_out["hidden"] += 1
             elif not is_image(path):
@@ -267,7 +272,7 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
     problems += [
         f"--output {output}: holds predictions with {name} {found.get(name)}, not {settings[name]}; give a new folder"
         for name in (
-            *("classes", "threshold", "tta", "probabilities", "overlays"),
+            *("classes", "threshold", "postprocessing", "tta", "probabilities", "overlays"),
             *("dicom", "review_below", "tissue_only"),
         )
         if (found.get(name) or None) != (settings[name] or None)  # older ones lack some

@@ -18,16 +18,7 @@ from monai_thyroid.deploy.findings import findings
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.predictor import Prediction, Predictor
 from monai_thyroid.files import atomic_path
-from monai_thyroid.images import (
-    NIFTI_SUFFIXES,
-    Raster,
-    made_here,
-    overlay,
-    png_mark,
-    read_raster,
-    save_label,
-    save_nifti,
-)
+from monai_thyroid.images import Raster, made_here, mask_suffix, overlay, png_mark, read_raster, save_mask
 from monai_thyroid.images.dicom import DicomImage, is_dicom
 from monai_thyroid.images.formats import file_bytes
 
@@ -150,6 +141,8 @@ class Segmenter:
         if not is_dicom(job.source, content):
             if self.tissue_only:
                 raise UserError(f"{job.source}: is no DICOM file and does not tell where tissue is (--tissue-only)")
+            if self.facts is not None:
+                raise UserError(f"{job.source}: is no DICOM file, so it has no results in DICOM (--dicom)")
             return read_raster(job.source, content=content)
         if self.facts is not None:
             from monai_thyroid.deploy.dicom import read_source
@@ -205,8 +198,7 @@ class Segmenter:
     def _paths(self, job: Job) -> list[Path]:
         """The files of one image, its mask first."""
         base, classes = str(self.output / job.target), self.predictor.classes
-        nifti = job.source.lower().endswith(NIFTI_SUFFIXES)
-        paths = [f"{base}_mask{'.nii.gz' if nifti else '.png'}"]
+        paths = [f"{base}_mask{mask_suffix(job.source)}"]
         if self.overlays:
             paths.append(f"{base}_overlay.png")
         if self.probabilities:
@@ -229,10 +221,7 @@ class Segmenter:
                 with atomic_path(path) as temporary:
                     Image.fromarray(pixels).save(temporary, pnginfo=png_mark())
             with atomic_path(mask) as temporary:
-                if mask.name.endswith(NIFTI_SUFFIXES):
-                    save_nifti(prediction.mask.T, temporary, like=job.source)
-                else:
-                    save_label(prediction.mask, temporary, classes=len(self.predictor.classes))
+                save_mask(prediction.mask, temporary, image=job.source, classes=len(self.predictor.classes))
         same = {"source": job.source, "mask": os.path.relpath(mask, self.output)}
         return [
             {**same, "class": name, **findings(prediction, number, spacing=raster.spacing)}

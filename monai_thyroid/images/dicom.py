@@ -6,6 +6,7 @@ import importlib
 import io
 import math
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.images.marks import DICOM_MARK
-from monai_thyroid.images.raster import Format, Raster, check_frames, check_pixels
+from monai_thyroid.images.raster import Format, Raster, check_frames, check_pixels, max_pixels
 
-__all__ = ["DICOM", "DicomImage", "dicomdir_files", "has_dicom_preamble", "is_dicom", "is_dicomdir"]
+__all__ = ["DICOM", "DicomImage", "check_inflated", "dicomdir_files", "has_dicom_preamble", "is_dicom", "is_dicomdir"]
 
 _MAGIC = slice(128, 132)
 PREAMBLE = _MAGIC.stop
@@ -25,6 +26,8 @@ PREAMBLE = _MAGIC.stop
 _SUFFIXES = (".dcm", ".dicom")
 _DECODERS = ("pydicom", "pillow", "pyjpegls", "pylibjpeg")
 """pydicom's plugins, in this order. Not GDCM, which ends the process where pixels are broken."""
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_BYTES_A_PIXEL = 8  # three colours of 16 bits, and the header
 _CENTIMETRES = 3
 _TWO_DIMENSIONAL = 1  # RegionSpatialFormat
 _TISSUE, _COLOUR_FLOW = 1, 2  # RegionDataType
@@ -42,6 +45,24 @@ def is_dicom(name: str, content: bytes) -> bool:
     return has_dicom_preamble(content) or name.lower().endswith(_SUFFIXES)
 
 
+def check_inflated(name: str, content: bytes) -> None:
+    """Refuse a file in the deflated transfer syntax that would fill the memory.
+
+    Raises:
+        UserError: it would.
+    """
+    if _DEFLATED not in content[132:1024]:
+        return
+    begin = 144 + int.from_bytes(content[140:144], "little")  # behind the file's meta information
+    most = _BYTES_A_PIXEL * max_pixels()
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[begin:], most)
+    except zlib.error as error:
+        raise UserError(f"{name}: cannot be read as an image (its compressed content is broken)") from error
+    if len(inflated) == most:
+        raise UserError(f"{name}: inflates to more than {most / 1e6:g} megabytes, which are not read")
+
+
 class DicomImage:
     """A DICOM object with pixels, its header read and its size checked; frames are decoded when they are asked for.
 
@@ -56,6 +77,7 @@ class DicomImage:
         height: of each frame, in pixels.
         width: of each frame, in pixels.
         frames: a sequence of `Raster`; the one decoded last is kept.
+        tissue_only: as given.
 
     Raises:
         UserError: it cannot be read as DICOM, holds no pixels, is too large (`monai_thyroid.images.raster.max_pixels`),
@@ -66,6 +88,7 @@ class DicomImage:
         import pydicom
 
         self.name = name
+        check_inflated(name, content)
         try:
             self.dataset: Any = pydicom.dcmread(io.BytesIO(content), force=True)
             found = "PixelData" in self.dataset
@@ -80,7 +103,7 @@ class DicomImage:
         self.height, self.width = self._whole("Rows"), self._whole("Columns")
         check_pixels(name, self.width, self.height)
         count = self._whole("NumberOfFrames", default=1)
-        self._black_outside = tissue_only
+        self.tissue_only = tissue_only
         if tissue_only and not self.tissue:
             why = self._regions_fault or "it has no ultrasound regions"
             raise UserError(f"{name}: does not tell where tissue is ({why}), so what lies outside cannot be blackened")
@@ -110,7 +133,7 @@ class DicomImage:
                 y, x = float(given[0]), float(given[1])
                 if 0 < y < math.inf and 0 < x < math.inf:
                     return (y, x), f"by its {keyword}{where}"
-                return None, f"its {keyword} is none"
+                return None, f"its {keyword} is not two lengths"
         if fault := self._regions_fault:
             return None, fault
         scales = []
@@ -190,7 +213,7 @@ class DicomImage:
             raise UserError(f"{self.name}: cannot be read as an image ({why})") from error
         if raster.pixels.shape[:2] != (self.height, self.width):
             raise UserError(f"{self.name}: cannot be read as an image (its pixels are not of the size it says)")
-        if self._black_outside:
+        if self.tissue_only:
             kept = np.full_like(raster.pixels, raster.full_scale[0] if raster.pixels.ndim == 2 else 0)
             for place in self.tissue:
                 kept[place] = raster.pixels[place]

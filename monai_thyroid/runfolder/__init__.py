@@ -1,7 +1,7 @@
 """The run folder: the files that a training leaves, from which everything else is made. No torch.
 
-`schema` says what the files hold, `reading` reads and `folder` writes them, `hashes` identifies a run, `older` brings
-configurations of earlier versions up to date.
+`schema` says what the files hold, `reading` reads and `folder` writes them, `places` finds them, in a packed bundle
+too, `hashes` identifies a run, `older` brings configurations of earlier versions up to date.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from monai_thyroid.runfolder.hashes import (
     references_hash,
     run_hash,
 )
+from monai_thyroid.runfolder.places import RunFiles, run_files
 from monai_thyroid.runfolder.reading import (
     Evaluation,
     evaluation_records,
@@ -30,6 +31,7 @@ from monai_thyroid.runfolder.reading import (
     read_history,
     read_run,
     read_split,
+    same_postprocessing,
 )
 from monai_thyroid.runfolder.schema import (
     CASE_COLUMNS,
@@ -52,6 +54,7 @@ __all__ = [
     "EvaluationFolder",
     "EvaluationRecord",
     "HistoryRow",
+    "RunFiles",
     "RunFolder",
     "RunRecord",
     "dataset_path",
@@ -68,6 +71,8 @@ __all__ = [
     "read_run",
     "read_split",
     "references_hash",
+    "run_files",
     "run_hash",
     "run_path",
+    "same_postprocessing",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_thyroid.options import boolean
+from monai_thyroid.training.caller import bundle_root
 from monai_thyroid.training.check import (
     check_config,
     check_file,
@@ -39,6 +40,7 @@ __all__ = [
     "TrainingSession",
     "WeightAverage",
     "boolean",
+    "bundle_root",
     "check_config",
     "check_file",
     "check_start",

@@ -21,12 +21,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure  # noqa: F401  (imported here once instead of in every child)
 import torch
 from monai.bundle import run
 
-import monai_thyroid.evaluation.scoring
-import monai_thyroid.training  # noqa: F401
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+import forked  # noqa: F401  (imports once what every child needs)
 
 
 def train(processes: int, options: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from made_dicom import FACTS, KINDS, STORAGE, content, dicom_image, marked, prediction, regions, saved
 from made_trained import made_trained
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
@@ -132,6 +133,14 @@ def test_what_is_no_image_to_segment_is_refused_in_one_sentence(what: str, monke
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
     assert "Ada" not in str(caught.value)
+
+
+def test_a_file_that_inflates_beyond_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = FIXTURES / "image_dfl.dcm"
+    assert read_source(path).width == 512
+    monkeypatch.setenv("MONAI_THYROID_MAX_PIXELS", "20000")
+    with pytest.raises(UserError, match=r"inflates to more than 0\.16 megabytes"):
+        read_source(path)
 
 
 def test_broken_compressed_pixels_are_refused() -> None:
@@ -300,6 +309,14 @@ def test_without_a_spacing_the_report_counts_pixels_and_says_why() -> None:
     assert "in pixels, as it says no spacing of its pixels" in texts(found["SR"])
 
 
+def test_the_report_says_that_the_surroundings_were_blackened() -> None:
+    dataset = dicom_image(GREY, SequenceOfUltrasoundRegions=regions((0, 0, 82, 50)))
+    for only in (False, True):
+        source = read_source(content(dataset), tissue_only=only)
+        told = results(source, [prediction(marked())], model=FACTS)[0]
+        assert ("blackened" in texts(told)) == only
+
+
 def test_frames_are_numbered_in_the_report() -> None:
     masks = [np.zeros((60, 83), np.uint8), marked(), np.zeros((60, 83), np.uint8)]
     report = made(dicom_image(SEVERAL, kind="US several"), masks)["SR"]
@@ -401,8 +418,8 @@ def test_names_in_other_scripts_and_values_that_are_none(caplog: pytest.LogCaptu
             assert (one.PatientSex, one.PatientBirthDate) == ("", "")
     told = [record.getMessage() for record in caplog.records if record.name.startswith("monai_thyroid")]
     assert {words.partition(": ")[2] for words in told} == {
-        "its PatientSex is none and is left empty in the results",
-        "its PatientBirthDate is none and is left empty in the results",
+        "its PatientSex is not valid and is left empty in the results",
+        "its PatientBirthDate is not valid and is left empty in the results",
     }
 
 
@@ -528,6 +545,17 @@ def test_predict_takes_the_images_that_a_dicomdir_lists(
 
 
 def test_options_that_say_nothing_are_refused(run: Path, tmp_path: Path) -> None:
+    Image.fromarray(bright()).save(tmp_path / "picture.png")
+    for option, words in (("dicom", "has no results in DICOM"), ("tissue_only", "does not tell where tissue is")):
+        result = predict_archive(
+            [run],
+            [tmp_path / "picture.png"],
+            output=tmp_path / option,
+            device="cpu",
+            runtime="torch-float32",
+            **{option: True},
+        )
+        assert words in result.failed[str(tmp_path / "picture.png")]
     with pytest.raises(UserError, match="--review-below"):
         predict_archive([run], [FIXTURES / "examples_rgb_color.dcm"], output=tmp_path / "out", review_below=0.5)
     result = predict_archive(

@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "unpadded, padded to a square": ("fetal_head", UNPADDED),
     "unpadded, of the centre": ("thyroid", UNPADDED),
     "several classes": ("nerve", {}),
+    "postprocessed": ("nerve", {"postprocessing": {"threshold": 0.4, "fill_holes": True, "smallest": 0.002}}),
     "softmax": ("nerve", {"activation": "softmax", "networks::unet::out_channels": 3}),
 }
 

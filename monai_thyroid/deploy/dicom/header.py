@@ -91,7 +91,7 @@ def identity(source: Source, *, tell: bool = False) -> Dataset:
         text = _text(source, keyword)
         if text and keyword in _SHAPES and not re.fullmatch(_SHAPES[keyword], text):
             if tell and keyword in _REQUIRED:
-                logger.warning("%s: its %s is none and is left empty in the results", source.name, keyword)
+                logger.warning("%s: its %s is not valid and is left empty in the results", source.name, keyword)
             text = ""
         if text or keyword in _REQUIRED:
             setattr(result, keyword, text)

@@ -99,6 +99,8 @@ def report(
         title=_TITLE,
     )
     words = [RESEARCH, f"Lengths and areas: {_measured(source)}."]
+    if source.tissue_only:
+        words.append("Everything outside of the ultrasound region was blackened before.")
     if marked := sorted({one.frame for one in findings if one.review}):
         where = f" Frames: {', '.join(map(str, marked))}." if len(source.frames) > 1 else ""
         words.append(f"To be reviewed: members of the ensemble agree by less than {review_below:g} (Dice).{where}")

@@ -7,7 +7,7 @@ import re
 from typing import Any, BinaryIO
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.dicom import DicomImage, is_dicomdir
+from monai_thyroid.images.dicom import DicomImage, check_inflated, is_dicomdir
 from monai_thyroid.images.formats import file_bytes, printable
 from monai_thyroid.images.marks import DICOM_MARK
 from monai_thyroid.images.raster import max_pixels
@@ -70,6 +70,7 @@ def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tiss
         name, content = printable(str(getattr(path_or_file, "name", "DICOM object"))), path_or_file.read()
     if is_dicomdir(name):
         raise UserError(f"{name}: is an index of images, not an image")
+    check_inflated(name, content)
     check_kind(name, _header(name, content))
     source = DicomImage(name, content, tissue_only=tissue_only)
     _check_header(source)
