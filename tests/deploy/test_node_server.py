@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import io
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pydicom
@@ -26,7 +28,7 @@ from pydicom.uid import SegmentationStorage, UltrasoundImageStorage
 from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind
 from monai_thyroid.deploy.node import Access, NodeOptions, Tls, peer
 from monai_thyroid.deploy.node.delivery import Delivery, Pacs, UnavailableError
-from monai_thyroid.deploy.node.server import COMMITMENT, COMMITMENT_INSTANCE, Server
+from monai_thyroid.deploy.node.server import COMMITMENT, COMMITMENT_INSTANCE, RefusedError, Server, check_instance
 from monai_thyroid.deploy.node.spool import Spool, key_of
 from monai_thyroid.deploy.node.status import State, Status, page
 from monai_thyroid.deploy.node.worker import work_off
@@ -249,6 +251,50 @@ def test_one_that_says_nothing_does_not_hold_up_others(spool: Spool) -> None:
         assert sent(server, instance(1)).Status == 0
         silent.settimeout(10)
         assert silent.recv(100)[:1] in (b"", b"\x07"), "ended"
+
+
+def changed(content: bytes, random: Random) -> bytes:
+    """A few bytes flipped, taken out or put in, most of them near the start."""
+    found = bytearray(content)
+    for _ in range(random.choice([1, 1, 2, 8])):
+        place = random.randrange(len(found) if random.random() < 0.5 else min(len(found), 200))
+        if random.random() < 0.6:
+            found[place] ^= 1 << random.randrange(8)
+        elif random.random() < 0.5:
+            del found[place : place + random.randrange(1, 9)]
+        else:
+            found[place:place] = random.randbytes(random.randrange(1, 9))
+    return bytes(found)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::UserWarning")
+def test_whatever_bytes_come_the_node_stays_up(spool: Spool) -> None:
+    said: list[bytes] = []
+    entity = pynetdicom.AE(ae_title="SENDER")
+    entity.add_requested_context(UltrasoundImageStorage)
+    handlers = [(pynetdicom.evt.EVT_DATA_SENT, lambda event: said.append(event.data))]
+    random = Random(0)
+    with listening(spool, access=Access(max_associations=99)) as server:
+        association = entity.associate("127.0.0.1", server.port, ae_title=NODE, evt_handlers=handlers)
+        assert association.send_c_store(instance(1)).Status == 0
+        association.release()
+        for _ in range(int(os.environ.get("MONAI_THYROID_FUZZ", 25))):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port)) as peer:
+                peer.settimeout(0.05)
+                broken = random.randrange(len(said))
+                for number, each in enumerate(said):
+                    peer.sendall(changed(each, random) if number == broken else each)
+                    with contextlib.suppress(TimeoutError):
+                        peer.recv(4096)
+        assert sent(server, instance(2)).Status == 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_whatever_stands_in_a_header_it_is_taken_or_refused() -> None:
+    random, content = Random(1), encoded(instance(1))
+    for _ in range(300):
+        with contextlib.suppress(RefusedError):
+            check_instance(changed(content, random), check_kind=lambda header: check_kind("it", header))
 
 
 def test_a_port_in_use_is_told(spool: Spool) -> None:

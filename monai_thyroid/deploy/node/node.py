@@ -268,6 +268,7 @@ def run_node(
         raise UserError("--review-below: one model has no agreement; add others by --with")
     os.umask(0o077)
     quiet()
+    threading.excepthook = _tell_of_thread
     make = partial(
         Segmenter,
         list(models),
@@ -292,6 +293,11 @@ def run_node(
     stopping.wait()
     logger.info("stopping; what waits stays in the spool")
     node.stop()
+
+
+def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
+    """A connection's thread that ends by what was sent is one line; the bytes are not told."""
+    logger.warning("a connection was ended by what came (%s)", what.exc_type.__name__)
 
 
 def _kind(check_kind: Callable[[str, Any], None], header: Any) -> None:
