@@ -156,16 +156,17 @@ def detectable(
 def groups_needed(
     components: Components, *, networks: int, seeds: int, difference: float, power: float = 0.8, draws: int = 2000
 ) -> int | None:
-    """How many groups it takes to find a difference with a probability; None where 10,000 are too few."""
+    """How many groups it takes to find a difference with a probability; None where no number up to 10,000 does."""
 
     def enough(groups: int) -> bool:
         return _claimed(components, networks, seeds, groups, draws)(difference) >= power
 
-    if not enough(MOST_GROUPS):
-        return None
+    # Not by what the most groups find: with few seeds more groups can find less.
     high = 4
     while not enough(high):
         high *= 2
+        if high > MOST_GROUPS:
+            return None
     low = high // 2
     while high - low > max(1, high // 100):
         middle = (low + high) // 2
@@ -197,7 +198,7 @@ class Possible:
     Attributes:
         seeds: a network.
         detectable: the difference that the groups at hand find; None for none.
-        groups: that each of the outlook's differences needs; None where 10,000 are too few.
+        groups: that each of the outlook's differences needs; None where no number up to 10,000 does.
     """
 
     seeds: int
