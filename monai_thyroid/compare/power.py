@@ -168,7 +168,7 @@ def groups_needed(
         if high > MOST_GROUPS:
             return None
     low = high // 2
-    while high - low > max(1, high // 100):
+    while high - low > max(1, high // 50):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
@@ -241,7 +241,7 @@ def outlook(
     groups: int,
     power: float = 0.8,
     differences: Sequence[float] = (),
-    draws: int = 1000,
+    draws: int = 500,
 ) -> Outlook:
     """What a comparison of so many networks, seeds and groups can find, and others of more seeds and groups.
 
