@@ -15,10 +15,12 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
+from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.files import sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"image_size": 32, "networks::unet::features": [4, 4, 4, 4, 4, 4], "device": "cpu", "precision": "float32"}
+NORMALISATION = {1: {"mean": [0.3], "std": [0.2]}, 3: {"mean": [0.5, 0.3, 0.2], "std": [0.3, 0.2, 0.15]}}
 MARKER = {
     "_target_": "torch.nn.Conv2d",
     "_mode_": "callable",
@@ -30,19 +32,26 @@ MARKER = {
 
 
 def made_trained(
-    folder: Path, bundle: str = "thyroid", *, seed: int = 0, bright: bool = False, **overrides: Any
+    folder: Path,
+    bundle: str = "thyroid",
+    *,
+    file: str = "train_course.yaml",
+    seed: int = 0,
+    bright: bool = False,
+    **overrides: Any,
 ) -> Path:
     """Write a run folder with ``config.yaml``, ``run.json`` and ``model.pt``.
 
     Args:
         folder: is made.
-        bundle: whose train.yaml.
+        bundle: whose config.
+        file: which of its configs.
         seed: of the weights.
         bright: take a network whose logit is 40 times the mean brightness above a half.
         overrides: of the config, by id.
     """
     parser = ConfigParser()
-    parser.read_config(ROOT / "bundles" / bundle / "train.yaml")
+    parser.read_config(ROOT / "bundles" / bundle / file)
     options = {**SMALL, **overrides, **({"networks::marker": MARKER, "network": "marker"} if bright else {})}
     for name, value in options.items():
         parser[name] = value
@@ -50,6 +59,9 @@ def made_trained(
     config = {**parser.config}
     for name in ("classes", "channels", "activation", "threshold", "image_size"):
         config[name] = parser.get_parsed_content(name)
+    if "normalisation" in config:  # there is no training part
+        parser["normalisation"] = config["normalisation"] = NORMALISATION[config["channels"]]
+        config["applied"] = applied_config(config, lambda identity, text: parser.get_parsed_content(identity))
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     torch.manual_seed(seed)
     network = parser.get_parsed_content("network_def")

@@ -1,7 +1,9 @@
 """The files of a bundle, rendered from what all bundles share (``templates/``) and what it is about (``recipes/``).
 
 A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
-all. `python -m monai_thyroid.bundles` writes the bundles of this repository anew.
+all. What stands under ``strong`` and under ``course`` are two ways to train on the same data: the strong recipe, and
+that of the course project which a bundle reproduces. ``default`` says which of them is ``train.yaml``.
+`python -m monai_thyroid.bundles` writes the bundles of this repository anew.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ VERSIONS = {
 _OPTIONAL = {
     **dict.fromkeys(("imports", "network", "class_lines", "layout", "measures", "leak", "groups", "first_stage")),
     **{"phantom": True, "square": False, "shrunk": False, "sites": False, "versions": VERSIONS},
+    **{"default": "strong", "lr_scheduler": None},
 }
+WAYS = ("strong", "course")
+_TRAINED = ("train.yaml", "multi_gpu_train.yaml")  # rendered for each way
 
 
 def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
@@ -70,7 +75,18 @@ def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
     menu = MENU_FILE.read_text(encoding="utf-8")
     given = {**_OPTIONAL, **_without_ends({"menu": menu, **about}), **values}
     given["metadata"] = {**_metadata(given), **given["metadata"]}
-    return {name: environment.get_template(name).render(given) for name in environment.list_templates()}
+    ways = {way: given.pop(way) for way in WAYS if way in given}
+    files = {}
+    for name in environment.list_templates():
+        template = environment.get_template(name)
+        if name not in _TRAINED:
+            files[name] = template.render(given)
+            continue
+        for way, values in ways.items():
+            ending = "" if way == given["default"] else f"_{way}"
+            named = {"strong": way == "strong", "ending": ending, "others": [one for one in ways if one != way]}
+            files[name.replace(".yaml", f"{ending}.yaml")] = template.render({**given, **values, **named})
+    return files
 
 
 def write_shipped(folder: Path) -> list[Path]:

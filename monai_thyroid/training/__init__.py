@@ -13,8 +13,9 @@ from monai_thyroid.training.check import (
 )
 from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
-from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups
+from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups, learning_rate, normalisation
 from monai_thyroid.training.recorder import Recorder
+from monai_thyroid.training.schedule import TimeBudget, WarmUpCosine
 from monai_thyroid.training.session import TrainingSession, training_session
 from monai_thyroid.training.validations import LastValidation, LrSchedule
 
@@ -25,7 +26,9 @@ __all__ = [
     "LastValidation",
     "LrSchedule",
     "Recorder",
+    "TimeBudget",
     "TrainingSession",
+    "WarmUpCosine",
     "WeightAverage",
     "boolean",
     "check_config",
@@ -34,6 +37,8 @@ __all__ = [
     "configured_networks",
     "decay_groups",
     "input_size",
+    "learning_rate",
+    "normalisation",
     "output_size",
     "training_session",
 ]

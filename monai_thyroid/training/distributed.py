@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-__all__ = ["processes", "rank"]
+__all__ = ["agreed", "processes", "rank"]
 
 
 def _together() -> bool:
@@ -19,3 +21,12 @@ def rank() -> int:
 def processes() -> int:
     """How many train together."""
     return torch.distributed.get_world_size() if _together() else 1
+
+
+def agreed(value: Any) -> Any:
+    """What the first process says, for all: clocks differ."""
+    if processes() > 1:
+        box = [value]
+        torch.distributed.broadcast_object_list(box)
+        value = box[0]
+    return value

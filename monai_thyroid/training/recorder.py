@@ -39,7 +39,7 @@ class Recorder:
         network: its weights are saved; without the wrapper of distributed training.
         optimizer: its state is saved, its first group's learning rate recorded.
         lr_scheduler: its state is saved.
-        early_stop: its state is saved.
+        early_stop: its state is saved; None where nothing stops early.
         validator: its metrics ``val_loss``, ``val_dice`` and ``val_iou`` go into the history; the best ``val_dice``
             (network grid) decides on model.pt.
         dataset: told which epoch begins.
@@ -60,7 +60,7 @@ class Recorder:
         network: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
-        early_stop: EarlyStop,
+        early_stop: EarlyStop | None = None,
         validator: Engine,
         dataset: SeededCacheDataset | ResidentLoader,
         average: WeightAverage | None = None,
@@ -69,9 +69,9 @@ class Recorder:
         self.folder = folder
         self.network = network
         self.delivered = network if average is None else average.network
-        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "early_stop": early_stop}
-        if average is not None:
-            self.stateful["average"] = average
+        stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "early_stop": early_stop, "average": average}
+        self.stateful: dict[str, Any] = {name: thing for name, thing in stateful.items() if thing is not None}
+        self.average = average
         self.optimizer = optimizer
         self.early_stop = early_stop
         self.validator = validator
@@ -82,6 +82,11 @@ class Recorder:
         self.best_stage = stage
         self.seconds = 0.0
         self.images = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether early stopping has ended the training."""
+        return self.early_stop is not None and self.early_stop.exhausted
 
     @staticmethod
     def of(trainer: Engine) -> Recorder:

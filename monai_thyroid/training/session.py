@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from monai.engines import Evaluator, Trainer
 
-from monai_thyroid.data import Datalist
+from monai_thyroid.data import Datalist, ResidentLoader
 from monai_thyroid.errors import UserError, message_of
 from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.evaluation.cost import inference_cost
@@ -30,7 +30,9 @@ from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import executed_config
 from monai_thyroid.training.distributed import processes, rank
 from monai_thyroid.training.figures import draw_curves
+from monai_thyroid.training.layout import channels_last_is_faster
 from monai_thyroid.training.recorder import Recorder, on_cpu
+from monai_thyroid.training.schedule import TimeBudget
 
 __all__ = ["TrainingSession", "training_session"]
 
@@ -43,14 +45,27 @@ class TrainingSession:
     Args:
         config: from `executed_config`.
         data: the dataset it trains on.
+        found: what the training data gave for names of the config; written into config.yaml in their place.
+        started: when the command began, by `time.perf_counter`.
 
     Attributes:
         folder: the run folder, with its record.
         path: where it is.
     """
 
-    def __init__(self, config: dict[str, Any], data: Datalist) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        data: Datalist,
+        *,
+        found: Mapping[str, Any] | None = None,
+        started: float | None = None,
+    ) -> None:
+        if config.get("hours"):  # which decides on the number of epochs later
+            config = {**config, "max_epochs": None}
         self.config = config
+        self.found = dict(found or {})
+        self.started = time.perf_counter() if started is None else started
         self.data = data
         self.seed: int = config["seed"]
         self.classes: list[str] = config["classes"]
@@ -129,7 +144,8 @@ class TrainingSession:
                 try:
                     self._announce()
                     for trainer, recorder in zip(trainers, recorders, strict=True):
-                        start = self._share(self._start(recorder, state, test, scores))
+                        own = self._start(recorder, state, test, scores)
+                        start = self._share({**own, "decided": self._decided(trainer, recorder)})
                         assert start is not None
                         self._train(trainer, recorders, start, trackers)
                         self._end_stage(recorder)
@@ -177,8 +193,9 @@ class TrainingSession:
                 raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
             if done:
                 return None
+            undecided = self.config.get("hours") and self.folder.decided()["max_epochs"] is None
             try:
-                state = load_state(self.folder.last) if self.folder.last.is_file() else None
+                state = load_state(self.folder.last) if self.folder.last.is_file() and not undecided else None
             except UserError as error:
                 self.folder.update(status="failed", error=str(error))
                 raise
@@ -215,6 +232,7 @@ class TrainingSession:
             status="running",
         )
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
+        config |= self.found
         self.folder.begin(record, config=config, split=self.data.split())
         return None
 
@@ -243,6 +261,16 @@ class TrainingSession:
             logger.info("Before training: %s", scores.sentence())
         return {"stage": 1, "epoch": 0, "network": on_cpu(network.state_dict()), "recorder": None}
 
+    def _decided(self, trainer: Trainer, recorder: Recorder) -> dict[str, Any]:
+        """What is measured once at the start of a run, and kept by a resumed one: the layout, the number of epochs."""
+        decided = {name: self.folder.decided().get(name) for name in ("channels_last", "max_epochs")}
+        loader = recorder.epoch_seed.dataset
+        if "channels_last" in self.config and decided["channels_last"] is None and isinstance(loader, ResidentLoader):
+            shape = (min(2, loader.batch_size), *loader.dataset.images.shape[1:])
+            decided["channels_last"] = channels_last_is_faster(recorder.network, inferer=trainer.inferer, shape=shape)
+            self.folder.decide(channels_last=decided["channels_last"])
+        return decided
+
     def _train(
         self,
         trainer: Trainer,
@@ -254,6 +282,18 @@ class TrainingSession:
         if start["stage"] > recorder.stage:
             return
         recorder.network.load_state_dict(start["network"])
+        if recorder.average is not None:
+            recorder.average.network.load_state_dict(start["network"])
+        if start["decided"]["channels_last"]:
+            for network in (recorder.network, recorder.delivered):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if budget := TimeBudget.of(trainer):
+            budget.begin(
+                trainer,
+                epochs=start["decided"]["max_epochs"],
+                started=self.started,
+                decided=lambda epochs: self.folder.decide(max_epochs=epochs) if self.writes else None,
+            )
         if recorder.stage > 1:
             recorder.follow(recorders[recorder.stage - 2])
         if start["recorder"] is not None:
@@ -268,7 +308,7 @@ class TrainingSession:
             self.folder.trim(stage=recorder.stage, epoch=start["epoch"])
             done = sum(entry["epochs"] for entry in self.folder.record.stages or [])
         # Ignite would start again from epoch 0 where nothing is left to do.
-        if trainer.state.epoch >= trainer.state.max_epochs or recorder.early_stop.exhausted:
+        if trainer.state.epoch >= trainer.state.max_epochs or recorder.exhausted:
             return
         for tracker in trackers:
             if tracker is not None:
@@ -367,10 +407,13 @@ def training_session() -> TrainingSession:
     Raises:
         UserError: a constant cannot be read.
     """
+    started = time.perf_counter()
     parser = calling_workflow().parser
     config = executed_config(parser)
+    data = parser.get_parsed_content("data")
+    found = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
     applied = applied_config(config, lambda identity, text: parser.get_parsed_content(identity))
-    return TrainingSession({**config, "applied": applied}, parser.get_parsed_content("data"))
+    return TrainingSession({**config, "applied": applied}, data, found=found, started=started)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def train(root: Path) -> Callable[..., Path]:
 
     def run(bundle: str = "thyroid", **overrides: Any) -> Path:
         workflow = create_workflow(
-            config_file=str(root / "bundles" / bundle / "train.yaml"),
+            config_file=str(root / "bundles" / bundle / "train_course.yaml"),
             **{"trackers": [], "logging_file": False, **TINY, **overrides},
         )
         workflow.run()

@@ -260,11 +260,12 @@ def no_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_duplicates")
 def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
     folder = root / "bundles" / bundle
-    names = "train.yaml evaluate.yaml inference.yaml multi_gpu_train.yaml metadata.json logging.conf README.md".split()
+    names = "train.yaml train_course.yaml multi_gpu_train.yaml multi_gpu_train_course.yaml".split()
+    names += "evaluate.yaml inference.yaml metadata.json logging.conf README.md".split()
     assert {path.name for path in folder.iterdir()} == set(names)
     for path in folder.glob("*.yaml"):
         config = ConfigParser.load_config_file(path)
-        if path.name == "train.yaml":
+        if path.name.startswith("train"):
             assert config["bundle"] == bundle
         assert "%" not in path.read_text(), "no macros"
         text = path.read_text() + (folder / "README.md").read_text()
@@ -276,7 +277,7 @@ def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[str], Path]) -> None:
     parser = ConfigParser()
-    parser.read_config(root / "bundles" / bundle / "train.yaml")
+    parser.read_config(root / "bundles" / bundle / "train_course.yaml")
     parser["dataset_dir"] = str(miniature(bundle))
     recipe = {**USUAL, **RECIPES[bundle]}
     for name in recipe.keys() - {"loss", "schedule"}:
@@ -290,7 +291,7 @@ def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[s
     if recipe["schedule"] == "ConstantLR":
         assert parser.get_parsed_content("patience") >= recipe["max_epochs"], "the recipe never stops early"
     parser = ConfigParser()
-    parser.read_config(root / "bundles" / bundle / "train.yaml")
+    parser.read_config(root / "bundles" / bundle / "train_course.yaml")
     assert parser.get_parsed_content("dataset_dir") == "phantom"
     assert parser.get_parsed_content("network") == "unet"
     assert parser.get_parsed_content("input_size") == 96
@@ -299,7 +300,7 @@ def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[s
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_loss_is_that_of_its_formula(root: Path, bundle: str) -> None:
-    config = ConfigParser.load_config_file(root / "bundles" / bundle / "train.yaml")
+    config = ConfigParser.load_config_file(root / "bundles" / bundle / "train_course.yaml")
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 2, 9, 7, generator=generator)
     label = (torch.rand(3, 2, 9, 7, generator=generator) > 0.7).float()
@@ -339,13 +340,13 @@ def test_network_takes_and_gives_what_the_metadata_say(root: Path, bundle: str, 
     monai.bundle.verify_net_in_out(
         "network_def",
         device="cpu",
-        config_file=str(folder / "train.yaml"),
+        config_file=str(folder / "train_course.yaml"),
         meta_file=str(folder / "metadata.json"),
         **narrow,
     )
     # verify_net_in_out does not compare heights and widths.
     parser = ConfigParser()
-    parser.read_config(folder / "train.yaml")
+    parser.read_config(folder / "train_course.yaml")
     parser.update(narrow)
     layout = json.loads((folder / "metadata.json").read_text())["network_data_format"]
     shapes = [[one["num_channels"], *one["spatial_shape"]] for side in layout.values() for one in side.values()]
@@ -367,7 +368,7 @@ def test_properties_are_those_that_monai_asks_for(
     tmp_path: Path,
 ) -> None:
     given = {**tiny, **SMALL.get(bundle, {}), "output_dir": str(tmp_path / "runs")}
-    training = workflow(bundle, "train", workflow_type="train", dataset_dir=str(miniature(bundle)), **given)
+    training = workflow(bundle, "train_course", workflow_type="train", dataset_dir=str(miniature(bundle)), **given)
     assert training.check_properties() == []
     run = finished(bundle)
     image = next(iter(_test_images(run, miniature(bundle)).values()))
@@ -449,7 +450,7 @@ def test_inference_prepares_images_as_training_does(
     inference = workflow(bundle, "inference", run_dir=str(run), input=str(image))
     evaluation = workflow(bundle, "evaluate", run_dir=str(run))
     training = ConfigParser()
-    training.read_config(root / "bundles" / bundle / "train.yaml")
+    training.read_config(root / "bundles" / bundle / "train_course.yaml")
     training.update({**tiny, **SMALL.get(bundle, {}), "dataset_dir": str(miniature(bundle)), "augmentation": []})
     item = next(item for item in training.get_parsed_content("data").items if item["image"] == str(image.resolve()))
     expected = training.get_parsed_content("train::preprocessing")(dict(item))["image"]
@@ -462,7 +463,7 @@ def test_inference_prepares_images_as_training_does(
 @pytest.mark.parametrize("bundle", ["fetal_head", "nerve", "polyp", "lung"])
 def test_augmentation_moves_image_and_label_alike(bundle: str, root: Path, miniature: Callable[[str], Path]) -> None:
     parser = ConfigParser()
-    parser.read_config(root / "bundles" / bundle / "train.yaml")
+    parser.read_config(root / "bundles" / bundle / "train_course.yaml")
     # A padded network, whose label keeps the image's size.
     parser.update({"dataset_dir": str(miniature(bundle)), "network": "unet", "image_size": 64})
     parser["networks::unet::features"] = [4, 4, 4, 4, 4, 4]
@@ -682,7 +683,7 @@ def test_fetal_head_goes_back_from_the_small_picture(
 @pytest.mark.parametrize("bundle", NEW)
 @pytest.mark.slow
 def test_nothing_is_wrong_with_the_real_images(root: Path, data_dir: Path, bundle: str) -> None:
-    config = str(root / "bundles" / bundle / "train.yaml")
+    config = str(root / "bundles" / bundle / "train_course.yaml")
     assert check_file(config, {"dataset_dir": str(data_dir / bundle)}) == []
 
 
@@ -716,7 +717,15 @@ def test_real_images_from_the_literal_command(
         options = ["--image_size", "200", "--max_epochs", "1", "--networks::unpadded_unet::filters", "[2,2,2,2,2]"]
     if bundle == "polyp":
         options += ["--first_stage_epochs", "1"]
-    command(bundle, "train", "--dataset_dir", str(data_dir / bundle), "--output_dir", str(tmp_path / "runs"), *options)
+    command(
+        bundle,
+        "train_course",
+        "--dataset_dir",
+        str(data_dir / bundle),
+        "--output_dir",
+        str(tmp_path / "runs"),
+        *options,
+    )
     (path,) = (tmp_path / "runs").rglob("run.json")
     record = read_json(path)
     assert (record["status"], record["synthetic"]) == ("done", False)
@@ -743,7 +752,7 @@ def test_two_processes_train_both_stages(root: Path, miniature: Callable[[str], 
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"),
             *("-m", "monai.bundle", "run"),
-            *("--config_file", f"['{folder / 'train.yaml'}','{folder / 'multi_gpu_train.yaml'}']"),
+            *("--config_file", f"['{folder / 'train_course.yaml'}','{folder / 'multi_gpu_train_course.yaml'}']"),
             *("--image_size", "32", "--batch_size", "4", "--networks::unet::features", "[4,4,4,4,4,4]"),
             *("--dataset_dir", str(miniature("polyp")), "--output_dir", str(tmp_path / "runs")),
             *("--first_stage_epochs", "2", "--max_epochs", "1"),

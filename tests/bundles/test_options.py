@@ -46,7 +46,7 @@ NO_OPTIONS = {"bundle_root", "phantom"}
 
 def train(root: Path, **options: Any) -> Path:
     """Train the thyroid bundle with its own learning rate."""
-    config = str(root / "bundles" / "thyroid" / "train.yaml")
+    config = str(root / "bundles" / "thyroid" / "train_course.yaml")
     workflow = create_workflow(config_file=config, logging_file=False, trackers=[], **{**TINY, **options})
     workflow.run()
     return Path(workflow.parser.get_parsed_content("session").path)
