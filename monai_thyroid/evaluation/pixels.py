@@ -56,7 +56,8 @@ class PixelPath:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PixelPath:
         """The opposite of `as_dict`."""
-        return cls(**{name: tuple(one) if isinstance(one, list) else one for name, one in content.items()})
+        lists: dict[str, Any] = {name: tuple(one) for name, one in content.items() if isinstance(one, list)}
+        return cls(**{**content, **lists})
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes, for JSON."""

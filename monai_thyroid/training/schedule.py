@@ -25,19 +25,20 @@ class WarmUpCosine(torch.optim.lr_scheduler.LRScheduler):
 
     Args:
         optimizer: its learning rates are the highest; tensors on a GPU are changed in place.
-        steps: of the whole training; None while that is not known, and the cosine then stays at its top.
+        steps: of the whole training; None while that is not known, and the cosine then stays at its top. `TimeBudget`
+            says it when the training begins.
         warm_up: steps in which the rate rises; never more than a tenth of all.
 
     Attributes:
         steps: as above; may be set while it is at its top.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, steps: int | None, warm_up: int = 200) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, steps: int | None = None, warm_up: int = 200) -> None:
         self.steps = steps
         self.warm_up = warm_up
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each group for the coming step."""
         done = self.last_epoch  # torch's name for what is counted
         warm = self.warm_up if self.steps is None else min(self.warm_up, self.steps // 10)
@@ -61,15 +62,16 @@ class WarmUpCosine(torch.optim.lr_scheduler.LRScheduler):
 
 
 class TimeBudget:
-    """Let a training take a given time: measure its first epochs, then fix how many there are, and the schedule.
+    """Say how long a training is: as many epochs as its trainer has, or as many as fit into a given time.
+
+    For a time the first epochs are measured; then their number is fixed, and the schedule.
 
     What counts is the time from the first look at the configuration to the end of the last epoch: reading, training,
-    validation, writing. The test part is scored after that. Attach it to the trainer last. It does nothing until
-    `begin` says that the training is a real one.
+    validation, writing. The test part is scored after that. Attach it to the trainer last.
 
     Args:
-        hours: the time; None leaves everything as it is.
-        lr_scheduler: told how many steps there are.
+        hours: the time; None for the trainer's number of epochs.
+        lr_scheduler: told how many steps there are, if it has ``steps``, as `WarmUpCosine` has.
         val_interval: epochs from one validation to the next.
 
     Raises:
@@ -90,8 +92,14 @@ class TimeBudget:
         return found if isinstance(found, TimeBudget) and found.hours is not None else None
 
     def attach(self, engine: Engine) -> None:
-        """Be found by `of`."""
+        """Be found by `of`, and listen to the trainer."""
         engine.state.time_budget = self
+        engine.add_event_handler(Events.STARTED, self.started)
+
+    def started(self, engine: Engine) -> None:
+        """Tell the scheduler what is known from the beginning."""
+        if self.hours is None and hasattr(self.lr_scheduler, "steps"):
+            self.lr_scheduler.steps = engine.state.max_epochs * engine.state.epoch_length
 
     def begin(self, trainer: Engine, *, epochs: int | None, started: float, decided: Any) -> None:
         """Say that the training begins.

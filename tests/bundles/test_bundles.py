@@ -437,6 +437,31 @@ def test_inference_gives_what_was_scored(
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_strong_recipe_trains_and_is_scored_again_alike(
+    bundle: str,
+    root: Path,
+    train_strong: Callable[..., Path],
+    miniature: Callable[[str], Path],
+    workflow: Callable[..., Any],
+    tiny: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    given = {"dataset_dir": str(miniature(bundle)), "output_dir": str(tmp_path / "runs"), "max_epochs": 1}
+    assert check_file(str(root / "bundles" / bundle / "train.yaml"), {**tiny, **given}) == []
+    training = workflow(bundle, "train", workflow_type="train", **{**tiny, **given})
+    assert training.check_properties() == []
+    assert not (tmp_path / "runs").exists(), "checking must write nothing"
+    run = train_strong(bundle, **given)
+    record, config = read_json(run / "run.json"), yaml.safe_load((run / "config.yaml").read_text())
+    assert (record["status"], record["classes"]) == ("done", CLASSES[bundle])
+    channels = 3 if bundle == "polyp" else 1
+    assert [len(config["normalisation"][name]) for name in ("mean", "std")] == [channels, channels]
+    before = (_test_folder(run) / "cases.csv").read_text()
+    workflow(bundle, "evaluate", run_dir=str(run)).run()
+    assert (_test_folder(run) / "cases.csv").read_text() == before
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
 def test_inference_prepares_images_as_training_does(
     bundle: str,
     root: Path,
