@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import torch
 import yaml
+from bundle_files import course
 from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -35,7 +36,7 @@ def made_trained(
     folder: Path,
     bundle: str = "thyroid",
     *,
-    file: str = "train_course.yaml",
+    file: str | None = None,
     seed: int = 0,
     bright: bool = False,
     **overrides: Any,
@@ -45,13 +46,13 @@ def made_trained(
     Args:
         folder: is made.
         bundle: whose config.
-        file: which of its configs.
+        file: which of its configs; by default the recipe that it reproduces.
         seed: of the weights.
         bright: take a network whose logit is 40 times the mean brightness above a half.
         overrides: of the config, by id.
     """
     parser = ConfigParser()
-    parser.read_config(ROOT / "bundles" / bundle / file)
+    parser.read_config(ROOT / "bundles" / bundle / (file or course(bundle)))
     options = {**SMALL, **overrides, **({"networks::marker": MARKER, "network": "marker"} if bright else {})}
     for name, value in options.items():
         parser[name] = value
