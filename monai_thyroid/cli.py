@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "predictions.csv and is tried again.",
         allow_abbrev=False,
     )
-    predict.add_argument("model", metavar="MODEL", help="a run folder")
+    predict.add_argument("model", metavar="MODEL", help="a run folder or a packed bundle")
     predict.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or folders with images at any depth")
     predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
     predict.add_argument(
@@ -157,6 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
+    predict.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster (default %(default)s)"
+    )
+    _takes_address(predict)
     _add_trust(predict)
     predict.set_defaults(function=_predict)
 
@@ -165,12 +169,65 @@ def _parser() -> argparse.ArgumentParser:
         help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
         allow_abbrev=False,
     )
-    export.add_argument("run", metavar="RUN", help="a run folder; the exports go to RUN/exports")
+    export.add_argument(
+        "run", metavar="RUN", help="a run folder or packed bundle; exports go to its exports/ or models/"
+    )
     export.add_argument("--format", default="torchscript,onnx,openvino", metavar="NAME,...", help="default %(default)s")
     export.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
     export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
     _add_trust(export)
     export.set_defaults(function=_export)
+
+    score = commands.add_parser(
+        "score",
+        help="score masks that anything made, and leave a run folder that reports rank beside others",
+        description="Masks are png, tif, npy, NIfTI or DICOM SEG, one file a case, of class numbers on the original "
+        "grid. Where anything does not fit, all of it is said and nothing is written.",
+        allow_abbrev=False,
+    )
+    score.add_argument("--predictions", required=True, metavar="DIR", help="files of the references' names")
+    score.add_argument(
+        "--references",
+        required=True,
+        metavar="DIR",
+        help="a folder of masks; or a run folder or one of its evaluations/, for what that run was scored against",
+    )
+    score.add_argument("--name", required=True, help="by which reports call the model, such as nnunet")
+    score.add_argument("--output", required=True, metavar="DIR", help="the run folder: new, or an earlier one of these")
+    score.add_argument("--seed", type=int, default=0, help="of the model's training (default %(default)s)")
+    score.add_argument("--part", default="test", help="of the dataset (default %(default)s)")
+    score.add_argument("--dataset", metavar="NAME", help="its name, as the runs to be compared with call it")
+    score.add_argument("--classes", metavar="A,B", help="names of the mask's numbers 1, 2, ...")
+    score.add_argument("--groups-from", metavar="REGEX", help="finds the patient in a case's name")
+    score.add_argument("--groups", metavar="FILE", help="a table: file (or case), and patient, scene or group")
+    score.add_argument("--images", metavar="DIR", help="for pixel sizes, and pictures in the report")
+    score.add_argument(
+        "--pretrained-on",
+        metavar="A,B",
+        help="data that the weights had seen before; none: no other (default: unknown)",
+    )
+    score.set_defaults(function=_score)
+
+    pack = commands.add_parser(
+        "pack",
+        help="write trained runs as one MONAI bundle: network, weights, exports, model card",
+        usage="monai-thyroid pack RUN [RUN ...] --output dist/NAME [OPTION ...]",
+        description="Several runs become an ensemble, whose probabilities are averaged.",
+        allow_abbrev=False,
+    )
+    pack.add_argument("runs", nargs="+", metavar="RUN", help="a finished run folder")
+    pack.add_argument("--output", required=True, metavar="DIR", help="a new folder; its last part names the bundle")
+    pack.add_argument("--format", default="", metavar="NAME,...", help="exports, of torchscript,onnx,openvino (none)")
+    pack.add_argument("--int8", action="store_true", help="quantise ONNX and OpenVINO too, on training images")
+    pack.add_argument("--dataset_dir", metavar="DIR", help="where the dataset is now, for the exports, if it moved")
+    pack.add_argument("--version", default="0.1.0", help="of the bundle (default %(default)s)")
+    pack.add_argument("--changes", metavar="TEXT", help="what is new in it, for its changelog")
+    pack.add_argument("--metadata", metavar="FILE", help="JSON that replaces keys of metadata.json: authors, copyright")
+    pack.add_argument("--license", metavar="FILE", help="becomes LICENSE (default: Apache 2.0)")
+    pack.add_argument("--no-report", action="store_true", help="leave docs/report.html out")
+    pack.add_argument("--zip", action="store_true", help="write DIR.zip too")
+    _add_trust(pack)
+    pack.set_defaults(function=_pack)
 
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
@@ -209,10 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
     )
-    compare.add_argument(
-        "--address",
-        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
-    )
+    _takes_address(compare)
     compare.add_argument("--cpus", type=float, default=1, help="of each run on Ray (default %(default)g)")
     compare.add_argument("--gpus", type=float, help="of each run on Ray (default 1 where the device is CUDA, else 0)")
     compare.add_argument(
@@ -231,6 +285,13 @@ def _takes_configs(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="a further config, such as one with a network of your own; a later one overrides; may be repeated",
+    )
+
+
+def _takes_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--address",
+        help="of the Ray cluster, whose machines must share the file system of this one (default: a new one)",
     )
 
 
@@ -335,12 +396,14 @@ def _predict(options: argparse.Namespace) -> int:
             tta=options.tta,
             probabilities=options.probabilities,
             overlays=options.overlays,
+            engine=options.engine,
+            address=options.address,
         )
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
     except OSError as error:
         raise UserError(str(error)) from error
-    for model, (name, why) in zip((options.model, *options.others), result.runtimes, strict=False):
+    for model, (name, why) in zip(result.models, result.runtimes, strict=False):
         print(f"{model}: computed by {name} ({why})")
     if result.left_out:
         print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
@@ -365,6 +428,32 @@ def _export(options: argparse.Namespace) -> int:
     )
     print(f"On {content['images']} images of the validation part, {content['processor']}:")
     print(export_table(content))
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.export import export_table
+    from monai_thyroid.deploy.pack import pack
+
+    packed = pack(
+        [_run(run, options.trust) for run in options.runs],
+        output=options.output,
+        formats=_listed(options.format),
+        int8=options.int8,
+        dataset_dir=options.dataset_dir,
+        version=options.version,
+        changes=options.changes,
+        metadata=options.metadata,
+        licence=options.license,
+        report=not options.no_report,
+        zipped=options.zip,
+    )
+    if packed.exports:
+        print(f"On {packed.exports['images']} images of the validation part, {packed.exports['processor']}:")
+        print(export_table(packed.exports))
+    if packed.report:
+        print(f"No report in it: {packed.report}", file=sys.stderr)
+    print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
     return 0
 
 
@@ -454,6 +543,32 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(word) for word in _listed(text)]
     except ValueError:
         raise UserError(f"{option} {text}: give whole numbers, such as 0,1,2") from None
+
+
+def _score(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import score_masks
+
+    pretrained = options.pretrained_on
+    scored = score_masks(
+        predictions=options.predictions,
+        references=options.references,
+        name=options.name,
+        output=options.output,
+        seed=options.seed,
+        dataset=options.dataset,
+        part=options.part,
+        classes=None if options.classes is None else _listed(options.classes),
+        groups_from=options.groups_from,
+        groups=options.groups,
+        images=options.images,
+        pretrained_on=None if pretrained is None else [] if pretrained == "none" else _listed(pretrained),
+    )
+    for warning in scored.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if scored.left_out:
+        print(f"Left out, as no masks: {', '.join(scored.left_out)}")
+    print(scored.result, f"Run folder: {scored.path}", sep="\n")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

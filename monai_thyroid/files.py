@@ -68,8 +68,15 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file written in UTF-8."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file written in UTF-8.
+
+    Raises:
+        ValueError: it is none, or nested deeper than any of ours.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
 
 
 def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -16,8 +16,9 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
+from monai_thyroid.evaluation import TrainedRun
 from monai_thyroid.evaluation.components import applied_config
-from monai_thyroid.files import sha256_file, write_json
+from monai_thyroid.files import read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"image_size": 32, "networks::unet::features": [4, 4, 4, 4, 4, 4], "device": "cpu", "precision": "float32"}
@@ -90,6 +91,18 @@ def made_trained(
     }
     write_json(folder / "run.json", record)
     return folder
+
+
+def with_data(folder: Path, scans: Path, **overrides: Any) -> Path:
+    """`made_trained` whose dataset is there, as the run would have recorded it."""
+    run = made_trained(folder, dataset_dir=str(scans), **overrides)
+    record = read_json(run / "run.json")
+    write_json(run / "run.json", {**record, "dataset": scans.name, "dataset_dir": str(scans), "data_hash": ""})
+    data = TrainedRun(str(run)).parsed("data")
+    write_json(run / "split.json", data.split())
+    record |= {"dataset": scans.name, "dataset_dir": str(scans), "data_hash": data.inspect().data_hash}
+    write_json(run / "run.json", record)
+    return run
 
 
 def marker(height: int = 75, width: int = 110) -> np.ndarray:

@@ -259,6 +259,7 @@ COMMANDS = {
     "networks": ["networks"],
     "predict": ["predict", "x", "y", "--output", "z"],
     "export": ["export", "x"],
+    "pack": ["pack", "x", "--output", "y"],
     "audit": ["audit", "x"],
     "report": ["report", "x", "--output", "y"],
     "compare": ["compare", "x.yaml", "--networks", "unet", "--output", "y"],

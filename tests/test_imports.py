@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "monai_thyroid"
 
-# A room, and the rooms it may know; the last six, the corridor, are known to all.
+# A room, and the rooms it may know; the last seven, the corridor, are known to all.
 MAY_KNOW = {
     "images": set(),
     "metrics": set(),
@@ -26,12 +26,13 @@ MAY_KNOW = {
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
-    "deploy": {"evaluation", "images", "networks"},
+    "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder"},
     "cli": {
         *("networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"),
     },
     "__main__": {"cli"},
     "__init__": set(),
+    "cluster": set(),
     "errors": set(),
     "files": set(),
     "machine": set(),
@@ -39,7 +40,7 @@ MAY_KNOW = {
     "options": set(),
     "pages": set(),
 }
-CORRIDOR = {"drawing", "errors", "files", "machine", "options", "pages"}
+CORRIDOR = {"cluster", "drawing", "errors", "files", "machine", "options", "pages"}
 
 
 def modules() -> list[Path]:
@@ -201,6 +202,12 @@ def test_an_archive_is_segmented_without_torch() -> None:
     """Where the run was used before: what torch and MONAI found out is kept beside it, and OpenVINO computes."""
     before, more = pulled_in("import monai_thyroid", "import monai_thyroid.deploy, monai_thyroid.evaluation")
     assert "monai_thyroid.evaluation.predictor" in more
+    assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
+
+
+def test_a_dataset_is_looked_through_without_torch() -> None:
+    before, more = pulled_in("import monai_thyroid", "import monai_thyroid.data.audit")
+    assert "monai_thyroid.data.layouts" in more
     assert not (before | more) & {"torch", "monai", "ignite", "matplotlib", *OPTIONAL}
 
 

@@ -240,6 +240,7 @@ class Section:
         machines: that trained.
         precisions: of the arithmetic.
         started_from: runs that began with other weights.
+        from_masks: what was scored from masks, and what is known of its making.
         run_warnings: of runs and evaluations.
         recommendation: None where there is nothing to choose from.
         without_images: networks that kept no pictures; None where pictures are left out on request.
@@ -275,6 +276,7 @@ class Section:
     machines: Sequence[str]
     precisions: Sequence[str]
     started_from: Sequence[str]
+    from_masks: Sequence[str]
     run_warnings: Sequence[str]
     recommendation: Recommendation | None
     without_images: Sequence[str] | None

@@ -610,7 +610,7 @@ def _calibration(section: Section) -> list[Block]:
 
 
 def _cost(section: Section) -> list[Block]:
-    machines = "; ".join(section.machines)
+    machines = "; ".join(section.machines) or "not recorded"
     page: list[Block] = []
     if len(section.machines) > 1:
         text = f"Times were taken on different machines or devices and cannot be compared: {machines}"

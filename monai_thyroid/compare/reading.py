@@ -76,6 +76,11 @@ class Run:
         return list(self.record.classes or [])
 
     @property
+    def from_masks(self) -> bool:
+        """Whether masks that something else made were scored, so that there are no weights and no history."""
+        return self.record.scored_from == "masks"
+
+    @property
     def title(self) -> str:
         """What it is called in a report, such as ``unet seed 0 fold 1``."""
         return f"{self.network} seed {self.seed}" + ("" if self.fold is None else f" fold {self.fold}")
@@ -181,7 +186,8 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
     Returns:
         What nothing can mend (other classes, one run twice, folds beside none), and what ``--force`` may override
-        (other data, another protocol, other cases, another scoring policy). One paragraph each.
+        (other data, another protocol, other references or cases, another scoring policy). One paragraph each. Of runs
+        that were scored from masks neither data nor protocol are known: their references must be the same.
     """
     first = runs[0]
     fatal, forcible = [], []
@@ -200,10 +206,12 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
             listed = "\n".join(f"  {run.path}" for run in twice)
             fatal.append(f"{where}{twice[0].title} is there more than once; leave out all but one.\n{listed}")
 
+    trained = [run for run in runs if not run.from_masks]
     for fold in sorted({run.fold for run in runs}, key=by_fold):
-        of_fold = [run for run in runs if run.fold == fold]
+        of_fold = [run for run in trained if run.fold == fold]
         forcible += _hash_problem(of_fold, "data_hash", f"{where}the runs were made on different data or splits")
-    forcible += _hash_problem(runs, "protocol_hash", f"{where}the runs were made by different protocols (recipes)")
+        forcible += _reference_problems([run for run in runs if run.fold == fold], where)
+    forcible += _hash_problem(trained, "protocol_hash", f"{where}the runs were made by different protocols (recipes)")
     forcible += _case_problems(runs, where)
     if _policies_differ([run.scored.record.policy for run in runs]):
         forcible.append(f"{where}the runs were scored by different policies; evaluate them anew with one version.")
@@ -231,7 +239,7 @@ def _read_run(folder: Path, part: str) -> Run:
     problems: list[str] = []
     history: list[HistoryRow] = []
     try:
-        history = read_history(folder / "history.csv")
+        history = [] if record.scored_from else read_history(folder / "history.csv")
     except UserError as error:
         problems += error.problems
     diverged = (_divergence(row) for row in history)
@@ -306,6 +314,31 @@ def _hash_problem(runs: Sequence[Run], key: str, sentence: str) -> list[str]:
         names = " / ".join(f"{one.title} of {str(hashed(one))[:8]}" for one in (runs[0], run))
         told.append(_settings(runs[0], run, key, names))
     return ["\n".join([f"{sentence}, so their scores cannot be compared.", listed, *told])]
+
+
+def _reference_problems(runs: Sequence[Run], where: str) -> list[str]:
+    """Runs scored from masks that were not scored against the very references of the others."""
+    trained = [run for run in runs if not run.from_masks]
+    first = (trained or list(runs))[0]
+    expected = first.scored.references_hash()
+    problems = []
+    for run in runs:
+        if not run.from_masks or run is first:
+            continue
+        both = f"{run.title} ({run.path}), scored from masks, and {first.title} ({first.path})"
+        found = run.scored.references_hash()
+        if expected is None or found is None:
+            lacking = run if found is None else first
+            problems.append(
+                f"{where}whether {both} were scored against the same references is not known, as {lacking.path} has "
+                "neither references_hash nor its references; evaluate it again."
+            )
+        elif found != expected:
+            problems.append(
+                f"{where}{both} were scored against different references or cases (references_hash {found[:8]} / "
+                f"{expected[:8]}); score the masks against what that run was: --references {first.scored.path}"
+            )
+    return problems
 
 
 def _settings(first: Run, second: Run, key: str, names: str) -> str:

@@ -150,7 +150,7 @@ def build(
         for name in own[0].classes:
             study = make_study(own, name=name, part=part, labels=labels)
             units = {summarise(entry.rows)["distance_unit"] for entry in study.entries.values()}
-            if METRICS[metric].scaled and "mixed" in units:
+            if METRICS[metric].scaled and (len(units) > 1 or "mixed" in units):
                 free = ", ".join(one.name for one in METRICS.values() if one.comparable and not one.scaled)
                 raise UserError(
                     f"dataset {dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "

@@ -98,13 +98,14 @@ def make_section(
         architectures=analysis.architectures,
         architecture_seeds=analysis.architecture_seeds,
         architecture_notes=analysis.architecture_notes,
-        machines=sorted({_machine(run) for run in runs}),
+        machines=sorted({_machine(run) for run in runs if not run.from_masks}),
         precisions=sorted({str(run.record["precision"]) for run in runs if run.record.get("precision")}),
         started_from=sorted(
             entry.title
             for entry in study.entries.values()
             if any(run.record.get("parent_sha256") for run in entry.runs)
         ),
+        from_masks=[_made_elsewhere(entry) for entry in study.entries.values() if entry.runs[0].from_masks],
         run_warnings=_run_warnings(study),
         recommendation=_recommendation(
             analysis, networks, results, margin=margin, grouping=state, synthetic=synthetic, forced=bool(forced)
@@ -194,6 +195,12 @@ def _run(analysis: Analysis, entry: Entry, index: int, root: Path) -> RunResult:
         protocol_hash=run.record.get("protocol_hash"),
         checkpoint_sha256=run.record.get("checkpoint_sha256"),
     )
+
+
+def _made_elsewhere(entry: Entry) -> str:
+    before = entry.runs[0].record.pretrained_on
+    told = "not stated" if before is None else ", ".join(before) or "nothing"
+    return f"{entry.title} (pretrained on: {told})"
 
 
 def _machine(run: Run) -> str:
@@ -287,7 +294,11 @@ def _recommendation(
             f"{len(winner.collapsed_seeds)} of {len(winner.seeds)} seeds of {winner.network} collapsed: a new "
             "training may collapse as well."
         )
-    if missing := [row.network for row in networks if row.network not in comparison.networks]:
+    missing = [row.network for row in networks if row.network not in comparison.networks]
+    masks = [name for name in missing if all(run.from_masks for entry in study.of(name) for run in entry.runs)]
+    if masks:
+        limits.append(f"Not considered, as scored from masks on the part “{study.part}” alone: {', '.join(masks)}.")
+    if missing := [name for name in missing if name not in masks]:
         limits.append(f"Not considered, as degenerate or trained with one seed only: {', '.join(missing)}.")
     if study.folds != "none":
         limits.append("There is a set of weights for each fold; retrain on all data, or average their predictions.")
@@ -318,6 +329,9 @@ def _on_validation(analysis: Analysis) -> tuple[Analysis | None, str]:
     if study.part == "validation":
         return None, ""
     validated = {run.path: one for run in runs if (one := run.evaluation("validation"))}
+    masks = {run.path for run in runs if run.from_masks and run.path not in validated}
+    if len({run.network for run in runs if run.path not in masks}) > 1:
+        runs = [run for run in runs if run.path not in masks]
     if len(validated) < len(runs):
         return None, "; evaluate every run with --part validation to choose there"
     if any(study.name not in one.classes for one in validated.values()):
@@ -380,6 +394,12 @@ def warnings(sections: Sequence[Section]) -> list[str]:
             warn(6, f"{one.network} seed {one.seed} is degenerate ({one.kind}). {one.sentence}")
         if len(section.precisions) > 1:
             warn(7, f"the runs were made in different precision ({', '.join(section.precisions)}).")
+        if section.from_masks:
+            warn(
+                7,
+                "scored from masks that something else made; its recipe, time and training data are not known here: "
+                f"{'; '.join(section.from_masks)}.",
+            )
         if section.started_from:
             warn(7, f"not trained from the start but from other weights: {', '.join(section.started_from)}.")
         for text in [*section.notes, *section.run_warnings]:

@@ -214,10 +214,12 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         study: what is compared.
         metric: a column of cases.csv.
         larger_is_better: False for distances.
-        like: an analysis of another part whose verdicts and choices hold here too.
+        like: an analysis of another part whose verdicts and choices hold here too, for the networks that are here.
     """
     if like:
-        verdicts, compared, apart, chosen, by = like.verdicts, like.compared, like.apart, like.chosen, like.chosen_by
+        verdicts, chosen, by = like.verdicts, like.chosen, like.chosen_by
+        compared = [network for network in like.compared if network in study.networks]
+        apart = {network: why for network, why in like.apart.items() if network in study.networks}
     else:
         verdicts = _verdicts(study)
         compared, apart = [], {}
@@ -322,7 +324,9 @@ def _choose(study: Study, verdicts: Mapping[tuple[str, int], Verdict]) -> tuple[
         network: [e for e in study.of(network) if not _is_copy(verdicts, e)] or study.of(network)
         for network in study.networks
     }
-    if any(entry.best_validation is None for entries in own.values() for entry in entries):
+    # What was scored from masks has no validation of ours, and cannot decide how the others are chosen.
+    masks = {network for network, entries in own.items() if all(run.from_masks for e in entries for run in e.runs)}
+    if any(entry.best_validation is None for network in own.keys() - masks for entry in own[network]):
         return {network: entries[0].seed for network, entries in own.items()}, (
             "the lowest seed of each network, as not every run has a validation Dice"
         )
@@ -330,7 +334,9 @@ def _choose(study: Study, verdicts: Mapping[tuple[str, int], Verdict]) -> tuple[
         network: max(entries, key=lambda entry: (entry.best_validation or 0.0, -entry.seed)).seed
         for network, entries in own.items()
     }
-    return chosen, "of each network the seed with the best validation Dice of an epoch"
+    by = ["of each network the seed with the best validation Dice of an epoch"] if own.keys() - masks else []
+    by += [f"of what was scored from masks ({', '.join(sorted(masks))}) the lowest seed"] if masks else []
+    return chosen, "; ".join(by)
 
 
 def _is_copy(verdicts: Mapping[tuple[str, int], Verdict], entry: Entry) -> bool:

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from monai_thyroid.data.folders import read_listing
-from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import AUTO
 from monai_thyroid.data.loading import PHANTOM
 from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
-from monai_thyroid.images import read_raster
+from monai_thyroid.images import mask_problem, read_raster
 
 __all__ = ["found_classes"]
 

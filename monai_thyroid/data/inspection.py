@@ -10,18 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from scipy import ndimage
-
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import canonical_hash
-from monai_thyroid.images import Raster, binarise, label_problem, read_raster, to_channels
+from monai_thyroid.images import Raster, binarise, label_problem, mask_problem, read_raster
 from monai_thyroid.images.formats import file_bytes
 from monai_thyroid.images.sources import is_source
 
-__all__ = ["Inspection", "empty_parts", "inspect_items", "mask_problem", "read_facts"]
+__all__ = ["Inspection", "empty_parts", "inspect_items", "read_facts"]
 
 
 @dataclass(frozen=True)
@@ -150,35 +147,3 @@ def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
 
 def _size(raster: Raster) -> str:
     return f"{raster.pixels.shape[1]} x {raster.pixels.shape[0]}"
-
-
-def mask_problem(pixels: np.ndarray, *, lossy: bool = False) -> str | None:
-    """Say why an array cannot be a two-level mask, or None if it can.
-
-    Grey pixels are allowed near the border of the foreground, where JPEG and interpolation leave them, not elsewhere.
-    An empty mask is legitimate.
-
-    Args:
-        pixels: (height, width), or (height, width, 3).
-        lossy: it comes from a JPEG file, where a mask of few, close levels is noise around a constant.
-    """
-    grey = to_channels(pixels.astype(np.float32), 1)
-    low, high = float(grey.min()), float(grey.max())
-    if low == high:
-        return None if high == 0 else f"all foreground (every pixel is {high:g}); an empty mask must be all 0"
-    if lossy and high - low < 64:
-        return f"levels {low:g} to {high:g} are the noise of a JPEG file, not a mask of two levels"
-    quarter = (high - low) / 4
-    between = (grey > low + quarter) & (grey < high - quarter)
-    if not between.any():
-        return None
-    mask = binarise(pixels)
-    edge = ndimage.binary_dilation(mask, iterations=3) & ~ndimage.binary_erosion(mask, iterations=3)
-    stray = int((between & ~edge).sum())
-    levels = len(np.unique(grey.round()))
-    if stray > 0.002 * mask.size:
-        return f"not a mask of two levels: {levels} grey levels, and {stray} pixels of them away from any edge"
-    # In noise every pixel is near an edge.
-    if between.mean() > 0.25:
-        return f"not a mask of two levels: {levels} grey levels, and {between.mean():.0%} of its pixels in between"
-    return None

@@ -6,37 +6,20 @@ import csv
 import io
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
+from typing import Any, Literal
 
 from monai_thyroid import __version__
-from monai_thyroid.deploy.findings import findings
+from monai_thyroid.deploy.engines import SETTINGS, Engine, Task, local_threads, ray_cluster
+from monai_thyroid.deploy.segmenting import Job
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.model import Model
-from monai_thyroid.evaluation.predictor import Prediction, Predictor
-from monai_thyroid.evaluation.runtimes import cores
+from monai_thyroid.evaluation.model import members
 from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_json
-from monai_thyroid.images import (
-    IMAGE_SUFFIXES,
-    NIFTI_SUFFIXES,
-    Raster,
-    is_image,
-    overlay,
-    png_mark,
-    read_raster,
-    save_label,
-    save_nifti,
-    stem,
-)
+from monai_thyroid.images import IMAGE_SUFFIXES, is_image, stem
 
 __all__ = ["COLUMNS", "ArchiveResult", "predict_archive"]
 
@@ -48,9 +31,7 @@ COLUMNS = (
 ).split()
 """Of predictions.csv: a row an image and class; of a file that could not be segmented one row with its error."""
 
-_SETTINGS = "predictions.json"
 _TABLE = "predictions.csv"
-_STARTED = "predictions.started"
 _ENDINGS = ("_mask", "_overlay", "_probability")
 
 
@@ -64,7 +45,8 @@ class ArchiveResult:
         failed: by file why it could not be segmented.
         left_out: how many files were not taken for images to segment, by reason.
         seconds: of this start, from the first image to the last.
-        runtimes: of each model, what computed it and why.
+        models: the folders of those that were applied, of a packed ensemble of its members.
+        runtimes: of each of them, what computed it and why; empty where nothing was to do.
     """
 
     images: int
@@ -72,13 +54,8 @@ class ArchiveResult:
     failed: dict[str, str]
     left_out: dict[str, int]
     seconds: float
+    models: list[Path]
     runtimes: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class _Job:
-    source: str
-    target: str  # relative to the output, without an ending
 
 
 def predict_archive(
@@ -91,17 +68,19 @@ def predict_archive(
     tta: bool = False,
     probabilities: bool = False,
     overlays: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     progress: bool | None = None,
 ) -> ArchiveResult:
     """Segment files, and folders with all that is in them.
 
     ``output`` gets the folder structure of the inputs with ``<name>_mask.png`` (NIfTI for NIfTI), and
     ``predictions.csv``. An image counts as done when its mask is in place and its rows are in the table; a start after
-    a kill goes on from there. Files that could not be segmented are tried again. ``predictions.started`` tells which
-    files are predict's own: no other one is ever written over.
+    a kill goes on from there. Files that could not be segmented are tried again. No file that this package has not
+    written is ever written over.
 
     Args:
-        runs: one run folder, or several as an ensemble.
+        runs: one run folder or packed bundle, or several as an ensemble.
         inputs: files and folders.
         output: a folder that is new or empty, or an earlier start's of the same models and options.
         device: see `Predictor`.
@@ -110,6 +89,8 @@ def predict_archive(
         probabilities: write ``<name>_probability.png`` too, 16-bit, 65535 for 1; of several classes one file each,
             ``<name>_probability_<class>.png``.
         overlays: write ``<name>_overlay.png`` too.
+        engine: ``"local"`` for this machine, ``"ray"`` for a cluster, see `ray_cluster`.
+        address: of the cluster; None for the one RAY_ADDRESS names, or else one of this machine alone.
         progress: show a bar; None for on a terminal only.
 
     Raises:
@@ -118,7 +99,7 @@ def predict_archive(
     """
     output = Path(output).expanduser()
     jobs, left_out = _jobs(inputs, output)
-    models = [Model(run) for run in runs]
+    models = [model for run in runs for model in members(run)]
     settings = {
         "made_by": f"monai-thyroid predict {__version__}",
         "models": [{"path": str(model.path.resolve()), "checkpoint_sha256": model.weights} for model in models],
@@ -133,29 +114,58 @@ def predict_archive(
         _claim(output, settings)
         done = _trimmed(output, classes=len(models[0].classes))
         todo = [job for job in jobs if job.source not in done]
-        before, started, failed, runtimes = len(jobs) - len(todo), time.perf_counter(), {}, []
+        before, started, failures, runtimes = len(jobs) - len(todo), time.perf_counter(), {}, []
         if todo:
-            threads = cores()
-            predictor = Predictor(
-                models, device=device, runtime=runtime, tta=tta, samples=_samples(todo), streams=threads
+            task = Task(
+                [*runs] if engine == "ray" else models,
+                output,
+                overlays=overlays,
+                probabilities=probabilities,
+                device=device,
+                runtime=runtime,
+                tta=tta,
             )
-            runtimes = predictor.runtimes
-            if not (output / _SETTINGS).is_file():
-                write_json(output / _SETTINGS, settings)
-            work = _Work(predictor, output, probabilities=probabilities, overlays=overlays)
-            started = time.perf_counter()
-            failed = work.run(todo, threads=threads, before=before, progress=progress)
+            with ray_cluster(task, todo, address=address) if engine == "ray" else local_threads(task, todo) as ready:
+                runtimes = ready.runtimes
+                if not (output / SETTINGS).is_file():
+                    write_json(output / SETTINGS, settings)
+                started = time.perf_counter()
+                failures = _done(ready, todo, output, before=before, progress=progress)
         return ArchiveResult(
-            images=len(todo) - len(failed),
+            images=len(todo) - len(failures),
             before=before,
-            failed=failed,
+            failed=failures,
             left_out=left_out,
             seconds=time.perf_counter() - started,
+            models=[model.path for model in models],
             runtimes=runtimes,
         )
 
 
-def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[_Job], dict[str, int]]:
+def _done(engine: Engine, jobs: Sequence[Job], output: Path, *, before: int, progress: bool | None) -> dict[str, str]:
+    """Have all segmented and enter them into the table; returns by file why it could not be."""
+    from tqdm import tqdm
+
+    folders = {(output / job.target).parent for job in jobs}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+    failures: dict[str, str] = {}
+    hidden = None if progress is None else not progress
+    bar = tqdm(total=len(jobs) + before, initial=before, unit="image", desc="segmenting", disable=hidden)
+    with bar, _Table(output / _TABLE) as table:
+        for some in engine.run():
+            for job, rows in some:
+                table.append(rows)
+                if error := rows[0].get("error"):
+                    failures[job.source] = error
+                bar.update()
+    for folder in folders:  # what a lost machine left
+        remove_partial(folder)
+    return failures
+
+
+def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[Job], dict[str, int]]:
     """What to segment, in order, and how many files were left out for which reason."""
     left_out: Counter[str] = Counter()
     found: dict[str, str] = {}  # by absolute path, where it lies in its input
@@ -183,14 +193,14 @@ def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[_Job], dict[
             problems.append(f"{source}: would have the same mask as {other}; segment their folders into two outputs")
     if problems:
         raise UserError(problems)
-    return [_Job(source, target) for source, target in targets.items()], dict(left_out)
+    return [Job(source, target) for source, target in targets.items()], dict(left_out)
 
 
 def _files(folder: Path, output: Path, left_out: Counter[str]) -> Iterator[str]:
     """The images below a folder, sorted, without what predictions left there."""
     own = os.path.abspath(output)
     for parent, folders, names in os.walk(folder):
-        if os.path.abspath(parent) == own or _SETTINGS in names:
+        if os.path.abspath(parent) == own or SETTINGS in names:
             left_out["in the output of predictions"] += len(names)
             folders.clear()
             continue
@@ -211,7 +221,7 @@ def _files(folder: Path, output: Path, left_out: Counter[str]) -> Iterator[str]:
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
     """Refuse an output that holds something else."""
-    path = output / _SETTINGS
+    path = output / SETTINGS
     if not path.is_file():
         if any(not entry.name.startswith(".partial-") for entry in output.iterdir()):
             raise UserError(f"--output {output}: holds files that are not of predict; give a new folder")
@@ -256,149 +266,6 @@ def _lines(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _samples(jobs: Sequence[_Job], *, wanted: int = 8, least: int = 24) -> list[Raster]:
-    """A few images from all over the archive to measure runtimes on; none where it would take longer than it saves."""
-    if len(jobs) < least:
-        return []
-    samples = []
-    for job in jobs[:: max(1, len(jobs) // (2 * wanted))]:
-        try:
-            samples.append(read_raster(job.source))
-        except UserError:
-            continue
-        if len(samples) == wanted:
-            break
-    return samples
-
-
-class _Work:
-    """The images of an archive in several threads, each of which reads, computes and writes."""
-
-    def __init__(self, predictor: Predictor, output: Path, *, probabilities: bool, overlays: bool) -> None:
-        self.predictor, self.output = predictor, output
-        self.probabilities, self.overlays = probabilities, overlays
-        # A GPU wants several at once; on the CPU each thread has a core, and one image fills it.
-        self.batch = 16 if predictor.device == "cuda" else 1
-        self._started = output / _STARTED
-        self._ours: set[str] = set()
-        self._lock = threading.Lock()
-
-    def run(self, jobs: Sequence[_Job], *, threads: int, before: int, progress: bool | None) -> dict[str, str]:
-        """Segment all; returns by file why it could not be."""
-        from tqdm import tqdm
-
-        for folder in {(self.output / job.target).parent for job in jobs}:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_partial(folder)
-        if self._started.is_file():
-            self._ours = set(self._started.read_text(encoding="utf-8").splitlines())
-        failed: dict[str, str] = {}
-        chunks = (jobs[start : start + self.batch] for start in range(0, len(jobs), self.batch))
-        running: set[Future[list[tuple[_Job, list[dict[str, Any]]]]]] = set()
-        hidden = None if progress is None else not progress
-        bar = tqdm(total=len(jobs) + before, initial=before, unit="image", desc="segmenting", disable=hidden)
-        with bar, _Table(self.output / _TABLE) as table, ThreadPoolExecutor(threads) as pool:
-            try:
-                more = True
-                while running or more:
-                    while more and len(running) < 2 * threads:
-                        chunk = next(chunks, None)
-                        more = chunk is not None
-                        if chunk is not None:
-                            running.add(pool.submit(self._segmented, chunk))
-                    ready, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        for job, rows in future.result():
-                            table.append(rows)
-                            if rows[0]["error"]:
-                                failed[job.source] = rows[0]["error"]
-                            bar.update()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return failed
-
-    def _segmented(self, jobs: Sequence[_Job]) -> list[tuple[_Job, list[dict[str, Any]]]]:
-        started = time.perf_counter()
-        errors: dict[_Job, str] = {}
-        rasters: dict[_Job, Raster] = {}
-        for job in jobs:
-            try:
-                rasters[job] = read_raster(job.source)
-            except UserError as error:
-                errors[job] = str(error)
-        predictions: dict[_Job, Prediction] = {}
-        try:
-            predictions = (
-                dict(zip(rasters, self.predictor.batch(list(rasters.values())), strict=True)) if rasters else {}
-            )
-        except Exception:  # one of them, or all of them together: by itself each tells
-            for job, raster in rasters.items():
-                try:
-                    predictions[job] = self.predictor(raster)
-                except Exception as error:  # whatever a network or its runtime raises: the others go on
-                    errors[job] = f"{job.source}: cannot be segmented ({type(error).__name__}: {error})"
-        places: dict[_Job, Path] = {}
-        for job, prediction in predictions.items():
-            try:
-                places[job] = self._written(job, rasters[job], prediction)
-            except UserError as error:
-                errors[job] = str(error)
-        seconds = round((time.perf_counter() - started) / len(jobs), 4)
-        result = []
-        for job in jobs:
-            same = {"source": job.source, "seconds": seconds, "error": errors.get(job)}
-            if job in errors:
-                result.append((job, [same]))
-                continue
-            same["mask"] = os.path.relpath(places[job], self.output)
-            rows = [
-                {**same, "class": name, **findings(predictions[job], number, spacing=rasters[job].spacing)}
-                for number, name in enumerate(self.predictor.classes, 1)
-            ]
-            result.append((job, rows))
-        return result
-
-    def _written(self, job: _Job, raster: Raster, prediction: Prediction) -> Path:
-        """Write the files of one image; the mask last, whose place is returned."""
-        base, classes = str(self.output / job.target), self.predictor.classes
-        nifti = job.source.lower().endswith(NIFTI_SUFFIXES)
-        mask = Path(f"{base}_mask{'.nii.gz' if nifti else '.png'}")
-        pictures: dict[Path, np.ndarray] = {}
-        if self.overlays:
-            pictures[Path(f"{base}_overlay.png")] = overlay(raster.normalised(), prediction.mask)
-        if self.probabilities:
-            for name, plane in zip(classes, prediction.probabilities, strict=True):
-                ending = "" if len(classes) == 1 else f"_{name}"
-                pictures[Path(f"{base}_probability{ending}.png")] = np.rint(plane * 65535).astype(np.uint16)
-        self._announce(job, [mask, *pictures])
-        try:
-            for path, pixels in pictures.items():
-                with atomic_path(path) as temporary:
-                    Image.fromarray(pixels).save(temporary, pnginfo=png_mark())
-            with atomic_path(mask) as temporary:
-                if nifti:
-                    save_nifti(prediction.mask.T, temporary, like=job.source)
-                else:
-                    save_label(prediction.mask, temporary, classes=len(classes))
-        except OSError as error:
-            # A full disk, for one: nothing after it would succeed.
-            raise OSError(
-                f"{mask}: cannot be written ({error}); what is done is kept, the same command goes on"
-            ) from error
-        return mask
-
-    def _announce(self, job: _Job, paths: Sequence[Path]) -> None:
-        """Note down what is about to be written, so that what lies there otherwise is known to be somebody else's."""
-        with self._lock:
-            if job.target not in self._ours:
-                if taken := [path for path in paths if os.path.lexists(path)]:
-                    raise UserError(f"{job.source}: {taken[0]} is there already and not of predict; move it away")
-                self._ours.add(job.target)
-                with open(self._started, "a", encoding="utf-8") as file:
-                    file.write(f"{job.target}\n")
 
 
 class _Table:

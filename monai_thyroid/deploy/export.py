@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import statistics
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +28,13 @@ from monai_thyroid.evaluation.runtimes import (
     openvino_compute,
     save_openvino,
 )
-from monai_thyroid.files import atomic_path, write_json
+from monai_thyroid.files import atomic_path, sha256_file, write_json
 from monai_thyroid.images import read_labels, read_raster
 from monai_thyroid.machine import processor
+
+if TYPE_CHECKING:
+    from monai_thyroid.data import Datalist
+    from monai_thyroid.evaluation import TrainedRun
 
 __all__ = ["FORMATS", "INT8_COST", "export", "export_table"]
 
@@ -56,29 +61,31 @@ class _Case:
 
 
 def export(
-    run: str | Path,
+    run: str | Path | TrainedRun,
     *,
     formats: Sequence[str] = FORMATS,
     int8: bool = False,
     dataset_dir: str | None = None,
+    data: Datalist | None = None,
     images: int = 64,
 ) -> dict[str, Any]:
-    """Write exports into ``<run>/exports/`` and what is known of them into ``exports.json``.
+    """Write exports into ``<run>/exports/``, of a packed bundle into ``models/``, and ``exports.json`` beside them.
 
     Every export segments images of the run's validation part beside the checkpoint in PyTorch float32. int8 is made by
     post-training quantisation (NNCF), calibrated on images of the training part.
 
     Args:
-        run: a run folder.
+        run: a run folder or a packed bundle, or the run itself.
         formats: of `FORMATS`.
         int8: quantise too, what can be: ONNX and OpenVINO.
         dataset_dir: where the run's dataset is now, if it moved.
+        data: the run's dataset, where it has been read.
         images: at most so many of the validation part to verify on, and four times as many to calibrate on.
 
     Returns:
-        The content of exports.json: by format ``file``, ``bytes``, ``ms`` (median of single images, network alone),
-        ``dice_to_checkpoint`` (between the masks of both), ``dice`` (to the reference), ``taken`` (by ``--runtime
-        auto``) and ``why``; the same of the checkpoint.
+        The content of exports.json: by format ``file``, ``sha256`` (by file), ``bytes``, ``ms`` (median of single
+        images, network alone), ``dice_to_checkpoint`` (between the masks of both), ``dice`` (to the reference),
+        ``taken`` (by ``--runtime auto``) and ``why``; the same of the checkpoint.
 
     Raises:
         UserError: an unknown format, no dataset, a package that is not installed, or what an exporter said; formats
@@ -91,14 +98,15 @@ def export(
     for needed in ["nncf"] * int8 + ["openvino"] * ("openvino" in formats) + ["onnxruntime"] * ("onnx" in formats):
         optional(needed, extra="onnx")
     model = Model(run)
-    cases, calibration = _images(model, dataset_dir, images=images, calibrate=4 * images if int8 else 0)
-    folder = model.path / "exports"
+    data = data if data is not None else model.trained.datalist(dataset_dir)
+    cases, calibration = _images(model, data, images=images, calibrate=4 * images if int8 else 0)
+    folder = model.files.exports
     known = exports_of(model)
     reference = built(model, REFERENCE)
     expected, ms = _masks(model, reference, cases)
     checkpoint = {
-        "file": "../model.pt",
-        "bytes": (model.path / "model.pt").stat().st_size,
+        "file": os.path.relpath(model.files.model, folder),
+        "bytes": model.files.model.stat().st_size,
         "ms": ms,
         "dice": _dice(expected, [case.reference for case in cases], model),
     }
@@ -123,9 +131,11 @@ def export(
         except Exception as error:  # whatever the exporter of the day raises
             raise UserError(f"{name}: cannot be exported ({type(error).__name__}: {str(error)[:500]})") from error
         masks, ms = _masks(model, compute, cases)
+        written = sorted(file for file in path.parent.glob(f"{path.stem}.*") if _of(path, file))
         row = {
             "file": _FILES[name],
-            "bytes": sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*") if _of(path, file)),
+            "sha256": {str(file.relative_to(folder)): sha256_file(file) for file in written},
+            "bytes": sum(file.stat().st_size for file in written),
             "ms": ms,
             "dice_to_checkpoint": mean_dice(masks, expected, classes=len(model.classes)),
             "dice": _dice(masks, [case.reference for case in cases], model),
@@ -148,10 +158,7 @@ def _judged(name: str, row: dict[str, Any], checkpoint: dict[str, Any]) -> dict[
     return {"taken": True, "why": "as good as the checkpoint"}
 
 
-def _images(
-    model: Model, dataset_dir: str | None, *, images: int, calibrate: int
-) -> tuple[list[_Case], list[np.ndarray]]:
-    data = model.trained.datalist(dataset_dir)
+def _images(model: Model, data: Datalist, *, images: int, calibrate: int) -> tuple[list[_Case], list[np.ndarray]]:
     cases = []
     for item in _some(data.part("validation"), images):
         image, back = model.prepare(read_raster(item["image"]))

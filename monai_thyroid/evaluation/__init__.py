@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_thyroid.evaluation.inputs import input_items
+    from monai_thyroid.evaluation.masks import ScoredMasks, score_masks
     from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
     from monai_thyroid.evaluation.predictor import Prediction, Predictor
     from monai_thyroid.evaluation.scoring import CaseScores
@@ -17,14 +18,17 @@ __all__ = [
     "CaseScores",
     "Prediction",
     "Predictor",
+    "ScoredMasks",
     "TrainedRun",
     "default_device",
     "default_precision",
     "input_items",
+    "score_masks",
 ]
 
 _MODULES = {
     "inputs": ("input_items",),
+    "masks": ("ScoredMasks", "score_masks"),
     "precision": ("AutocastInferer", "default_device", "default_precision"),
     "predictor": ("Prediction", "Predictor"),
     "scoring": ("CaseScores",),

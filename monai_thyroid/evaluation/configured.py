@@ -108,6 +108,8 @@ def _recognised(path: ConfiguredPath, activation: str, network: torch.nn.Module)
     ):
         return None
     size = tuple(int(side) for side in resize.resizer.spatial_size)
+    if min(size) < 1:  # MONAI's way to say that a side stays as it is
+        return None
     with torch.inference_mode():
         output = tuple(network(torch.zeros(1, path.channels, *size)).shape[2:])
     first = path.back[0]

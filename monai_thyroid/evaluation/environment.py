@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
 
 from monai_thyroid.machine import processor
 
@@ -23,6 +22,8 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """What computes: processor, threads, GPU."""
+    import torch  # which takes seconds, and scores of masks need none of it
+
     found: dict[str, Any] = {"system": platform.system(), "processor": processor(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_thyroid import __version__
+from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities
 from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
+from monai_thyroid.runfolder import run_files
 
 if TYPE_CHECKING:
     import torch
 
     from monai_thyroid.evaluation.trained import TrainedRun
 
-__all__ = ["Model"]
+__all__ = ["Model", "members"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +31,11 @@ class Model:
     time, and is used as long as the weights, the config and this package's version are the same.
 
     Args:
-        run: a run folder, or the run itself.
+        run: a run folder or a packed bundle, or the run itself.
 
     Attributes:
-        path: the run folder.
+        path: the folder.
+        files: where the run's files are.
         classes: names of the classes without background.
         activation: ``"sigmoid"`` or ``"softmax"``.
         threshold: probability above which a pixel is foreground.
@@ -46,6 +49,7 @@ class Model:
 
     def __init__(self, run: str | Path | TrainedRun) -> None:
         self.path = Path(run).expanduser() if isinstance(run, (str, Path)) else run.path
+        self.files = run_files(self.path)
         if not isinstance(run, (str, Path)):
             self.trained = run
         facts = self.kept("model.json", self._key)
@@ -88,7 +92,7 @@ class Model:
 
     @cached_property
     def _key(self) -> str | None:
-        files = [self.path / name for name in ("config.yaml", "run.json", "model.pt")]
+        files = [self.files.config, self.files.record, self.files.model]
         if not all(file.is_file() for file in files):
             return None  # `trained` says what is missing
         return canonical_hash([__version__, *map(sha256_file, files)])
@@ -97,6 +101,7 @@ class Model:
         from monai_thyroid.evaluation.configured import pixel_path, trained_flips
 
         trained = self.trained
+        trained.rehearse()
         found = pixel_path(trained, self.network)
         path = found.as_dict() if isinstance(found, PixelPath) else None
         if path is None:
@@ -128,3 +133,27 @@ class Model:
             write_json(self.path / "runtimes" / name, {"key": key, "content": dict(content)})
         except OSError as error:
             logger.info("%s: cannot keep %s there (%s)", self.path, name, error)
+
+
+def members(run: str | Path | TrainedRun | Model) -> list[Model]:
+    """What of a run is computed by itself: the members of a packed ensemble, or the run as it is.
+
+    Args:
+        run: as `Model` takes it. A `Model` stays what it is, also of an ensemble, whose one network averages.
+
+    Raises:
+        UserError: as `TrainedRun`; of an ensemble also where it lacks members or one is not its own.
+    """
+    if isinstance(run, Model):
+        return [run]
+    path = Path(run).expanduser() if isinstance(run, (str, Path)) else run.path
+    listed = run_files(path).members
+    if not listed:
+        return [Model(run)]
+    if isinstance(run, (str, Path)):
+        found = [Model(folder) for folder, _ in listed]
+    else:
+        found = [Model(type(run)(str(folder), trust=run.trust)) for folder, _ in listed]
+    if wrong := [one.path for one, (_, sha256) in zip(found, listed, strict=True) if one.weights != sha256]:
+        raise UserError([f"{one}: is not the member that the ensemble was packed with" for one in wrong])
+    return found

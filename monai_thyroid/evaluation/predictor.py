@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.model import Model
+from monai_thyroid.evaluation.model import Model, members
 from monai_thyroid.evaluation.pixels import ToProbabilities, numbered
 from monai_thyroid.evaluation.runtimes import RUNTIMES, Compute, built, chosen, mean_dice
 from monai_thyroid.images import Raster
@@ -46,10 +46,11 @@ class Predictor:
     It knows no files: `monai_thyroid.deploy` reads and writes them. Several threads may call it at once.
 
     Args:
-        runs: run folders, or the runs themselves; all of the same classes, activation and threshold.
+        runs: run folders or packed bundles, or the runs themselves; all of the same classes, activation and threshold.
+            A packed ensemble counts as its members.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is one.
         runtime: ``"auto"`` for the fastest that gives PyTorch's masks, ``"torch"``, ``"openvino"`` or ``"onnx"`` for
-            the fastest among these, or a certain one such as ``"openvino-bfloat16"``.
+            the fastest among these, or a certain one such as ``"openvino-bfloat16"``; or one of these for each member.
         tta: average over the image and its mirror images too, by the axes along which training mirrored.
         samples: a few images like those to come, on which runtimes are measured where that was not done before.
         streams: how many threads will call it at once.
@@ -67,16 +68,17 @@ class Predictor:
         runs: Sequence[str | Path | TrainedRun | Model] | str | Path | TrainedRun | Model,
         *,
         device: str = "auto",
-        runtime: str = "auto",
+        runtime: str | Sequence[str] = "auto",
         tta: bool = False,
         samples: Sequence[Raster] = (),
         streams: int = 1,
     ) -> None:
         given = list(runs) if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
         if not given:
-            raise UserError("give at least one run folder")
-        self.members = [run if isinstance(run, Model) else Model(run) for run in given]
-        self.device = device_of(device, runtime=runtime)
+            raise UserError("give at least one run folder or packed bundle")
+        self.members = [model for run in given for model in members(run)]
+        wanted = [runtime] * len(self.members) if isinstance(runtime, str) else list(runtime)
+        self.device = device_of(device, runtime=wanted[0])
         first = self.members[0]
         self.classes, self.activation, self.threshold = first.classes, first.activation, first.threshold
         problems = [
@@ -98,14 +100,13 @@ class Predictor:
         if problems:
             raise UserError(problems)
         self.flips = [_subsets(member.flips if tta else []) for member in self.members]
-        family = runtime in ("auto", *RUNTIMES)
         self.runtimes = []
         self._compute: list[Compute] = []
-        for member in self.members:
-            if family:
-                name, why = chosen(member, samples, device=self.device, family=runtime, streams=streams)
+        for member, one in zip(self.members, wanted, strict=True):
+            if one in ("auto", *RUNTIMES):
+                name, why = chosen(member, samples, device=self.device, family=one, streams=streams)
             else:
-                name, why = runtime, "as asked for"
+                name, why = one, "as asked for"
             logger.info("%s: computed by %s (%s)", member.path, name, why)
             self.runtimes.append((name, why))
             self._compute.append(built(member, name, device=self.device, streams=streams))

@@ -20,7 +20,7 @@ import numpy as np
 from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.pixels import numbered
-from monai_thyroid.files import atomic_path, canonical_hash, read_json
+from monai_thyroid.files import atomic_path, canonical_hash, read_json, sha256_file
 from monai_thyroid.images import Raster
 from monai_thyroid.machine import processor, processor_flags
 
@@ -91,15 +91,23 @@ _EXPORTED = {"openvino-int8": "openvino-int8", "onnx-float32": "onnx", "onnx-int
 
 def exports_of(model: Model) -> dict[str, Any]:
     """By format what ``monai-thyroid export`` wrote of these weights; empty where it wrote nothing, or of others."""
-    path = model.path / "exports" / "exports.json"
+    path = model.files.exports / "exports.json"
+    if not path.is_file():
+        return {}
     try:
         content = read_json(path)
-    except (OSError, ValueError):
+        if content["checkpoint_sha256"] != model.weights:
+            logger.warning("%s: is of other weights than model.pt; export anew", path)
+            return {}
+        found = {str(name): dict(row) for name, row in content["exports"].items()}
+        for row in found.values():
+            for name in (row["file"], *dict(row.get("sha256", {}))):
+                if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+                    raise ValueError(f"{name} lies elsewhere")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        logger.warning("%s: cannot be used (%s: %s); export anew", path, type(error).__name__, error)
         return {}
-    if content.get("checkpoint_sha256") != model.weights:
-        logger.warning("%s: is of other weights than model.pt; export anew", path)
-        return {}
-    return dict(content["exports"])
+    return found
 
 
 def built(model: Model, name: str, *, device: str = "cpu", streams: int = 1) -> Compute:
@@ -254,12 +262,18 @@ def _export(model: Model, kind: str) -> str:
         raise UserError(
             f"{model.path}: no such export of its weights; first: monai-thyroid export {model.path} {words}"
         )
-    return str(model.path / "exports" / known["file"])
+    folder = model.files.exports
+    for name, sha256 in known.get("sha256", {}).items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
+            raise UserError(f"{folder / name}: is not what was exported (its SHA-256 differs); export anew")
+    return str(folder / known["file"])
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, by the system and by OMP_THREAD_LIMIT."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    return min(there, max(1, int(limit))) if limit.isdigit() else there
 
 
 def chosen(model: Model, samples: Sequence[Raster], *, device: str, family: str, streams: int) -> Choice:

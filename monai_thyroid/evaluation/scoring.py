@@ -12,29 +12,26 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from PIL import Image
 
 from monai_thyroid.data import Datalist
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.figures import draw_agreement, draw_cases
+from monai_thyroid.evaluation.outcome import by_class, finite, over_classes, record_of_classes, save_picture, sentence
 from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster, save_label
-from monai_thyroid.metrics import (
-    ScoringPolicy,
-    agreement,
-    calibration_case,
-    expected_calibration_error,
-    score_case,
-    summarise,
+from monai_thyroid.metrics import ScoringPolicy, agreement, calibration_case, score_case
+from monai_thyroid.runfolder import (
+    EvaluationFolder,
+    EvaluationRecord,
+    evaluation_path,
+    labels_digest,
+    references_hash,
 )
-from monai_thyroid.runfolder import EvaluationFolder, EvaluationRecord, evaluation_path
 from monai_thyroid.transforms import class_numbers
 
 __all__ = ["CaseScores"]
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_SIDE = 1024  # of the pictures kept for galleries, in pixels
 
 
 class Measure(Protocol):
@@ -111,6 +108,7 @@ class CaseScores:
         self.rows: list[dict[str, Any]] = []
         self._calibration: list[dict[str, Any]] = []
         self._measured: list[dict[str, Any]] = []
+        self._references: dict[str, str] = {}
         self._writer: EvaluationFolder | None = None
 
     @property
@@ -137,7 +135,7 @@ class CaseScores:
 
     def started(self, engine: Engine) -> None:
         """Forget earlier cases."""
-        self.rows, self._calibration, self._measured = [], [], []
+        self.rows, self._calibration, self._measured, self._references = [], [], [], {}
         self._started = time.perf_counter()
         if self._writer:  # of an evaluation that failed
             self._writer.abandon()
@@ -181,16 +179,19 @@ class CaseScores:
             index = measure.class_index
             row = _measure(measure, item, reference[index], labels == index + 1, spacing=spacing)
             self._measured.append({**key, "class": self.run.classes[index], **row})
+        numbers = (reference * np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]).max(axis=0)
+        self._references[item["case"]] = labels_digest(numbers)
         if self._writer:
-            numbers = (reference * np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]).max(axis=0)
             for folder, content in (("predictions", labels), ("references", numbers)):
                 save_label(content, self._writer.picture(folder, item["case"]), classes=classes)
-            _save_picture(item["image"].meta["filename_or_obj"], self._writer.picture("images", item["case"]))
+            save_picture(
+                read_raster(item["image"].meta["filename_or_obj"]), self._writer.picture("images", item["case"])
+            )
 
     def completed(self, engine: Engine) -> None:
         """Sum up and, unless told otherwise, write the folder."""
-        by_class = {name: summarise([row for row in self.rows if row["class"] == name]) for name in self.run.classes}
-        self.by_class, self.summary = by_class, _over_classes(by_class)
+        self.by_class = by_class(self.run.classes, self.rows)
+        self.summary = over_classes(self.by_class)
         if self._writer is None:
             return
         agreements = {
@@ -208,17 +209,10 @@ class CaseScores:
             warnings=self.data.inspect().warnings,
             checkpoint_sha256=self.run.checkpoint_sha256,
             threshold=self.run.threshold,
-            classes={
-                name: {
-                    **{key: _finite(value) for key, value in summary.items()},
-                    "expected_calibration_error": _finite(
-                        expected_calibration_error([row for row in self._calibration if row["class"] == name])
-                    ),
-                }
-                for name, summary in by_class.items()
-            },
+            references_hash=references_hash(self._references),
+            classes=record_of_classes(self.by_class, self._calibration),
             measures={
-                name: {key: _finite(value) for key, value in figures.items()} for name, figures in agreements.items()
+                name: {key: finite(value) for key, value in figures.items()} for name, figures in agreements.items()
             },
             policy=self.policy.as_dict(),
             versions=versions(),
@@ -235,14 +229,8 @@ class CaseScores:
 
     def sentence(self) -> str:
         """The result in a line, with a further one for each of several classes."""
-        figures = {"": self.summary, **(self.by_class if len(self.by_class) > 1 else {})}
         what = f"{self.part} ({self.data.name}, {self.summary['n_cases']} images on their original grid)"
-        lines = [
-            f"{name and '  '}{name or what}: Dice {one['dice_mean']:.4f}, IoU {one['iou_foreground_mean']:.4f}, "
-            f"misses {one['n_misses']}, false alarms {one['n_false_alarms']}"
-            for name, one in figures.items()
-        ]
-        return "\n".join(lines)
+        return sentence(what, self.summary, self.by_class)
 
     def tell(self) -> None:
         """Log the result."""
@@ -308,27 +296,3 @@ def _measure(
         "difference": difference,
         "absolute_difference": abs(difference),
     }
-
-
-def _over_classes(by_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One summary of all classes; see `CaseScores`."""
-    figures = list(by_class.values())
-    if len(figures) == 1:
-        return dict(figures[0])
-    return {
-        "n_cases": figures[0]["n_cases"],
-        **{key: sum(one[key] for one in figures) / len(figures) for key in ("dice_mean", "iou_foreground_mean")},
-        **{key: sum(one[key] for one in figures) for key in ("n_misses", "n_false_alarms")},
-    }
-
-
-def _save_picture(source: str, path: Path) -> None:
-    """Keep what an image looks like for the galleries of reports, which read run folders alone."""
-    picture = Image.fromarray(np.rint(read_raster(source).normalised() * 255).astype(np.uint8))
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    picture.save(path, quality=90)
-
-
-def _finite(value: Any) -> Any:
-    """None for NaN and infinities, which JSON does not know."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,7 +20,7 @@ from monai_thyroid.files import sha256_file
 from monai_thyroid.images import read_raster
 from monai_thyroid.images.sources import phantom_uri
 from monai_thyroid.options import boolean
-from monai_thyroid.runfolder import RunRecord, dataset_path, read_config, read_run, read_split
+from monai_thyroid.runfolder import RunRecord, dataset_path, read_config, read_run, read_split, run_files
 
 __all__ = ["TrainedRun"]
 
@@ -28,16 +28,17 @@ logger = logging.getLogger(__name__)
 
 
 class TrainedRun:
-    """A run folder whose training has left weights.
+    """A run folder whose training has left weights, or the packed bundle that was made of one.
 
     It is data, whoever made it: what is applied is made from `Components` alone, and no expression is evaluated.
 
     Args:
-        run_dir: the run folder.
+        run_dir: the run folder or the packed bundle.
         trust: evaluate its config as MONAI does, which runs whatever it says.
 
     Attributes:
         path: the folder.
+        files: where its files are.
         record: content of run.json.
         config: content of config.yaml, brought to the present schema.
         classes: names of the classes without background.
@@ -45,8 +46,8 @@ class TrainedRun:
         threshold: probability above which a pixel is foreground.
 
     Raises:
-        UserError: no run folder was given, it is not one, it holds no weights or changed ones, its files contradict
-            each other, or it would run what needs ``trust``; all that was found.
+        UserError: nothing was given, or neither of them, it holds no weights or changed ones, its files contradict each
+            other, or it would run what needs ``trust``; all that was found.
     """
 
     def __init__(self, run_dir: str | None, *, trust: bool | str = False) -> None:
@@ -55,11 +56,15 @@ class TrainedRun:
         if "::" in str(run_dir):
             raise UserError(f"run_dir {run_dir}: cannot hold # or ::, which mean something to MONAI; rename it")
         self.path = Path(run_dir).expanduser()
-        self.record: RunRecord = read_run(self.path)
-        missing = [name for name in ("config.yaml", "model.pt") if not (self.path / name).is_file()]
+        self.files = run_files(self.path)
+        self.record: RunRecord = read_run(self.files.facts)
+        if self.record.scored_from:
+            raise UserError(f"{self.path}: was scored from masks that something else made; it has no weights to apply")
+        missing = [file.name for file in (self.files.config, self.files.model) if not file.is_file()]
         if missing:
-            raise UserError(f"{self.path}: has no {' and no '.join(missing)}; its training did not get that far")
-        self.config = read_config(self.path)
+            lost = "files of it were lost" if self.files.packed else "its training did not get that far"
+            raise UserError(f"{self.path}: has no {' and no '.join(missing)}; {lost}")
+        self.config = read_config(self.files.facts)
         if problems := self._problems():
             raise UserError(problems)
         if self.record.status != "done":
@@ -79,23 +84,32 @@ class TrainedRun:
         return ConfigParser(config)
 
     def _read_components(self) -> Components:
-        source = self.path / "config.yaml"
+        return Components(self.applied, source=self.files.config)
+
+    @cached_property
+    def applied(self) -> Any:
+        """What applies the run, resolved: see `applied_config`."""
+        if self._parser is not None:
+            parser = self._parser
+            return applied_config(self.config, lambda identity, text: parser.get_parsed_content(identity))
         applied = self.config.get("applied")
         if applied is None:
-            applied = applied_config(self.config, older_expression(self.config, source=source))
-        return Components(applied, source=source)
+            applied = applied_config(self.config, older_expression(self.config, source=self.files.config))
+        return applied
 
     def _problems(self) -> list[str]:
         """What is lacking, and where run.json, config.yaml and model.pt contradict each other."""
-        path = self.path / "run.json"
-        needed = ("classes", "activation", "threshold")
+        path = self.files.record
+        needed: tuple[str, ...] = ("classes", "activation", "threshold")
+        if self.files.packed:  # which nobody trains on in
+            needed += ("checkpoint_sha256",)
         problems = [f"{path}: lacks {name}" for name in needed if self.record[name] is None]
         problems += [
             f"{path}: {name} is {self.record[name]!r}, but {self.config[name]!r} in config.yaml; one of them was edited"
             for name in needed
             if name in self.config and self.record[name] not in (None, self.config[name])
         ]
-        model, recorded = self.path / "model.pt", self.record.checkpoint_sha256
+        model, recorded = self.files.model, self.record.checkpoint_sha256
         if recorded and recorded != self.checkpoint_sha256:
             return [*problems, f"{model}: is not the file the run recorded (its SHA-256 differs)"]
         weights = load_weights(model)
@@ -107,7 +121,7 @@ class TrainedRun:
     @cached_property
     def checkpoint_sha256(self) -> str:
         """SHA-256 of model.pt."""
-        return sha256_file(self.path / "model.pt")
+        return sha256_file(self.files.model)
 
     @property
     def own_data(self) -> tuple[str | None, str | None]:
@@ -119,8 +133,10 @@ class TrainedRun:
         """Where the run's dataset is.
 
         Raises:
-            UserError: it has moved.
+            UserError: it has moved, or a packed bundle does not say.
         """
+        if self.files.packed and self.config.get("dataset_dir") is None:
+            raise UserError(f"{self.path}: a packed bundle holds no data; say where they are with --dataset_dir DIR")
         return dataset_path(self.path, self.config["dataset_dir"], self.record.dataset_dir)
 
     def parsed(self, name: str) -> Any:
@@ -135,8 +151,15 @@ class TrainedRun:
 
     def network(self) -> torch.nn.Module:
         """The network with the run's best weights, in evaluation mode."""
-        network: torch.nn.Module = self.parsed("network")
-        set_weights(network, self.path / "model.pt")
+        return self.loaded(self.parsed("network"))
+
+    def loaded(self, network: torch.nn.Module) -> torch.nn.Module:
+        """A network of the same kind with the run's best weights, in evaluation mode.
+
+        Raises:
+            UserError: the weights are not of this network.
+        """
+        set_weights(network, self.files.model)
         return network.eval()
 
     def rehearse(self) -> None:
@@ -145,7 +168,7 @@ class TrainedRun:
         Raises:
             UserError: it does not, or the result is not of the image's size and the classes' number.
         """
-        source = self.path / "config.yaml"
+        source = self.files.config
         item: dict[str, Any] = {"image": phantom_uri("image", case=0, view=0, seed=0)}
         shape = read_raster(item["image"]).pixels.shape[1::-1]
         try:
@@ -182,7 +205,7 @@ class TrainedRun:
         if self.config.get("split_file"):
             # The file it was given may be gone; the run folder keeps its content. It is of no other dataset.
             same = Path(own).name == self.record.dataset and not sites
-            changes["split_file"] = str(self.path / "split.json") if same else None
+            changes["split_file"] = str(self.files.split) if same else None
         data = self._datalist(changes)
         if data.inspect().data_hash != self.record.data_hash:
             if data.name == self.record.dataset:
@@ -203,7 +226,7 @@ class TrainedRun:
 
     def _seen(self, data: Datalist) -> int:
         """How many of another dataset's images this run was trained on, byte for byte."""
-        trained = set(read_split(self.path)["parts"].get("train", {}).get("image_sha256", []))
+        trained = set(read_split(self.files.facts)["parts"].get("train", {}).get("image_sha256", []))
         return len(trained & set(data.inspect().image_hashes.values()))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import sha256_file
+from monai_thyroid.runfolder import read_run, run_files
 
 __all__ = ["find_weights", "fit_weights", "load_state", "load_weights", "match_weights", "set_weights"]
 
@@ -19,15 +21,26 @@ def find_weights(source: str | Path) -> Path:
     """The weights file that a run folder, a packed bundle or a path to a file means.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or not those that the run recorded.
     """
     path = Path(source).expanduser()
     if path.is_file():
         return path
     for candidate in (path / "model.pt", path / "models" / "model.pt"):
         if candidate.is_file():
+            _check_recorded(path, candidate)
             return candidate
     raise UserError(f"{path}: no weights there; give a run folder, a packed bundle or a model.pt")
+
+
+def _check_recorded(folder: Path, weights: Path) -> None:
+    """Refuse weights that are not those their own folder recorded; another folder with a model.pt records none."""
+    try:
+        recorded = read_run(run_files(folder).facts).checkpoint_sha256
+    except UserError:
+        return
+    if recorded and recorded != sha256_file(weights):
+        raise UserError(f"{weights}: is not the file the run recorded (its SHA-256 differs)")
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

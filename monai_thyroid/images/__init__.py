@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_thyroid.images.foreign import ForeignMask, in_place_of, is_mask_file, mask_stem, read_foreign_mask
 from monai_thyroid.images.formats import IMAGE_SUFFIXES, is_image, stem
 from monai_thyroid.images.marks import made_here, png_mark
 from monai_thyroid.images.nifti import NIFTI_SUFFIXES
@@ -11,6 +12,7 @@ from monai_thyroid.images.raster import Raster, binarise, to_channels
 from monai_thyroid.images.reading import (
     class_numbers_of,
     label_problem,
+    mask_problem,
     masks_by_class,
     read_labels,
     read_mask,
@@ -22,18 +24,24 @@ from monai_thyroid.images.writing import overlay, save_label, save_nifti
 __all__ = [
     "IMAGE_SUFFIXES",
     "NIFTI_SUFFIXES",
+    "ForeignMask",
     "Raster",
     "binarise",
     "class_numbers_of",
     "fill_outline",
+    "in_place_of",
     "is_image",
+    "is_mask_file",
     "label_problem",
     "made_here",
+    "mask_problem",
+    "mask_stem",
     "masks_by_class",
     "overlay",
     "phantom_scan",
     "phantom_views",
     "png_mark",
+    "read_foreign_mask",
     "read_labels",
     "read_mask",
     "read_masks",

@@ -12,7 +12,7 @@ import numpy as np
 from monai_thyroid.errors import UserError
 from monai_thyroid.images.raster import Format, Raster, check_pixels, range_of
 
-__all__ = ["NIFTI", "NIFTI_SUFFIXES", "nifti_volume"]
+__all__ = ["NIFTI", "NIFTI_SUFFIXES", "nifti_geometry", "nifti_volume"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -27,6 +27,12 @@ def nifti_volume(content: bytes) -> Any:
         # A byte more than the header accounts for, so that the end, and with it the checksum, is met.
         content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(size + 1)
     return nibabel.Nifti1Image.from_bytes(content)
+
+
+def nifti_geometry(content: bytes) -> Any:
+    """The 4x4 matrix from indices to mm in the patient, None where the file's header says none."""
+    header = _header(content)
+    return header.get_best_affine() if header["sform_code"] or header["qform_code"] else None
 
 
 def _header(content: bytes) -> Any:

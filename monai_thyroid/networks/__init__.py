@@ -14,6 +14,7 @@ The contract of all of them:
 from __future__ import annotations
 
 from monai_thyroid.networks.encoder_unet import EncoderUNet
+from monai_thyroid.networks.ensemble import Ensemble
 from monai_thyroid.networks.menu import CONFIGS, MENU
 from monai_thyroid.networks.padding import without_padding
 from monai_thyroid.networks.pretrained import normalises
@@ -26,6 +27,7 @@ __all__ = [
     "CONFIGS",
     "MENU",
     "EncoderUNet",
+    "Ensemble",
     "RNGUNet",
     "ResUNet",
     "SegNet",

@@ -1,7 +1,7 @@
 """The run folder: the files that a training leaves, from which everything else is made. No torch.
 
-`schema` says what the files hold, `reading` reads and `folder` writes them, `hashes` identifies a run, `older` brings
-configurations of earlier versions up to date.
+`schema` says what the files hold, `reading` reads and `folder` writes them, `places` finds them, in a packed bundle
+too, `hashes` identifies a run, `older` brings configurations of earlier versions up to date.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from monai_thyroid.runfolder.folder import (
     evaluation_path,
     run_path,
 )
-from monai_thyroid.runfolder.hashes import differing_settings, protocol_hash, run_hash
+from monai_thyroid.runfolder.hashes import (
+    differing_settings,
+    labels_digest,
+    protocol_hash,
+    references_hash,
+    run_hash,
+)
+from monai_thyroid.runfolder.places import RunFiles, run_files
 from monai_thyroid.runfolder.reading import (
     Evaluation,
     evaluation_records,
@@ -46,6 +53,7 @@ __all__ = [
     "EvaluationFolder",
     "EvaluationRecord",
     "HistoryRow",
+    "RunFiles",
     "RunFolder",
     "RunRecord",
     "dataset_path",
@@ -54,12 +62,15 @@ __all__ = [
     "evaluation_records",
     "finished_epochs",
     "grouping_of",
+    "labels_digest",
     "protocol_hash",
     "read_config",
     "read_evaluation",
     "read_history",
     "read_run",
     "read_split",
+    "references_hash",
+    "run_files",
     "run_hash",
     "run_path",
 ]

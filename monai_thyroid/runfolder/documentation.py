@@ -25,8 +25,9 @@ END = "<!-- end of what is made -->"
 
 _FILES = {
     "**run.json**": "what was run, on what, with what result; keys below",
-    "**history.csv**": "an epoch a row; columns below",
-    "config.yaml": "the configuration as executed, overrides applied, with the `schema_version`",
+    "**history.csv**": "an epoch a row; columns below. None, and no weights, where masks were scored (`scored_from`)",
+    "config.yaml": "the configuration as executed, overrides applied, with the `schema_version`; where masks were "
+    "scored, what `score` was told",
     "split.json": "`dataset grouping how fold data_hash warnings`, and in `parts`, of `train`, `validation` and `test` "
     "the lists `cases` and, in their order, `image_sha256`; `groups` and `sites` are those that occur, each once",
     "model.pt": "the best weights on validation, tensors by name",
@@ -39,7 +40,7 @@ _FILES = {
     "first 8 digits of their hash behind it. In it:",
     "… **cases.csv**": "every score of every case and class on the original image grid; the only source of every table "
     "and test in a report",
-    "… calibration.csv": "per case and class how often which probability was right",
+    "… calibration.csv": "per case and class how often which probability was right; none of masks",
     "… measures.csv": "clinical measures, where there are any",
     "… evaluation.json": "what was scored; keys below",
     "… predictions/`<case>`.png": "masks on the original grid: of one class 0 and 255; of several the number of the "

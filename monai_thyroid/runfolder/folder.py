@@ -245,7 +245,7 @@ class EvaluationFolder:
         record: EvaluationRecord,
         *,
         rows: Sequence[Mapping[str, Any]],
-        calibration: Sequence[Mapping[str, Any]],
+        calibration: Sequence[Mapping[str, Any]] | None,
         measures: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """Write the tables, and put the folder in its place.
@@ -253,11 +253,12 @@ class EvaluationFolder:
         Args:
             record: content of evaluation.json.
             rows: of cases.csv.
-            calibration: rows of calibration.csv.
+            calibration: rows of calibration.csv; None without probabilities.
             measures: rows of measures.csv; None without clinical measures.
         """
         write_csv(self.building / "cases.csv", CASE_COLUMNS, rows)
-        write_csv(self.building / "calibration.csv", (*KEY_COLUMNS, *CALIBRATION_COLUMNS), calibration)
+        if calibration is not None:
+            write_csv(self.building / "calibration.csv", (*KEY_COLUMNS, *CALIBRATION_COLUMNS), calibration)
         if measures is not None:
             write_csv(self.building / "measures.csv", MEASURE_COLUMNS, measures)
         write_json(self.building / "evaluation.json", dict(replace(record, schema_version=SCHEMA_VERSION)))

@@ -1,16 +1,20 @@
-"""What identifies a run: hashes of its recipe and of all that determines its result.
+"""What identifies a run: hashes of its recipe, of all that determines its result, and of what it was scored against.
 
 The third hash, of the data, is taken where the files are read: `monai_thyroid.data.Inspection`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from monai_thyroid.files import canonical_hash
 
-__all__ = ["differing_settings", "protocol_hash", "run_hash"]
+__all__ = ["differing_settings", "labels_digest", "protocol_hash", "references_hash", "run_hash"]
 
 # What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
 _PLUMBING = {"output_dir", "bundle_root", "device", "channels_last", "num_workers", "resume", "overwrite", "mlflow"}
@@ -60,6 +64,23 @@ def run_hash(config: Mapping[str, Any], *, data_hash: str, parent_sha256: str | 
     content = {key: value for key, value in config.items() if key not in _PLUMBING | _SOURCES | {"init_from"}}
     content["network_definition"] = config.get("networks", {}).get(config.get("network"))
     return canonical_hash([content, data_hash, parent_sha256])
+
+
+def labels_digest(labels: npt.NDArray[np.integer]) -> str:
+    """SHA-256 of the size and the class numbers, (height, width), of one mask, however its file holds them."""
+    head = f"{labels.shape[0]} {labels.shape[1]} ".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(labels, dtype=np.uint8).tobytes()).hexdigest()
+
+
+def references_hash(digests: Mapping[str, str]) -> str:
+    """Hash of the references of a part: two evaluations that share it may be compared case by case.
+
+    It knows neither images nor a split, so that it can be taken of masks alone.
+
+    Args:
+        digests: of each case, `labels_digest` of its reference.
+    """
+    return canonical_hash(dict(digests))
 
 
 def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any], *, of: str) -> dict[str, tuple[Any, Any]]:

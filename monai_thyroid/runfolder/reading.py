@@ -20,6 +20,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_json
 from monai_thyroid.metrics import METRICS
 from monai_thyroid.metrics.registry import Counts, evaluate
+from monai_thyroid.runfolder.hashes import labels_digest, references_hash
 from monai_thyroid.runfolder.older import migrated
 from monai_thyroid.runfolder.schema import (
     CalibrationRow,
@@ -104,13 +105,27 @@ class Evaluation:
         Raises:
             OSError: the file is missing or no image.
         """
-        # One class is 0 and 255, several are numbers in the order of the classes.
-        number = self.classes.index(name) + 1
-        several = len(self.classes) > 1
-        with Image.open(self.picture(kind, case)) as picture:
-            pixels = np.asarray(picture if several else picture.convert("L"))
-        found: npt.NDArray[np.bool_] = pixels == number if several else pixels > 0
+        found: npt.NDArray[np.bool_] = self.labels(kind, case) == self.classes.index(name) + 1
         return found
+
+    def labels(self, kind: str, case: str) -> npt.NDArray[np.uint8]:
+        """The class numbers of a prediction or reference, (height, width); see `mask`."""
+        # One class is 0 and 255, several are numbers in the order of the classes.
+        with Image.open(self.picture(kind, case)) as picture:
+            if len(self.classes) > 1:
+                return np.asarray(picture, dtype=np.uint8)
+            return (np.asarray(picture.convert("L")) > 0).astype(np.uint8)
+
+    def references_hash(self) -> str | None:
+        """Of what it was scored against: as recorded, else from its pictures; None where some are missing."""
+        if self.record.references_hash is not None:
+            return self.record.references_hash
+        try:
+            return references_hash(
+                {case: labels_digest(self.labels("references", case)) for case in {str(row.case) for row in self.rows}}
+            )
+        except OSError:
+            return None
 
     def calibration(self, name: str) -> list[CalibrationRow]:
         """The rows of calibration.csv of a class; none where there is no such file.

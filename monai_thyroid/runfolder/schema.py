@@ -248,6 +248,15 @@ class RunRecord(Record):
     checkpoint_sha256: str | None = _key("SHA-256 of model.pt; null before the end")
     parent_sha256: str | None = _key("SHA-256 of the weights that training started from; null if it started anew")
     init_from: dict | None = _key("of such weights `path loaded replaced test_dice_before`")
+    pretrained_on: list[str] | None = _key(
+        "names of the data that these weights, or those they started from, had seen before this training; an empty "
+        "list: none; null: not known"
+    )
+    scored_from: str | None = _key(
+        "`masks`: masks that something else made were scored, so there are no weights and no history; null: the run's "
+        "own weights",
+        choices=("masks",),
+    )
     versions: dict | None = _key("of Python and packages, by name")
     machine: dict | None = _key("`system processor threads`, and `gpu` where there is one")
     device: str | None = _key("such as `cpu` or `cuda:0`")
@@ -281,7 +290,11 @@ class EvaluationRecord(Record):
     grouping: str | None = _key("as in run.json", choices=("known", "unknown", "leaky"))
     data_hash: str | None = _key("of the data that were scored; the run's own where it was scored on its own data")
     warnings: list[str] | None = _key("as in run.json")
-    checkpoint_sha256: str | None = _key("SHA-256 of the weights that were scored")
+    references_hash: str | None = _key(
+        "of cases and pixels of the reference masks: where it agrees, scores may be compared case by case, whatever "
+        "the models were trained on"
+    )
+    checkpoint_sha256: str | None = _key("SHA-256 of the weights that were scored; null of masks")
     threshold: float | None = _key("as in run.json", low=0, high=1)
     classes: dict | None = _key("of each class the figures of the whole part, all from cases.csv and calibration.csv")
     measures: dict | None = _key("of each clinical measure its agreement, from measures.csv")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any
 
-from monai_thyroid.errors import UserError, optional
+from monai_thyroid.cluster import joined, raise_interrupts, sigterm_interrupts
 from monai_thyroid.sweep.jobs import PATIENCE, Job, execute
 
 __all__ = ["Finished", "run_local", "run_ray", "threads_each"]
@@ -42,7 +40,7 @@ def run_local(jobs: Sequence[Job], *, at_once: int) -> Generator[Finished, None,
     pool = ThreadPoolExecutor(at_once)
     pending: dict[Future[str | None], Job] = {pool.submit(execute, job, stop): job for job in jobs}
     try:
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             while pending:
                 done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 yield [(pending.pop(future), _outcome(future)) for future in done]
@@ -73,38 +71,27 @@ def run_ray(jobs: Sequence[Job], *, address: str | None, cpus: float, gpus: floa
     Raises:
         UserError: Ray is not installed, or the cluster cannot be reached.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith(("local", "127.")):
-        # Ray takes this machine's public address even where it is told the loopback one, unless it thinks that the
-        # system cannot have clusters. Read when it is imported.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    ray = optional("ray", extra="ray")
-    try:
-        ray.init(address=address, log_to_driver=False, **({"include_dashboard": False} if address == "local" else {}))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--address {address}: no Ray cluster can be reached there ({error})") from error
-    pending = {}
-    try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-            logger.warning("No node of the cluster has %g CPUs and %g GPUs now: the runs wait for one", cpus, gpus)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_execute_task)
-        pending = {task.options(name=job.name).remote(job): job for job in jobs}
-        with _sigterm_interrupts():
-            while pending:
-                done, _ = ray.wait(list(pending), timeout=1)
-                yield [(pending.pop(reference), _answer(ray, reference)) for reference in done]
-    finally:
-        for reference in pending:
-            ray.cancel(reference)
-        if pending:
-            ray.wait(list(pending), num_returns=len(pending), timeout=PATIENCE)
-        ray.shutdown()
+    with joined(address) as ray:
+        pending = {}
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+                logger.warning("No node of the cluster has %g CPUs and %g GPUs now: the runs wait for one", cpus, gpus)
+            task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_execute_task)
+            pending = {task.options(name=job.name).remote(job): job for job in jobs}
+            with sigterm_interrupts():
+                while pending:
+                    done, _ = ray.wait(list(pending), timeout=1)
+                    yield [(pending.pop(reference), _answer(ray, reference)) for reference in done]
+        finally:
+            for reference in pending:
+                ray.cancel(reference)
+            if pending:
+                ray.wait(list(pending), num_returns=len(pending), timeout=PATIENCE)
 
 
 def _execute_task(job: Job) -> str | None:
-    # Ray cancels a task by SIGINT, which is ignored where a shell has started the cluster in the background.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_interrupts()
     return execute(job)
 
 
@@ -114,20 +101,3 @@ def _answer(ray: Any, reference: Any) -> str | None:
     except ray.exceptions.RayError as error:
         return str(error)
     return failure
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM, with which schedulers end a job, do what Ctrl-C does, also where Ray has set a handler."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_thyroid.options import boolean
+from monai_thyroid.training.caller import bundle_root
 from monai_thyroid.training.check import (
     check_config,
     check_file,
@@ -10,6 +11,16 @@ from monai_thyroid.training.check import (
     configured_networks,
     input_size,
     output_size,
+)
+from monai_thyroid.training.distributed import (
+    SameBuffers,
+    ShardedSampler,
+    data_parallel,
+    join_processes,
+    own_device,
+    processes,
+    rank,
+    shard,
 )
 from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
@@ -26,19 +37,28 @@ __all__ = [
     "LastValidation",
     "LrSchedule",
     "Recorder",
+    "SameBuffers",
+    "ShardedSampler",
     "TimeBudget",
     "TrainingSession",
     "WarmUpCosine",
     "WeightAverage",
     "boolean",
+    "bundle_root",
     "check_config",
     "check_file",
     "check_start",
     "configured_networks",
+    "data_parallel",
     "decay_groups",
     "input_size",
+    "join_processes",
     "learning_rate",
     "normalisation",
     "output_size",
+    "own_device",
+    "processes",
+    "rank",
+    "shard",
     "training_session",
 ]

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_thyroid.errors import UserError
 
-__all__ = ["Caller", "calling_workflow", "on_command_line"]
+__all__ = ["BUNDLE_ROOT", "Caller", "bundle_root", "calling_workflow", "on_command_line"]
+
+BUNDLE_ROOT = "$training.bundle_root()"
+"""What the configs of a packed bundle say of where it is; needs ``$import monai_thyroid.training as training``."""
 
 _WORKFLOW_ARGUMENTS = frozenset(inspect.signature(ConfigWorkflow.__init__).parameters) - {"self", "override"}
 
@@ -66,6 +70,18 @@ def calling_workflow() -> Caller:
     if parser is None:
         raise UserError("this can only be used from a bundle's config")
     return Caller(parser, None, ())
+
+
+def bundle_root() -> str:
+    """The packed bundle in whose ``configs/`` the evaluated config lies, wherever the process was started.
+
+    Raises:
+        UserError: the caller does not tell where it has read the config.
+    """
+    files = calling_workflow().config_files
+    if not files:
+        raise UserError("bundle_root: say where the bundle is, --bundle_root dist/NAME")
+    return str(Path(files[0]).resolve().parent.parent)
 
 
 def on_command_line() -> bool:

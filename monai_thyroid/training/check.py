@@ -24,7 +24,7 @@ from monai_thyroid.errors import UserError, tell_on_exit
 from monai_thyroid.evaluation import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, match_weights
 from monai_thyroid.options import boolean
-from monai_thyroid.training.caller import calling_workflow, on_command_line
+from monai_thyroid.training.caller import BUNDLE_ROOT, calling_workflow, on_command_line
 from monai_thyroid.training.config import check_constants, problems_behind
 from monai_thyroid.training.handlers import reseed
 from monai_thyroid.training.rehearsal import rehearse
@@ -47,8 +47,12 @@ _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 _LEARNING = ("loss", "optimizer", "lr_scheduler")
 
 
-def check_config() -> None:
+def check_config(packed: str | None = None) -> None:
     """Check the config in which this is written; part of its ``initialize``. Writes nothing, and seeds everything.
+
+    Args:
+        packed: root of the packed bundle whose config it is. MONAI's own functions and servers initialise it before
+            they have data for it: from Python its weights alone are checked where no data are named.
 
     Raises:
         UserError: something is wrong (MONAI wraps it in a RuntimeError whose ``__cause__`` it is).
@@ -57,6 +61,10 @@ def check_config() -> None:
     if on_command_line():
         tell_on_exit()
     caller = calling_workflow()
+    if packed is not None and not on_command_line():
+        TrainedRun(packed)
+        if not _names_data(caller.parser):
+            return
     unknown = _comments(sys.argv) if on_command_line() else []
     unknown += unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
     problems = unknown + problems_of(caller.parser)
@@ -66,6 +74,13 @@ def check_config() -> None:
     if on_command_line():
         raise SystemExit(str(error)) from error
     raise error
+
+
+def _names_data(parser: ConfigParser) -> bool:
+    """Whether a packed bundle's config was told which images it is for."""
+    if "input" in parser:
+        return parser["input"] is not None
+    return parser["dataset_dir"] not in (None, "$@trained.dataset_dir")
 
 
 def check_file(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
@@ -127,6 +142,8 @@ def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike
             raise UserError(f"{file}: cannot be read ({error})") from error
     if (meta := files[0].with_name("metadata.json")).is_file():
         parser.read_meta(meta)
+    if parser.get("bundle_root") == BUNDLE_ROOT:  # it looks for a workflow, which there is none here
+        parser["bundle_root"] = str(files[0].resolve().parent.parent)
     return parser
 
 
@@ -186,6 +203,8 @@ def unknown_overrides(overrides: Mapping[str, Any], config: Mapping[str, Any]) -
 def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
     if not config:  # the caller does not tell which file it has read
         return None
+    if name == "network" and "network" in config and "networks" not in config:
+        return "option --network: this bundle was packed with its network; --network_def::ARGUMENT changes an argument"
     node: Any = config
     keys = ReferenceResolver.split_id(name)
     for depth, key in enumerate(keys):
@@ -264,7 +283,7 @@ def problems_of(parser: ConfigParser) -> list[str]:
         problems.append(f"output_dir {problem}")
     set_determinism(seed=values.get("seed", 0))
     reseed(values.get("seed", 0), 0)
-    if "networks" in parser:
+    if "networks" in parser or ("network" in parser and isinstance(parser.get("network_def"), dict)):
         wrong = _network_problems(parser, values, found)
         problems += wrong + _start_problems(parser, values, match=not (wrong or found))
     if "data" in parser:
@@ -299,8 +318,8 @@ def _numbers_as_text(node: Any, name: str = "") -> Iterator[str]:
 
 
 def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:
-    menu, name = parser["networks"], values.get("network")
-    if name not in menu:
+    menu, name = parser.get("networks"), values.get("network")
+    if menu is not None and name not in menu:
         nearest = difflib.get_close_matches(str(name), list(menu), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         return [f"network {name!r}: the menu has {', '.join(menu)}{hint}"]

@@ -12,6 +12,7 @@ import torch
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import PRECISIONS
 from monai_thyroid.options import boolean
+from monai_thyroid.training.distributed import processes
 
 __all__ = ["CONSTANTS", "boolean"]
 
@@ -118,6 +119,12 @@ def _split(value: Any) -> str:
     return str(value)
 
 
+def _processes(value: Any) -> int:
+    if value != processes():
+        raise UserError(f"{value!r}: there {'is' if processes() == 1 else 'are'} {processes()}, as torchrun was told")
+    return processes()
+
+
 def _channels(value: Any) -> int:
     if isinstance(value, bool) or value not in (1, 3):
         raise UserError(f"{value!r}: choose 1 (grey) or 3 (colour)")
@@ -167,6 +174,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "precision": _precision,
     "channels_last": _optional(boolean),
     "num_workers": _whole(0),
+    "processes": _processes,
     "resume": boolean,
     "overwrite": boolean,
     "mlflow": boolean,

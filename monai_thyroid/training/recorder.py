@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from monai_thyroid.data import ResidentLoader, SeededCacheDataset
 from monai_thyroid.files import atomic_path
 from monai_thyroid.runfolder import HistoryRow, RunFolder
-from monai_thyroid.training.distributed import processes
+from monai_thyroid.training.distributed import add_up
 from monai_thyroid.training.handlers import EarlyStop, EpochSeed, StepLog
 from monai_thyroid.training.recipe import WeightAverage
 from monai_thyroid.training.validations import validated
@@ -130,8 +130,10 @@ class Recorder:
         self._trained = time.perf_counter()
 
     def _mean_loss(self, engine: Engine) -> float:
-        """The mean over the images of the epoch so far."""
-        loss = float(self._loss_sum) / self._count
+        """The mean over the images of the epoch so far, those of all processes."""
+        count = self._loss_sum.new_tensor(self._count)
+        loss_sum, self._seen = add_up(torch.stack([self._loss_sum, count])).tolist()
+        loss = loss_sum / self._seen
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training loss became {loss} in epoch {engine.state.epoch}, by iteration "
@@ -143,7 +145,6 @@ class Recorder:
         """Write the epoch down; last.pt last."""
         # Validation came in between: throughput is that of training alone.
         self.seconds += self._trained - self._started
-        self.images += self._count * processes()
         there = validated(self.validator, engine)
         metrics = {
             name: float(self.validator.state.metrics[name]) if there else None
@@ -154,6 +155,7 @@ class Recorder:
             if value is not None:
                 engine.state.metrics[name] = value
         train_loss = engine.state.metrics["train_loss"] = self._mean_loss(engine)
+        self.images += int(self._seen)
         dice = metrics["val_dice"]
         best = dice is not None and dice > self.best_metric
         if best and dice is not None:

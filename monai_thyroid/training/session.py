@@ -24,7 +24,7 @@ from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
-from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, run_hash, run_path
+from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, read_run, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
 from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import executed_config
@@ -45,7 +45,8 @@ class TrainingSession:
     Args:
         config: from `executed_config`.
         data: the dataset it trains on.
-        found: what the training data gave for names of the config; written into config.yaml in their place.
+        found: gives what is written into config.yaml in the place of names of the config, or besides. It may read the
+            training images, so it is asked only when the run begins.
         started: when the command began, by `time.perf_counter`.
 
     Attributes:
@@ -58,13 +59,13 @@ class TrainingSession:
         config: dict[str, Any],
         data: Datalist,
         *,
-        found: Mapping[str, Any] | None = None,
+        found: Callable[[], Mapping[str, Any]] = dict,
         started: float | None = None,
     ) -> None:
         if config.get("hours"):  # which decides on the number of epochs later
             config = {**config, "max_epochs": None}
         self.config = config
-        self.found = dict(found or {})
+        self.found = found
         self.started = time.perf_counter() if started is None else started
         self.data = data
         self.seed: int = config["seed"]
@@ -169,29 +170,51 @@ class TrainingSession:
             start = box[0]
         return start
 
-    def _open(self) -> dict[str, Any] | None:
-        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
-        resume, overwrite = self.config["resume"], self.config["overwrite"]
+    def check_folder(self) -> None:
+        """Refuse the run folder where `execute` would, but before the images are read.
+
+        Raises:
+            UserError: as `execute`.
+        """
+        if self.writes and self.folder.started:
+            with _mistakes_as_messages(), locked(self.path):
+                self._earlier(self._hashes()[0])
+
+    def _hashes(self) -> tuple[str, Path | None, str | None]:
+        """Of the run; the weights it starts from, and theirs."""
         parent = find_weights(self.config["init_from"]) if self.config.get("init_from") else None
         parent_sha256 = sha256_file(parent) if parent else None
         data_hash = self.data.inspect().data_hash
-        now = run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256)
-        if self.folder.started and not overwrite:
-            try:
-                earlier = self.folder.open()
-            except UserError as error:
-                raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
-            done = earlier.status == "done"
-            if not resume:
-                raise UserError(
-                    f"{self.path}: holds a finished run; --overwrite true replaces it"
-                    if done
-                    else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
-                )
-            if earlier.run_hash != now:
-                what = "data" if earlier.data_hash != data_hash else "settings"
-                raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
-            if done:
+        return run_hash(self.config, data_hash=data_hash, parent_sha256=parent_sha256), parent, parent_sha256
+
+    def _earlier(self, now: str) -> RunRecord | None:
+        """The record of a run that is in the folder and to be gone on with, if it may be.
+
+        Args:
+            now: hash of the run that is to be.
+        """
+        if not self.folder.started or self.config["overwrite"]:
+            return None
+        try:
+            earlier = self.folder.open()
+        except UserError as error:
+            raise UserError([*error.problems, f"{self.path}: --overwrite true starts anew"]) from error
+        if not self.config["resume"]:
+            raise UserError(
+                f"{self.path}: holds a finished run; --overwrite true replaces it"
+                if earlier.status == "done"
+                else f"{self.path}: holds an unfinished run; --resume true goes on, --overwrite true starts anew"
+            )
+        if earlier.run_hash != now:
+            what = "data" if earlier.data_hash != self.data.inspect().data_hash else "settings"
+            raise UserError(f"{self.path}: was started with other {what}; --overwrite true starts anew")
+        return earlier
+
+    def _open(self) -> dict[str, Any] | None:
+        """Create, resume or refuse the run folder; return what last.pt holds when resuming."""
+        now, parent, parent_sha256 = self._hashes()
+        if (earlier := self._earlier(now)) is not None:
+            if earlier.status == "done":
                 return None
             undecided = self.config.get("hours") and self.folder.decided()["max_epochs"] is None
             try:
@@ -218,11 +241,12 @@ class TrainingSession:
             classes=self.classes,
             activation=self.activation,
             threshold=self.threshold,
-            data_hash=data_hash,
+            data_hash=self.data.inspect().data_hash,
             protocol_hash=self.protocol_hash,
             run_hash=now,
             parent_sha256=parent_sha256,
             init_from={"path": str(parent)} if parent else None,
+            pretrained_on=_pretrained_on(self.config, parent),
             versions=versions(),
             machine=machine(),
             device=str(self.config["device"]),
@@ -232,7 +256,7 @@ class TrainingSession:
             status="running",
         )
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
-        config |= self.found
+        config |= self.found()
         self.folder.begin(record, config=config, split=self.data.split())
         return None
 
@@ -401,6 +425,21 @@ class TrainingSession:
         logger.error("%s; the run folder keeps what there is: %s", text, self.path)
 
 
+def _pretrained_on(config: Mapping[str, Any], parent: Path | None) -> list[str] | None:
+    """What the weights that a training starts from had seen, as far as files tell; None where they do not."""
+    if parent is None:
+        chosen = config["networks"].get(config["network"])
+        weights = chosen.get("weights") if isinstance(chosen, dict) else None
+        return [] if weights is None else ["ImageNet" if weights == "imagenet" else Path(str(weights)).name]
+    try:
+        earlier = read_run(parent.parent)
+    except UserError:
+        return None
+    if earlier.pretrained_on is None or earlier.dataset is None:
+        return None
+    return list(dict.fromkeys([*earlier.pretrained_on, earlier.dataset]))
+
+
 def training_session() -> TrainingSession:
     """Make the session of the config in which this is written.
 
@@ -411,9 +450,12 @@ def training_session() -> TrainingSession:
     parser = calling_workflow().parser
     config = executed_config(parser)
     data = parser.get_parsed_content("data")
-    found = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
-    applied = applied_config(config, lambda identity, text: parser.get_parsed_content(identity))
-    return TrainingSession({**config, "applied": applied}, data, found=found, started=started)
+
+    def found() -> dict[str, Any]:
+        numbers = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
+        return {**numbers, "applied": applied_config(config, lambda identity, _: parser.get_parsed_content(identity))}
+
+    return TrainingSession(config, data, found=found, started=started)
 
 
 @contextmanager

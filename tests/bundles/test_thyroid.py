@@ -265,9 +265,12 @@ def test_a_finished_folder_is_refused_and_only_overwritten_when_told(
     given = {"dataset_dir": str(scans), "output_dir": str(tmp_path), "max_epochs": 1}
     folder = train(**given)
     first = sha256_file(folder / "model.pt")
+    caplog.set_level(logging.INFO)
+    caplog.clear()
     with pytest.raises(RuntimeError) as refused:
         train(**given)
     assert "finished run; --overwrite true replaces it" in str(_mistake(refused.value))
+    assert "images for training into memory" not in caplog.text, "it is refused before they are read"
     with caplog.at_level(logging.INFO):
         train(**given, resume="true")
     assert "complete and unchanged" in caplog.text

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from monai_thyroid.data import load_datalist
-from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.errors import UserError
-from monai_thyroid.images import read_labels, write_phantom
+from monai_thyroid.images import mask_problem, read_labels, write_phantom
 
 
 @pytest.fixture(scope="module")

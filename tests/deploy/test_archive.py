@@ -249,6 +249,6 @@ def test_a_kill_loses_and_repeats_nothing(run: Path, tmp_path: Path) -> None:
         mask = output / next(row["mask"] for row in rows if row["source"] == path)
         assert (mask.read_bytes(), mask.stat().st_mtime_ns) == (content, changed)
     written = {path for path in output.rglob("*") if path.is_file()}
-    own = {output / name for name in ("predictions.json", "predictions.csv", "predictions.started")}
+    own = {output / name for name in ("predictions.json", "predictions.csv")}
     assert written == {output / row["mask"] for row in rows} | own
     assert read_json(output / "predictions.json")["classes"] == ["nodule"]

@@ -7,32 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_trained import made_trained
+from made_trained import with_data
 
 from monai_thyroid.cli import main
 from monai_thyroid.deploy.export import _judged, export
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation import Predictor, TrainedRun
+from monai_thyroid.evaluation import Predictor
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.runtimes import candidates, exports_of, mean_dice
 from monai_thyroid.files import read_json, write_json
-from monai_thyroid.images import read_raster, write_phantom
-
-
-def with_data(folder: Path, scans: Path, **overrides: Any) -> Path:
-    run = made_trained(folder, dataset_dir=str(scans), **overrides)
-    record = read_json(run / "run.json")
-    write_json(run / "run.json", {**record, "dataset": scans.name, "dataset_dir": str(scans), "data_hash": ""})
-    data = TrainedRun(str(run)).parsed("data")
-    write_json(run / "split.json", data.split())
-    record |= {"dataset": scans.name, "dataset_dir": str(scans), "data_hash": data.inspect().data_hash}
-    write_json(run / "run.json", record)
-    return run
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_phantom(tmp_path_factory.mktemp("data") / "scans", cases=12, seed=0, height=48, width=64)
+from monai_thyroid.images import read_raster
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,23 @@
-"""A comparison on a Ray cluster of two nodes, one of which is lost during the work."""
+"""A comparison, and the segmentation of an archive, on a Ray cluster that loses a node during the work."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from made_trained import made_trained
 from monai.bundle import create_workflow
+from PIL import Image
 
 from monai_thyroid import cli
+from monai_thyroid.deploy import predict_archive
 from monai_thyroid.files import read_csv, read_json
 
 TINY: dict[str, Any] = {
@@ -27,6 +33,10 @@ TINY: dict[str, Any] = {
 }
 
 
+NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20}
+IMAGES = 200
+
+
 def epochs(path: Path) -> int:
     return max(0, path.read_bytes().count(b"\n") - 1) if path.is_file() else 0
 
@@ -35,18 +45,76 @@ def trainings(log: str) -> int:
     return sum(line.startswith("$ ") and "train_course.yaml" in line for line in log.splitlines())
 
 
-@pytest.mark.slow
-def test_runs_of_a_lost_node_go_on_elsewhere(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Read when Ray is imported: it keeps to the loopback interface.
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster whose head does no work, and that keeps to the loopback interface."""
+    # Read when Ray is imported.
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    lost = cluster.add_node(**node)
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_an_archive_is_segmented_once_though_a_node_is_lost(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made_trained(tmp_path / "run", bright=True, image_size=48)
+    source, output = tmp_path / "in", tmp_path / "out"
+    pixels = np.full((40, 60), 5, np.uint8)
+    pixels[5:20, 10:40] = 250
+    for index in range(IMAGES):
+        path = source / f"site{index % 3}" / f"scan{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(pixels, index % 20, axis=1)).save(path)
+    broken = source / "site0" / "broken.png"
+    broken.write_bytes(b"no picture")
+    first = cluster.add_node(**NODE)
+    table = output / "predictions.csv"
+    words = ["predict", str(run), str(source), "--output", str(output), "--runtime", "torch", "--overlays"]
+    words += ["--engine", "ray", "--address", cluster.address]
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(cli.main, words)
+        end = time.monotonic() + 120
+        while not epochs(table) and not status.done() and time.monotonic() < end:
+            time.sleep(0.01)
+        # All that is under way is on the one node there is.
+        cluster.add_node(**NODE)
+        cluster.remove_node(first, allow_graceful=False)
+        at_loss = epochs(table)
+        assert status.result(240) == 1, "for the sake of the broken file"
+    printed = capsys.readouterr()
+    assert f"{IMAGES} images segmented" in printed.out
+    assert str(broken) in printed.err
+    assert 0 < at_loss < IMAGES, "no node was lost during the work"
+    rows = read_csv(table)
+    assert [row["source"] for row in rows if row["error"]] == [str(broken)]
+    assert sorted(row["source"] for row in rows) == sorted(map(str, source.rglob("*.png")))
+    there = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    masks = {row["mask"] for row in rows if not row["error"]}
+    overlays = {mask.replace("_mask", "_overlay") for mask in masks}
+    assert there == masks | overlays | {"predictions.csv", "predictions.json"}
+
+    # What is left goes on, there or here, and the masks are the same.
+    Image.fromarray(pixels).save(broken)
+    (output / min(masks)).unlink()
+    assert cli.main(words) == 0
+    assert "2 images segmented" in (said := capsys.readouterr().out)
+    assert f"{IMAGES - 1} before" in said
+    predict_archive([run], [source], output=tmp_path / "here", runtime="torch", overlays=True, device="cpu")
+    for row in read_csv(tmp_path / "here" / "predictions.csv"):
+        assert (output / row["mask"]).read_bytes() == (tmp_path / "here" / row["mask"]).read_bytes()
+
+
+@pytest.mark.slow
+def test_runs_of_a_lost_node_go_on_elsewhere(
+    root: Path, cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = cluster.add_node(**NODE)
+    cluster.add_node(**NODE)
     folders = [tmp_path / "out" / "runs" / "thyroid" / "phantom" / "unet" / f"seed-{seed}" for seed in (0, 1)]
     at_loss: list[int] = []
 
@@ -80,7 +148,6 @@ def test_runs_of_a_lost_node_go_on_elsewhere(
         )
     finally:
         watcher.join(10)
-        cluster.shutdown()
     printed = capsys.readouterr()
     assert status == 0, printed.err
     assert all(2 <= count < TINY["max_epochs"] for count in at_loss)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure  # noqa: F401  (imported here once instead of in every child)
+import forked  # noqa: F401  (imports once what every child needs)
 import torch
 from monai.bundle import run
 from monai.engines import SupervisedEvaluator, SupervisedTrainer

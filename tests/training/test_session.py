@@ -69,37 +69,3 @@ def test_a_stopped_training_is_written_down_and_goes_on(root: Path, tmp_path: Pa
     record = read_json(folder / "run.json")
     assert (record["status"], record["error"]) == ("failed", "interrupted")
     assert len(read_csv(folder / "history.csv")) >= 2
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_run(root: Path, tmp_path: Path) -> None:
-    scans = write_phantom(tmp_path / "scans", cases=10, seed=0, height=48, width=64)
-    bundle = root / "bundles" / "thyroid"
-
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-                *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"),
-                *("-m", "monai.bundle", "run"),
-                *("--config_file", f"['{bundle / 'train.yaml'}','{bundle / 'multi_gpu_train.yaml'}']"),
-                *("--image_size", "32", "--batch_size", "4", "--networks::unet::features", "[4,4,4,4,4,4]"),
-                *("--dataset_dir", str(scans), "--output_dir", str(tmp_path / "runs"), "--max_epochs", "2"),
-                *options,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-    done = run()
-    assert done.returncode == 0, done.stderr[-3000:]
-    (path,) = (tmp_path / "runs").rglob("run.json")
-    assert read_json(path)["status"] == "done"
-    assert [row["epoch"] for row in read_csv(path.parent / "history.csv")] == ["1", "2"]
-    again = run("--resume", "true")
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "complete and unchanged" in again.stdout
-    # The other process must not wait for ever for one that refuses.
-    assert run().returncode != 0

@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from monai_thyroid.data.inspection import mask_problem
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.errors import UserError
-from monai_thyroid.images import Raster, binarise, read_raster, to_channels
+from monai_thyroid.images import Raster, binarise, mask_problem, read_raster, to_channels
 
 __all__ = ["CLASS_LEVELS", "THUMB", "Facts", "Marks", "find_marks", "foreground", "measure"]
 
@@ -164,7 +163,10 @@ def find_marks(grey: np.ndarray, colour: np.ndarray | None = None) -> Marks:
     """
     coloured, full_colour = 0, False
     if colour is not None:
-        saturated = float((found := (colour.max(axis=2) - colour.min(axis=2)) > 0.25).mean())
+        red, green, blue = np.moveaxis(colour, 2, 0)
+        # Of each pixel the largest less the smallest: numpy takes ten times as long over a last axis of three.
+        spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+        saturated = float((found := spread > 0.25).mean())
         full_colour = saturated >= 0.05
         coloured = int(found.sum()) if 2e-5 < saturated < 0.05 else 0
     black = ndimage.uniform_filter((grey < 0.1).astype(np.float32), 15, mode="nearest")
