@@ -42,6 +42,8 @@ import numpy as np
 from scipy import stats
 
 from monai_thyroid.compare import statistics as rule
+from monai_thyroid.compare.decisions import Decision, decide, decided
+from monai_thyroid.compare.power import Components, power
 from monai_thyroid.compare.statistics import ALPHA, compare_architectures, compare_weights
 from monai_thyroid.files import atomic_path, write_csv
 
@@ -52,6 +54,7 @@ CASES = ROOT / "docs/results/thyroid/unet-128-seed-0.csv"
 INTERACTION, CHANCE, LIKENESS = 0.035, 0.056, 0.2
 FAILS, LOSS, UNSTABLE, COLLAPSE, RARE, RARE_LOSS = 0.05, 0.5, 4.0, 0.5, 0.1, 0.8
 PLANTED, PLANTED_BESIDE_COLLAPSE, MARGIN = 0.03, 0.06, 0.01
+WORTH = 0.03  # margin of the verdicts
 NETWORKS, SEEDS, GROUPS, SPREADS = (2, 3, 5, 10), (2, 3, 5), (10, 25, 60, 120), (0.0, 0.006, 0.012, 0.03)
 AT_ONCE = 4_000_000  # numbers drawn at once
 
@@ -441,6 +444,105 @@ def alone(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict
     return {"first": 100 * covered[0] / draws, "others": 100 * covered[1:].mean() / draws}
 
 
+# --- verdicts at a margin, and the plan ---
+
+
+def verdicts(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict[str, float]:
+    """Verdicts where all networks are alike, and where every other one is worse by exactly the margin.
+
+    The second is where an equivalence and a "not inferior" are false and most often said. With one seed they are
+    those on the weights; there must be no spread, as it would be a part of the truth.
+    """
+    rng = generator(cell, seed)
+    names, groups = [f"n{at:02d}" for at in range(cell.networks)], [f"g{at}" for at in range(cell.groups)]
+    i, j = np.triu_indices(cell.networks, 1)
+    effects = -WORTH * (np.arange(cell.networks) % 2)
+    sums: dict[str, float] = defaultdict(float)
+    for number, size in enumerate(chunks(cell, draws) if cell.seeds > 1 else [1] * draws):
+        drawn = draw(rng, pool, cell, size)
+        for name, shift in (("alike", np.zeros(cell.networks)), ("apart", effects)):
+            real = shift[i] - shift[j]
+            if cell.seeds == 1:
+                found = compare_weights(
+                    drawn.scores[0, :, 0] + shift[:, None], networks=names, groups=groups, draws=1000
+                )
+                words, alone, joint = (np.array(part)[None] for part in in_order(found, names))
+            else:
+                words, alone, joint = at_once(drawn, cell, real)
+                if not number:
+                    shifted = drawn.scores[0] + shift[:, None, None]
+                    package = in_order(compare_architectures(shifted, networks=names, groups=groups), names)
+                    assert (words[0] == package[0]).all(), (cell, name)
+                    assert np.allclose(joint[0], package[2], atol=1e-6), (cell, name)
+            better, worse, equivalent, fine, reverse_fine = (words[..., at] for at in range(5))
+            sums[f"{name} covered"] += ((alone[..., 0] <= real) & (real <= alone[..., 1])).mean(axis=-1).sum()
+            sums[f"{name} jointly"] += ((joint[..., 0] <= real) & (real <= joint[..., 1])).all(axis=-1).sum()
+            if name == "alike":
+                sums["false better"] += (better | worse).any(axis=-1).sum()
+                sums["equivalent"] += equivalent.mean(axis=-1).sum()
+                sums["not inferior"] += (fine | reverse_fine).mean(axis=-1).sum()
+            else:
+                apart, behind = real != 0, real < 0
+                sums["false equivalent"] += (equivalent & apart).any(axis=-1).sum()
+                wrong = np.where(behind, fine, reverse_fine)[:, apart]
+                sums["false not inferior"] += wrong.mean(axis=-1).sum()
+                astray = (better & ~(real > 0)) | (worse & ~behind) | (equivalent & apart)
+                sums["any false"] += astray.any(axis=-1).sum()
+                sums["better"] += np.where(behind, worse, better)[:, apart].mean(axis=-1).sum()
+    return {name: 100 * total / draws for name, total in sums.items()}
+
+
+def at_once(drawn: Drawn, cell: Cell, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Words (draws, pairs, 5) and both intervals (draws, pairs, 2) of all draws, as `in_order` has them of one."""
+    difference, errors, _, _ = judged(drawn, cell)
+    means = difference + real
+    said = claims(rule._step_down(rule._t_p(means, errors), cell.networks), cell)
+    better, worse = said & (means > 0), said & (means < 0)
+    alone = np.stack(rule._t_interval(means, errors, ALPHA), axis=-1)
+    joint = np.stack(rule._t_interval(means, errors, ALPHA / len(real)), axis=-1)
+    joint[..., 0] = np.where(better, np.maximum(joint[..., 0], 0), joint[..., 0])
+    joint[..., 1] = np.where(worse, np.minimum(joint[..., 1], 0), joint[..., 1])
+    _, equivalent, fine, reverse_fine = decided(better, joint, alone, WORTH)
+    return np.stack([better, worse, equivalent, fine, reverse_fine], axis=-1), alone, joint
+
+
+def in_order(found: rule.Comparison, names: Sequence[str]) -> tuple[list, list, list]:
+    """Words and both intervals of the package for each pair of the networks in the order of their names.
+
+    Words are better, worse, equivalent, not inferior, and not inferior the other way round; several can be true.
+    """
+    words, alone, joint = [], [], []
+    both = {frozenset((pair.first, pair.second)): (pair, one) for pair, one in paired(found)}
+    for first, second in combinations(names, 2):
+        pair, one = both[frozenset((first, second))]
+        turned = one.first == second
+        own, together = ((-x[1], -x[0]) if turned else x for x in (pair.interval, pair.simultaneous))
+        better = one.verdict == "better"
+        _, _, fine, reverse_fine = decided(np.array(better), np.array(together), np.array(own), WORTH)
+        words.append([better and not turned, better and turned, one.within_margin, bool(fine), bool(reverse_fine)])
+        alone.append(own)
+        joint.append(together)
+    return words, alone, joint
+
+
+def paired(found: rule.Comparison) -> Iterator[tuple[rule.Pair, Decision]]:
+    """Every pair with the decision on it."""
+    return zip(found.pairs, decide(found, margin=WORTH), strict=True)
+
+
+def planned(pool: Sequence[np.ndarray], cell: Cell, draws: int, seed: int) -> dict[str, float]:
+    """The power for 0.03 by simulation, and as the planner tells it from the same components."""
+    simulated = (architectures if cell.seeds > 1 else weights)(pool, cell, draws, seed)["power"]
+    # The root of the mean square over the sizes of groups.
+    alike = float(np.mean([LIKENESS + (1 - LIKENESS) / len(scores) for scores in pool])) ** 0.5
+    components = Components(INTERACTION * alike, CHANCE * alike, cell.spread, "the simulation")
+    said = power(
+        components, networks=cell.networks, seeds=cell.seeds, groups=cell.groups, difference=PLANTED, draws=10_000
+    )
+    share = simulated / 100
+    return {"simulated": simulated, "planned": 100 * said, "error": 100 * (share * (1 - share) / draws) ** 0.5}
+
+
 # --- the document ---
 
 
@@ -742,7 +844,57 @@ def run(pool: Sequence[np.ndarray], draws: int, seed: int) -> tuple[dict[str, st
         ],
     )
     texts["findings"] = findings(every)
-    return texts, every
+    return {**texts, **decisions(pool, draws, seed, every)}, every
+
+
+def decisions(pool: Sequence[np.ndarray], draws: int, seed: int, every: list[dict[str, object]]) -> dict[str, str]:
+    """The tables on verdicts and on the planner."""
+
+    def each(cells: Iterable[Cell], simulate) -> Iterator[tuple[Cell, dict[str, float]]]:
+        for cell in cells:
+            count = draws if cell.seeds > 1 else max(draws // 4, 50)
+            found = simulate(pool, cell, draws=count, seed=seed)
+            every.append({"of": simulate.__name__, **vars(cell), "draws": count, **found})
+            print(f"{time.perf_counter() - START:.0f} s {every[-1]}", flush=True)
+            yield cell, found
+
+    cells = [Cell(k, s, g, x) for k in (2, 3, 5) for s in (3, 5) for g in (25, 120) for x in (0.0, 0.006, 0.012)]
+    cells += [Cell(5, 1, g, 0.0) for g in (25, 120)]
+    texts = {
+        "verdicts": table(
+            [
+                *("networks", "seeds", "groups", "spread", 'false "better" %', 'false "equivalent" %'),
+                *("any of the two false %", 'false "not inferior" %, each', "pairs covered %", "all pairs jointly %"),
+                *('alike: "equivalent" %', '"not inferior" %', 'apart: "better" %'),
+            ],
+            [
+                [
+                    *(c.networks, c.seeds, c.groups, f"{c.spread:g}", one["false better"], one["false equivalent"]),
+                    *(one["any false"], one["false not inferior"], one["apart covered"], one["apart jointly"]),
+                    *(one["equivalent"], one["not inferior"], one["better"]),
+                ]
+                for c, one in each(cells, verdicts)
+            ],
+        )
+    }
+    cells = [
+        *(Cell(2, s, g, x) for s, g, x in ((2, 60, 0.006), (3, 25, 0.0), (3, 60, 0.012), (5, 120, 0.012))),
+        *(Cell(3, s, g, x) for s, g, x in ((2, 120, 0.012), (3, 60, 0.006), (5, 25, 0.012))),
+        *(Cell(5, s, g, x) for s, g, x in ((3, 60, 0.0), (3, 60, 0.006), (3, 60, 0.012), (5, 60, 0.012))),
+        *(Cell(10, s, g, x) for s, g, x in ((3, 120, 0.006), (5, 60, 0.012))),
+        *(Cell(k, 1, g, 0.0) for k, g in ((2, 25), (5, 60), (5, 120))),
+    ]
+    texts["planned"] = table(
+        ["networks", "seeds", "groups", "spread", "simulated %", "planned %", "apart", "Monte-Carlo error"],
+        [
+            [
+                *(c.networks, c.seeds, c.groups, f"{c.spread:g}", one["simulated"], one["planned"]),
+                *(one["planned"] - one["simulated"], one["error"]),
+            ]
+            for c, one in each(cells, planned)
+        ],
+    )
+    return texts
 
 
 def _rest(one: dict[str, float], name: str) -> float:
@@ -759,6 +911,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only-decisions", action="store_true", help="make only the tables on verdicts and planner")
     parser.add_argument("--runs", type=Path, nargs="+", help="only print the components of these run folders")
     parser.add_argument("--interaction", type=float, default=INTERACTION, help="default %(default)s")
     parser.add_argument("--chance", type=float, default=CHANCE, help="default %(default)s")
@@ -768,12 +921,17 @@ def main() -> None:
     if arguments.runs:
         print(components(arguments.runs))
         return
-    texts, every = run(real_groups(CASES), arguments.draws, arguments.seed)
+    every: list[dict[str, object]] = []
+    if arguments.only_decisions:
+        texts = decisions(real_groups(CASES), arguments.draws, arguments.seed, every)
+    else:
+        texts, every = run(real_groups(CASES), arguments.draws, arguments.seed)
     error = 100 * (ALPHA * (1 - ALPHA) / arguments.draws) ** 0.5
-    texts["about"] = (
-        f"`OMP_NUM_THREADS=1 python benchmarks/claims.py --draws {arguments.draws} --seed {arguments.seed} --output "
-        f"docs/claims.md`, {datetime.date.today()}, {processor()}, one core, {(time.perf_counter() - START) / 60:.0f} "
-        f"min. {arguments.draws} draws a cell, a quarter of them where each is judged by itself (weights, networks by "
+    only = " --only-decisions" * arguments.only_decisions
+    texts["about decisions" if only else "about"] = (
+        f"`OMP_NUM_THREADS=1 python benchmarks/claims.py --draws {arguments.draws} --seed {arguments.seed}{only} "
+        f"--output docs/claims.md`, {datetime.date.today()}, {processor()}, one core, "
+        f"{(time.perf_counter() - START) / 60:.0f} min. {arguments.draws} draws a cell, a quarter of them where each is judged by itself (weights, networks by "
         f"themselves): the Monte-Carlo standard error of 5 % is {error:.1f} or {2 * error:.1f} points. "
         f"Interaction {INTERACTION}, chance {CHANCE}, likeness {LIKENESS}."
     )
@@ -789,7 +947,7 @@ def main() -> None:
             temporary.write_text(text, "utf-8")
         columns = list(dict.fromkeys(name for row in every for name in row))
         rows = [{name: _short(row.get(name)) for name in columns} for row in every]
-        write_csv(arguments.output.parent / "results" / "claims.csv", columns, rows)
+        write_csv(arguments.output.parent / "results" / f"claims{'-decisions' * bool(only)}.csv", columns, rows)
 
 
 def _short(value: object) -> object:

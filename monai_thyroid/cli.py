@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     predict.add_argument("model", metavar="MODEL", help="a run folder or a packed bundle")
-    predict.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or folders with images at any depth")
+    predict.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="images, DICOMDIRs, or folders with images at any depth"
+    )
     predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
     predict.add_argument(
         "--with",
@@ -158,11 +160,37 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
     predict.add_argument(
+        "--dicom",
+        action="store_true",
+        help="write what is found in DICOM images as DICOM too: report, segmentation, picture; they name the patient",
+    )
+    predict.add_argument(
+        "--review-below",
+        type=float,
+        metavar="DICE",
+        help="mark DICOM results whose ensemble agrees by less",
+    )
+    predict.add_argument(
+        "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
+    )
+    predict.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster (default %(default)s)"
     )
     _takes_address(predict)
     _add_trust(predict)
     predict.set_defaults(function=_predict)
+
+    gain = commands.add_parser(
+        "gain",
+        help="measure what an ensemble and mirror images give on the runs' own validation images, and what they cost",
+        allow_abbrev=False,
+    )
+    gain.add_argument("runs", metavar="RUN", nargs="+", help="run folders of the same data and split")
+    gain.add_argument("--tta", action="store_true", help="with mirror images too, along the axes of training")
+    gain.add_argument("--part", default="validation", help="test only once, when all is decided (default %(default)s)")
+    gain.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
+    gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    gain.set_defaults(function=_gain)
 
     export = commands.add_parser(
         "export",
@@ -177,6 +205,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--dataset_dir", metavar="DIR", help="where the run's dataset is now, if it moved")
     _add_trust(export)
     export.set_defaults(function=_export)
+
+    _add_pacs(commands)
 
     score = commands.add_parser(
         "score",
@@ -245,6 +275,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--part", default="test", help="of each dataset, scored before (default %(default)s)")
     report.add_argument("--force", action="store_true", help="compare what is not comparable, with a warning on page 1")
     report.add_argument("--no-images", action="store_true", help="leave every patient image out")
+    report.add_argument(
+        "--metadata",
+        metavar="FILE",
+        help="a table (CSV) with a column case or group, and others such as device, site, sex or age: scores by them",
+    )
+    report.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -262,6 +302,21 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
     compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
     compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
+    compare.add_argument(
+        "--detect",
+        type=float,
+        metavar="DIFFERENCE",
+        help="with --plan: what it takes to find such a difference of Dice; writes power.png too",
+    )
+    compare.add_argument("--power", type=float, metavar="P", help="with which probability (default 0.8)")
+    compare.add_argument(
+        "--like",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="finished runs, or folders above them, whose spreads are taken (default: stated ones)",
+    )
     compare.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine (default %(default)s)")
     compare.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster, or several GPUs"
@@ -275,6 +330,49 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
     return parser
+
+
+def _add_pacs(commands: Any) -> None:
+    pacs = commands.add_parser(
+        "pacs",
+        help="run a node of a hospital's network: DICOM images in, results to the PACS",
+        description="Takes images by DICOM and sends the results to the PACS, or fetches and posts by DICOMweb. "
+        "Ctrl-C or SIGTERM ends it; the same command goes on.",
+        allow_abbrev=False,
+    )
+    pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder, or a packed bundle")
+    pacs.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="see predict")
+    pacs.add_argument("--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data")
+    pacs.add_argument("--send-to", metavar="HOST:PORT:AET", help="the PACS")
+    pacs.add_argument("--no-commitment", action="store_true", help="do not ask the PACS whether it keeps the results")
+    pacs.add_argument("--dicomweb", metavar="URL", help="fetch images from there, post results there; no DICOM port")
+    pacs.add_argument("--every", type=float, default=30, help="seconds between two looks there (default %(default)s)")
+    pacs.add_argument("--days", type=int, default=1, help="how old a study there may be (default %(default)s)")
+    pacs.add_argument("--aet", default="MONAI_THYROID", help="own AE title (default %(default)s)")
+    pacs.add_argument("--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)")
+    pacs.add_argument("--port", type=int, default=11112, help="default %(default)s")
+    pacs.add_argument("--accept-from", default="", metavar="AET,...", help="who may send (default: everybody)")
+    pacs.add_argument("--tls-certificate", metavar="FILE", help="PEM; with --tls-key and --tls-authority: TLS only")
+    pacs.add_argument("--tls-key", metavar="FILE", help="PEM")
+    pacs.add_argument("--tls-authority", metavar="FILE", help="PEM: whose certificates the others must have")
+    pacs.add_argument("--send-tls", action="store_true", help="to the PACS by TLS, too")
+    pacs.add_argument(
+        "--status-port", type=int, default=8104, help="page of numbers, this machine only (default %(default)s)"
+    )
+    pacs.add_argument("--max-megabytes", type=float, default=512, help="of an instance (default %(default)s)")
+    pacs.add_argument("--max-rate", type=float, default=100, help="instances a second taken (default %(default)s)")
+    pacs.add_argument("--max-associations", type=int, default=16, help="at a time (default %(default)s)")
+    pacs.add_argument("--max-queue", type=int, default=10_000, help="instances on their way (default %(default)s)")
+    pacs.add_argument("--min-free", type=float, default=1, help="GB that stay free on the disk (default %(default)s)")
+    pacs.add_argument("--patience", type=float, default=600, help="seconds for one instance (default %(default)s)")
+    pacs.add_argument("--review-below", type=float, metavar="DICE", help="agreement below which a result is marked")
+    pacs.add_argument("--tissue-only", action="store_true", help="blacken what lies outside of the ultrasound regions")
+    pacs.add_argument("--tta", action="store_true", help="see predict")
+    pacs.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    pacs.add_argument(
+        "--runtime", choices=["auto", "torch", "openvino", "onnx"], default="auto", help="default %(default)s"
+    )
+    pacs.set_defaults(function=_pacs)
 
 
 def _takes_configs(command: argparse.ArgumentParser) -> None:
@@ -385,6 +483,10 @@ def _predict(options: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     from monai_thyroid.deploy import predict_archive
 
+    if options.dicom:
+        from monai_thyroid.deploy.dicom import keep_patients_out_of_logs
+
+        keep_patients_out_of_logs()
     models = [_run(path, options.trust) for path in (options.model, *options.others)]
     try:
         result = predict_archive(
@@ -396,6 +498,9 @@ def _predict(options: argparse.Namespace) -> int:
             tta=options.tta,
             probabilities=options.probabilities,
             overlays=options.overlays,
+            dicom=options.dicom,
+            review_below=options.review_below,
+            tissue_only=options.tissue_only,
             engine=options.engine,
             address=options.address,
         )
@@ -415,6 +520,60 @@ def _predict(options: argparse.Namespace) -> int:
     if result.failed:
         print(f"{len(result.failed)} could not be segmented, see predictions.csv", file=sys.stderr)
     return 1 if result.failed else 0
+
+
+def _gain(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import gain_table, measure_gain
+
+    gains = measure_gain(
+        options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
+    )
+    print(gain_table(gains))
+    return 0
+
+
+def _pacs(options: argparse.Namespace) -> int:
+    import logging
+
+    from monai_thyroid.deploy.node import Access, NodeOptions, Tls, peer, run_node
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    tls = [options.tls_certificate, options.tls_key, options.tls_authority]
+    if any(tls) and not all(tls):
+        raise UserError("TLS needs all of --tls-certificate, --tls-key and --tls-authority")
+    node = NodeOptions(
+        spool=options.spool,
+        aet=options.aet,
+        host=options.host,
+        port=options.port,
+        send_to=None if options.send_to is None else peer(options.send_to),
+        dicomweb=options.dicomweb,
+        every=options.every,
+        days=options.days,
+        access=Access(
+            calling=_listed(options.accept_from),
+            max_bytes=int(options.max_megabytes * 1e6),
+            max_rate=options.max_rate,
+            max_associations=options.max_associations,
+        ),
+        tls=Tls(certificate=tls[0], key=tls[1], authority=tls[2]) if all(tls) else None,
+        send_tls=options.send_tls,
+        commitment=not options.no_commitment,
+        status_port=options.status_port,
+        max_queue=options.max_queue,
+        min_free=int(options.min_free * 1e9),
+        patience=options.patience,
+    )
+    run_node(
+        [options.model, *options.others],
+        node,
+        device=options.device,
+        runtime=options.runtime,
+        tta=options.tta,
+        review_below=options.review_below,
+        tissue_only=options.tissue_only,
+    )
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -484,17 +643,24 @@ def _run(path: str, trust: str) -> Any:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from monai_thyroid.compare import Unusable, check_margin, make_report
-    from monai_thyroid.sweep.plan import Ray, plan_sweep
+    from monai_thyroid.compare import Unusable, check_margin, make_report, plan_power, plan_problems
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give at least 1")
     check_margin(options.margin)
+    networks, seeds = _listed(options.networks), _numbers("--seeds", options.seeds)
+    like = [path for paths in options.like for path in paths]
+    if problems := plan_problems(
+        options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan
+    ):
+        raise UserError(problems)
+    from monai_thyroid.sweep.plan import Ray, plan_sweep
+
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
-        networks=_listed(options.networks),
-        seeds=_numbers("--seeds", options.seeds),
+        networks=networks,
+        seeds=seeds,
         folds=options.folds,
         output=options.output,
         overrides=_overrides(options.rest),
@@ -503,6 +669,18 @@ def _compare(options: argparse.Namespace) -> int:
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
+        if options.detect is not None:
+            print(
+                plan_power(
+                    options.detect,
+                    power=options.power,
+                    networks=len(networks),
+                    seeds=len(seeds),
+                    groups=sweep.test_groups,
+                    like=like,
+                    output=sweep.output,
+                )
+            )
         return 0
     try:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
@@ -582,6 +760,8 @@ def _report(options: argparse.Namespace) -> int:
         part=options.part,
         force=options.force,
         images=not options.no_images,
+        metadata=options.metadata,
+        ensemble=options.ensemble,
     )
     print(f"Report: {page}")
     return 0

@@ -18,6 +18,7 @@ __all__ = [
     "LINES",
     "PREDICTION",
     "REFERENCE",
+    "SKY_BLUE",
     "VERMILION",
     "YELLOW",
     "draw_outline",

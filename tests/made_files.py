@@ -52,7 +52,10 @@ def dicom(pixels: np.ndarray, *, photometric: str = "MONOCHROME2", bits: int = 8
 
 
 def save_dicom(path: Path, pixels: np.ndarray, **options: object) -> Path:
-    dataset = dicom(pixels, **options)  # type: ignore[arg-type]
+    return save_dataset(path, dicom(pixels, **options))  # type: ignore[arg-type]
+
+
+def save_dataset(path: Path, dataset: Dataset) -> Path:
     buffer = io.BytesIO()
     whole = {"enforce_file_format": True} if is_pydicom3() else {"write_like_original": False}
     pydicom.dcmwrite(buffer, dataset, **whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def made_trained(
     file: str | None = None,
     seed: int = 0,
     bright: bool = False,
+    postprocessing: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Path:
     """Write a run folder with ``config.yaml``, ``run.json`` and ``model.pt``.
@@ -50,6 +52,7 @@ def made_trained(
         file: which of its configs; by default the recipe that it reproduces.
         seed: of the weights.
         bright: take a network whose logit is 40 times the mean brightness above a half.
+        postprocessing: as of run.json.
         overrides: of the config, by id.
     """
     parser = ConfigParser()
@@ -87,6 +90,7 @@ def made_trained(
         "classes": config["classes"],
         "activation": config["activation"],
         "threshold": config["threshold"],
+        "postprocessing": postprocessing,
         "checkpoint_sha256": sha256_file(folder / "model.pt"),
     }
     write_json(folder / "run.json", record)

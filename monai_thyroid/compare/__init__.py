@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_thyroid.compare.planning import plan_power, plan_problems
 from monai_thyroid.compare.reading import Run, Unusable, find_runs
 from monai_thyroid.compare.report import build, check_margin, make_report
 from monai_thyroid.compare.statistics import (
@@ -25,5 +26,7 @@ __all__ = [
     "compare_weights",
     "find_runs",
     "make_report",
+    "plan_power",
+    "plan_problems",
     "rank_stability",
 ]

@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_thyroid.compare.decisions import Decision
+from monai_thyroid.compare.power import Outlook
 from monai_thyroid.compare.reading import Unusable
 from monai_thyroid.compare.statistics import Comparison, Rate
 from monai_thyroid.metrics import METRICS
 
 __all__ = [
     "COSTS",
+    "Coverage",
     "Degenerate",
+    "Ensemble",
+    "Level",
     "Mean",
     "NetworkResult",
     "Options",
@@ -23,6 +28,8 @@ __all__ = [
     "Shift",
     "ShiftCell",
     "ShiftRow",
+    "SubgroupTest",
+    "Subgroups",
     "percent",
     "plural",
     "rounded",
@@ -59,6 +66,8 @@ class Options:
     part: str
     force: bool
     images: bool
+    metadata: str | None = None
+    ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,97 @@ class Mean:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A subgroup.
+
+    Attributes:
+        label: what its cases have in common.
+        n_cases: in it.
+        n_groups: they belong to.
+        too_few: so few groups that it is in no test.
+        means: of each network the score of its chosen weights, mean over groups.
+    """
+
+    label: str
+    n_cases: int
+    n_groups: int
+    too_few: bool
+    means: Mapping[str, Mean]
+
+
+@dataclass(frozen=True)
+class SubgroupTest:
+    """Adjusted p that a network's score, or its advantage over the others, is the same everywhere; NaN: no test."""
+
+    network: str
+    differs: float
+    interaction: float
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """Subgroups by one variable.
+
+    Attributes:
+        name: of the variable.
+        how: they came about.
+        levels: subgroups.
+        tests: of each network.
+        n_without: cases without a value, in none of them.
+    """
+
+    name: str
+    how: str
+    levels: Sequence[Level]
+    tests: Sequence[SubgroupTest]
+    n_without: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What an ensemble scores where its least agreed cases go to a person.
+
+    Attributes:
+        given: share of the cases that go.
+        n_cases: that stay.
+        score: of these, mean over groups.
+        best_possible: the same if the worst cases were known and went.
+    """
+
+    given: float
+    n_cases: int
+    score: Mean
+    best_possible: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The seeds of a network as one model.
+
+    Attributes:
+        network: its name.
+        seeds: that vote.
+        score: of the vote, mean over groups.
+        singles: of its seeds, mean over them.
+        gain: of the vote over these, above 0 where it is better.
+        gain_over_chosen: of the vote over the chosen weights.
+        agreement: mean Dice of all pairs of seeds, mean over groups.
+        coverage: at some shares given away.
+        curve: mean score a case when 0, 1, 2, ... least agreed cases are given away, up to half of them.
+    """
+
+    network: str
+    seeds: Sequence[int]
+    score: Mean
+    singles: Mean
+    gain: Mean
+    gain_over_chosen: Mean
+    agreement: Mean
+    coverage: Sequence[Coverage]
+    curve: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -86,7 +186,8 @@ class NetworkResult:
 
     Attributes:
         network: its name.
-        set_apart: it has no usable seed, so it is neither ranked nor tested.
+        set_apart: it has no usable seed, or had seen data of the test before, and is not ranked or tested with the
+            others.
         chosen_seed: of the weights that stand for it.
         chosen_validation_dice: of these, best of an epoch.
         scores: of these weights, from `summarise`.
@@ -229,6 +330,8 @@ class Section:
         notes: on what was left out.
         chosen_by: how each network's weights were chosen.
         set_apart: network and reason.
+        contaminated: of these the ones whose weights had seen data of the test, best mean first.
+        pretrained_on: of each network what its weights are known to have seen before.
         degenerate: runs.
         networks: best mean first, those set apart last.
         runs: all of them.
@@ -244,6 +347,12 @@ class Section:
         run_warnings: of runs and evaluations.
         recommendation: None where there is nothing to choose from.
         without_images: networks that kept no pictures; None where pictures are left out on request.
+        decisions: on every pair at the margin, by question.
+        subgroups: by lesion size, and by what was asked for.
+        known_to: of numbers of groups, to how much a score of so many is known, half of its 95 % interval.
+        ensembles: of the seeds of each network, best first; None where they are not asked for.
+        ensemble_notes: of which networks there is none, and why.
+        outlook: what these groups and seeds could have found; None where nothing was compared.
         slug: start of the names of its figures.
         figures: names of files, by kind.
     """
@@ -265,6 +374,8 @@ class Section:
     notes: Sequence[str]
     chosen_by: str
     set_apart: Mapping[str, str]
+    contaminated: Sequence[str]
+    pretrained_on: Mapping[str, Sequence[str]]
     degenerate: Sequence[Degenerate]
     networks: Sequence[NetworkResult]
     runs: Sequence[RunResult]
@@ -280,6 +391,12 @@ class Section:
     run_warnings: Sequence[str]
     recommendation: Recommendation | None
     without_images: Sequence[str] | None
+    decisions: Mapping[str, Sequence[Decision]]
+    subgroups: Sequence[Subgroups]
+    known_to: Sequence[tuple[int, float]]
+    ensembles: Sequence[Ensemble] | None
+    ensemble_notes: Sequence[str]
+    outlook: Outlook | None
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

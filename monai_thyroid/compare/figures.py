@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_thyroid.drawing import BLUE, LINES, PREDICTION, REFERENCE, VERMILION, draw_outline
+from monai_thyroid.drawing import BLUE, LINES, PREDICTION, REFERENCE, SKY_BLUE, VERMILION, draw_outline
 from monai_thyroid.files import atomic_path
 
 __all__ = [
@@ -24,14 +24,18 @@ __all__ = [
     "average_ranks",
     "case_strips",
     "confusion_matrices",
+    "coverage_curves",
     "curves",
     "gallery",
     "mean_bars",
     "paired_differences",
+    "power_curves",
     "rank_bars",
     "reliability_diagram",
     "shift_heatmap",
     "significance_map",
+    "subgroup_intervals",
+    "verdict_map",
 ]
 
 COLUMN, PAGE = 3.4, 7.2  # inches
@@ -413,6 +417,168 @@ def significance_map(folder: Path, name: str, *, labels: Sequence[str], p_adjust
         axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(size), labels)
         axes.set_xlabel("Adjusted p; n.s.: not significant, p ≥ 0.05")
+    return name
+
+
+def power_curves(
+    folder: Path,
+    name: str,
+    *,
+    differences: Sequence[float],
+    power: Mapping[int, Sequence[float]],
+    groups: Sequence[int],
+    detectable: Mapping[int, Sequence[float]],
+    asked: float,
+    here: int,
+    difference: float | None,
+    axis: str,
+) -> str:
+    """Draw the power over the difference, and the difference that is found over the number of groups; a line a seed.
+
+    Args:
+        differences: at which the power is known.
+        power: of each number of seeds, 0 to 1, as many.
+        groups: at which the difference that is found is known.
+        detectable: of each number of seeds, as many; NaN where nothing is found.
+        asked: the power that counts as found, marked.
+        here: the number of groups at hand, marked.
+        difference: that is looked for, marked; None for none.
+        axis: name of the score.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    handles = []
+    with _figure(folder, name, PAGE, 2.9 + _legend_height(len(power) + 1, 3)) as figure:
+        left, right = figure.subplots(1, 2)
+        for index, seeds in enumerate(power):
+            look = {**_look(index), "lw": 1.2}
+            left.plot(differences, power[seeds], **look)
+            right.plot(groups, detectable[seeds], **look)
+            handles.append(Line2D([], [], label=f"{seeds} seed{'s' * (seeds > 1)} a network", **look))
+        marked: dict[str, Any] = {"color": "0.35", "lw": 1, "ls": (0, (1, 1.5))}
+        left.axhline(asked, **marked)
+        right.axvline(here, **marked)
+        if difference is not None:
+            left.axvline(difference, **marked)
+            right.axhline(difference, **marked)
+        handles.append(Line2D([], [], label="asked for, or at hand", **marked))
+        left.set(ylim=(0, 1.02), xlabel=f"True difference of {axis}", ylabel="Probability of the claim")
+        left.set_title(f"{here} groups")
+        left.set_xlim(0, None)
+        right.set(xscale="log", xlabel="Groups (log scale)", ylabel=f"Difference of {axis} that is found")
+        right.set_title(f"found with a probability of {100 * asked:.0f} %")
+        right.set_ylim(0, None)
+        right.set_xticks(groups)
+        right.xaxis.set_major_formatter(ScalarFormatter())
+        right.xaxis.set_minor_formatter(NullFormatter())
+        right.xaxis.set_tick_params(which="minor", length=0)
+        for axes in (left, right):
+            axes.grid()
+        _legend(figure, handles, 3)
+    return name
+
+
+def coverage_curves(
+    folder: Path, name: str, *, curves: Mapping[str, Sequence[float]], marks: Sequence[float], ylabel: str
+) -> str:
+    """Draw what the rest of the cases scores over the share of cases that go to a person.
+
+    Args:
+        curves: of each network the mean score when 0, 1, 2, ... cases were given away, up to half of them.
+        marks: shares that are marked.
+        ylabel: what is measured, with its unit.
+    """
+    from matplotlib.lines import Line2D
+
+    with _figure(folder, name, COLUMN, 2.5 + _legend_height(len(curves), 2)) as figure:
+        axes = figure.subplots()
+        handles = []
+        for index, (label, curve) in enumerate(curves.items()):
+            shares = np.linspace(0, 50, len(curve))
+            look = {**_look(index), "lw": 1.2}
+            at = sorted({int(np.abs(shares - 100 * mark).argmin()) for mark in marks})
+            axes.plot(shares, curve, markevery=at, **look)
+            handles.append(Line2D([], [], label=label, **look))
+        axes.set(xlabel="Least agreed cases given to a person [%]", ylabel=ylabel, xlim=(-1, 51))
+        axes.grid()
+        _legend(figure, handles, 2)
+    return name
+
+
+def subgroup_intervals(
+    folder: Path,
+    name: str,
+    *,
+    levels: Sequence[str],
+    means: Mapping[str, Sequence[tuple[float, float, float]]],
+    pale: Sequence[bool],
+    xlabel: str,
+) -> str:
+    """Draw a block of rows a level: of each network the mean and its interval.
+
+    Args:
+        levels: names of the blocks, the first on top.
+        means: of each network (mean, low, high) a level; NaN limits draw no interval.
+        pale: of each level, whether it is too small to be taken at its word: hollow marks.
+        xlabel: what is measured, with its unit.
+    """
+    from matplotlib.lines import Line2D
+
+    count = len(means)
+    step = 0.8 / max(count, 1)
+    with _figure(
+        folder, name, PAGE, max(0.28, 0.13 * count + 0.1) * len(levels) + 0.7 + _legend_height(count, 3)
+    ) as figure:
+        axes = figure.subplots()
+        handles = []
+        for index, (label, own) in enumerate(means.items()):
+            look = {**_look(index), "linestyle": "none", "markersize": 4}
+            for place, (mean, low, high) in enumerate(own):
+                y = place + (index - (count - 1) / 2) * step
+                axes.hlines(y, low, high, color=look["color"], lw=1)
+                axes.plot(mean, y, **look, mfc="white" if pale[place] else look["color"])
+            handles.append(Line2D([], [], label=label, **look))
+        for border in range(1, len(levels)):
+            axes.axhline(border - 0.5, color="0.8", lw=0.6)
+        _rows(axes, levels)
+        axes.set_ylim(len(levels) - 0.45, -0.55)
+        axes.set_xlabel(xlabel)
+        _legend(figure, handles, 3)
+    return name
+
+
+_WORDS: dict[str, tuple[str, str]] = {  # ground and ink
+    "better": (BLUE, "white"),
+    "worse": (VERMILION, "black"),
+    "equivalent": (SKY_BLUE, "black"),
+    "not inferior": ("#D3EAF7", "black"),
+    "undecided": ("#F2F2F2", "black"),
+}
+
+
+def verdict_map(folder: Path, name: str, *, labels: Sequence[str], words: np.ndarray) -> str:
+    """Draw the verdict on every row's network beside every column's, in words on a ground of their own.
+
+    Args:
+        labels: one a network.
+        words: str, (networks, networks): better, worse, equivalent, not inferior or undecided; empty on the diagonal.
+    """
+    from matplotlib.patches import Rectangle
+
+    size = len(labels)
+    width = COLUMN if size <= 3 else PAGE
+    with _figure(folder, name, width, 0.26 * size + 1.3) as figure:
+        axes = figure.subplots()
+        _cells(axes, np.full((size, size), np.nan), np.full((size, size), "", dtype=object))
+        for (row, column), word in np.ndenumerate(words):
+            if word:
+                ground, ink = _WORDS[word]
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=ground, ec="white", lw=1))
+                axes.text(column, row, word, ha="center", va="center", fontsize=7, color=ink)
+        axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), labels)
+        axes.set_xlabel("The row's network beside the column's")
     return name
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_thyroid.compare.contents import (
+    Mean,
     NetworkResult,
     Recommendation,
     Report,
@@ -18,7 +19,9 @@ from monai_thyroid.compare.contents import (
     plural,
     rounded,
 )
+from monai_thyroid.compare.decisions import DECISIONS, Decision
 from monai_thyroid.compare.judge import RULE
+from monai_thyroid.compare.outlook import found_sentence, outlook_sentence
 from monai_thyroid.compare.pictures import FIGURES, Place
 from monai_thyroid.compare.statistics import (
     ALPHA,
@@ -31,6 +34,7 @@ from monai_thyroid.compare.statistics import (
     Rate,
     unseen,
 )
+from monai_thyroid.compare.subgroups import FEW, depends
 from monai_thyroid.metrics import METRICS, Metric
 from monai_thyroid.pages import Block, Callout, Cell, Figure, Form, Heading, Items, Paragraph, Table, table
 
@@ -49,6 +53,7 @@ _QUESTIONS = {
     ),
 }
 _OVERLAP = ("dice", "iou")  # of which there are several averages, in a table of their own
+_TOLD = 4  # pairs in a sentence
 _LARGEST_SVG = 600_000  # bytes; beyond, the PNG is put into the page
 
 
@@ -217,17 +222,30 @@ def _short(section: Section) -> list[Block]:
         f"{plural(len(section.networks), 'network')} in {plural(len(section.runs), 'run')}, scored on {section.size} "
         f"of the part “{section.part}”, on the original image grid."
     ]
-    if section.set_apart:
-        items.append(f"Set apart as degenerate, neither ranked nor tested: {', '.join(section.set_apart)}.")
+    if useless := [name for name in section.set_apart if name not in section.contaminated]:
+        items.append(f"Set apart as degenerate, neither ranked nor tested: {', '.join(useless)}.")
+    if section.contaminated:
+        own = {row.network: row for row in section.networks}
+        told = "; ".join(
+            f"{name}, {_mean(section, own[name])}, {section.set_apart[name]}" for name in section.contaminated
+        )
+        items.append(f"Ranked apart, as their weights may have seen the images of this test, best mean first: {told}.")
     if ranked:
         items.append(
             f"Best mean of the chosen weights: {ranked[0].network}, {_mean(section, ranked[0])}."
         )  # fmt: skip
     for question, comparison in (("weights", section.weights), ("architectures", section.architectures)):
         if comparison:
-            items.append(f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}")
+            more = _decisions(section.decisions[question])
+            items.append(" ".join([f"{_QUESTIONS[question][0]}: {_claims(comparison, section)}", *more]))
     if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
         items.append(OVERSTATES)
+    items += [
+        f"The advantage of {', '.join(networks)} depends on {name}, see Subgroups."
+        for name, networks in depends(section.subgroups).items()
+    ]
+    if section.outlook:
+        items.append(found_sentence(section.outlook, axis=section.axis))
     if section.weights and not section.architectures:
         items.append("These architectures: nothing is claimed; why stands in the warnings above.")
     return [Items(items), _answer(section)]
@@ -251,8 +269,47 @@ def _claims(comparison: Comparison, section: Section) -> str:
     told = "; ".join(_claim(pair, form) for pair in claims[:4])
     more = f"; and {len(claims) - 4} more pairs, see the table" if len(claims) > 4 else ""
     rest = len(comparison.pairs) - len(claims)
-    left = f" {plural(rest, 'pair')} of {len(comparison.pairs)} cannot be told apart." if rest else ""
+    left = ""
+    if rest:
+        left = (
+            f" Of {len(comparison.pairs)} pairs {rest} are not shown to differ, which does not show them to be equal."
+        )
     return f"{told}{more} ({section.axis}, {n}).{left}"
+
+
+def _decisions(decisions: Sequence[Decision]) -> list[str]:
+    """What the margin adds to the claims, in a sentence; none where it adds nothing."""
+    told = [f"{one.first} and {one.second} are equivalent" for one in decisions if one.verdict == "equivalent"]
+    told += [
+        f"{one.first} is better than {one.second} by less than that"
+        for one in decisions
+        if one.verdict == "better" and one.within_margin
+    ]
+    fine: dict[str, list[str]] = {}
+    for one in decisions:
+        if one.reverse == "not inferior":
+            fine.setdefault(one.first, []).append(one.second)
+    told += [f"{' and '.join(seconds)} {_are(seconds)} not inferior to {first}" for first, seconds in fine.items()]
+    if not told:
+        return []
+    shown = told if len(told) <= _TOLD else [*told[:_TOLD], f"and {len(told) - _TOLD} more, see the table"]
+    return [f"At a margin of {decisions[0].margin:g}: {'; '.join(shown)}."]
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _verdict(one: Decision) -> str:
+    """Both directions in a few words, for a table."""
+    if one.verdict == "better" and one.within_margin:
+        return f"better, by less than {one.margin:g}"
+    if "not inferior" in (one.verdict, one.reverse):
+        fine = [
+            name for name, word in (("the first", one.verdict), ("the second", one.reverse)) if word == "not inferior"
+        ]
+        return f"{' and '.join(fine)} not inferior"
+    return one.verdict
 
 
 def _claim(pair: Pair, form: Any) -> str:
@@ -357,12 +414,17 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page += [Heading(sub, _QUESTIONS["weights"][0]), *_question(section, section.weights, Place.WEIGHTS, figures)]
     page.append(Heading(sub, _QUESTIONS["architectures"][0]))
     page += _question(section, section.architectures, Place.ARCHITECTURES, figures)
+    page += [Heading(sub, "Subgroups"), *_subgroups(section), *_of_section(section, Place.SUBGROUPS, figures)]
+    if section.ensembles is not None:
+        page += [Heading(sub, "Ensembles"), *_ensembles(section), *_of_section(section, Place.ENSEMBLES, figures)]
     page += [Heading(sub, "Stability"), *_stability(section), *_of_section(section, Place.STABILITY, figures)]
     page += [Heading(sub, "Degenerate models"), *_degenerate(section)]
     page += [Heading(sub, "Calibration"), *_calibration(section), *_of_section(section, Place.CALIBRATION, figures)]
     page += [Heading(sub, "Cost"), *_cost(section)]
     page += [Heading(sub, "Cases"), *_cases(section), *_of_section(section, Place.CASES, figures)]
     page += [Heading(sub, "Every run"), *_runs(section)]
+    page += [Heading(sub, "What could have been found"), *_outlook(section)]
+    page += _of_section(section, Place.OUTLOOK, figures)
     return page
 
 
@@ -450,6 +512,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         notes = section.architecture_notes if place is Place.ARCHITECTURES else []
         return [Paragraph(" ".join(notes) or "There are not two networks to compare.")]
     explanation = _QUESTIONS[comparison.question][1].format(chosen_by=section.chosen_by, seeds=_seeds(section))
+    decisions = section.decisions[comparison.question]
     return [
         Paragraph(f"{explanation} {SCOPE[comparison.question]}"),
         Paragraph(f"Method: {comparison.method}"),
@@ -469,6 +532,7 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                 (f"Effect ({comparison.pairs[0].effect_name})", _form("{:.2f}".format)),
                 ("Groups won / tied / lost", "tight"),
                 ("Claim", "text"),
+                (f"Verdict at a margin of {decisions[0].margin:g}", "text"),
             ],
             [
                 [
@@ -480,10 +544,12 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                     pair.effect,
                     f"{pair.wins} / {pair.ties} / {pair.losses}",
                     "yes" if pair.claim else "no",
+                    _verdict(decision),
                 ]
-                for pair in comparison.pairs
+                for pair, decision in zip(comparison.pairs, decisions, strict=True)
             ],
         ),
+        Paragraph(DECISIONS.format(margin=decisions[0].margin)),
         *_of_section(section, place, figures, comparison),
     ]
 
@@ -568,7 +634,7 @@ def _degenerate(section: Section) -> list[Block]:
         ]
     items = [f"{one.network} seed {one.seed}, {one.kind}: {one.sentence}" for one in section.degenerate]
     for row in section.networks:
-        if row.set_apart:
+        if row.set_apart and row.network not in section.contaminated:
             items.append(
                 f"{row.network}: no usable seed is left, so it is set apart from ranking, tests and recommendation; "
                 "its figures stand in the tables."
@@ -661,13 +727,168 @@ def _runs(section: Section) -> list[Block]:
     for title in ("Fold", "Degenerate"):
         if not any(columns[title][1](row) for row in section.runs):
             del columns[title]
-    split = [Paragraph(f"How the parts came about: {'; '.join(section.split)}.")] if section.split else []
+    split = []
+    if before := "; ".join(f"{name} on {', '.join(names)}" for name, names in section.pretrained_on.items()):
+        split.append(
+            Paragraph(f"Pretrained: {before}. Whether such data hold images of this test is told by their names alone.")
+        )
+    split += [Paragraph(f"How the parts came about: {'; '.join(section.split)}.")] if section.split else []
     return [
         *split,
         table(
             f"Every run, {section.size}. Its other scores are in summary.csv and cases.csv.",
             [(title, form) for title, (form, _) in columns.items()],
             [[value(row) for _, value in columns.values()] for row in section.runs],
+        ),
+    ]
+
+
+def _subgroups(section: Section) -> list[Block]:
+    form = _metric_form(METRICS[section.metric])
+    known = ", ".join(f"{form(half)} with {n} groups" for n, half in section.known_to)
+    page: list[Block] = [
+        Paragraph(
+            "Chosen weights, mean over groups and 95 % interval of each by itself. How small is too small: as the "
+            f"groups spread here, half of the interval of a subgroup's {section.axis} is about {known}; one of fewer "
+            f"than {FEW} groups is marked and in no test. Tests, corrected (Holm) over all networks and variables: "
+            "whether a network's score differs between subgroups, which is mostly how hard they are; and whether its "
+            "advantage does (interaction): what it is above the mean of all compared networks. That no dependence is "
+            "shown does not show that there is none. A group whose cases lie in several subgroups counts in a test "
+            "where most of them lie."
+        )
+    ]
+    for name, networks in depends(section.subgroups).items():
+        page.append(Callout("note", [f"The advantage of {', '.join(networks)} depends on {name}."]))
+    for one in section.subgroups:
+        lacking = f" {plural(one.n_without, 'case')} without a value." if one.n_without else ""
+        if not one.levels:
+            page.append(Paragraph(f"By {one.name}: {one.how}."))
+            continue
+        names = [(row.network, row.label) for row in section.networks]
+        page.append(
+            table(
+                f"By {one.name}, {one.how}; {section.axis}.{lacking}",
+                [
+                    ("Subgroup", "text"),
+                    ("Cases", _count),
+                    ("Groups", _count),
+                    *((label, "number") for _, label in names),
+                ],
+                [
+                    [
+                        level.label + (" (too few)" if level.too_few else ""),
+                        level.n_cases,
+                        level.n_groups,
+                        *(_with_interval(level.means[name], form) for name, _ in names),
+                    ]
+                    for level in one.levels
+                ],
+            )
+        )
+        page.append(
+            table(
+                f"By {one.name}: adjusted p that it makes no difference.",
+                [("Network", "tight"), ("Score differs", _p), ("Advantage differs (interaction)", _p)],
+                [[test.network, test.differs, test.interaction] for test in one.tests],
+            )
+        )
+    return page
+
+
+def _ensembles(section: Section) -> list[Block]:
+    metric = METRICS[section.metric]
+    form, made = _metric_form(metric), section.ensembles or []
+    gains = [(one.low, one.high) for row in made for one in (row.gain, row.gain_over_chosen)]
+    gain = _differences(metric, gains, sign="+")
+    shares = [one.given for one in made[0].coverage] if made else []
+    page: list[Block] = [
+        Paragraph(
+            "The seeds of a network as one model: a pixel is foreground where more than half of their stored masks "
+            "mark it; seeds that collapsed or are copies do not vote. Gain: above 0 where the vote is better, with the "
+            "95 % interval of each by itself, over groups; it is of these trainings, and costs as many times the time "
+            "as there are seeds. Agreement: mean Dice of all pairs of seeds, as `monai-thyroid predict --with` tells "
+            "it for each image. Seeds can agree on what is wrong."
+        )
+    ]
+    if section.ensemble_notes:
+        page.append(Items(section.ensemble_notes))
+    if made:
+        labels = {row.network: row.label for row in section.networks}
+        aside = [number for number, one in enumerate(made) if one.network in section.set_apart]
+        page.append(
+            table(
+                f"Votes, {section.axis}, mean over groups; {section.size}.",
+                [
+                    ("Network", "tight"),
+                    ("Seeds", "tight"),
+                    ("Vote", "number"),
+                    ("One seed, mean", form),
+                    ("Gain over one seed", "number"),
+                    ("Gain over the chosen weights", "number"),
+                    ("Agreement", _score),
+                ],
+                [
+                    [
+                        labels[one.network],
+                        ", ".join(map(str, one.seeds)),
+                        _with_interval(one.score, form),
+                        one.singles.mean,
+                        _with_interval(one.gain, gain),
+                        _with_interval(one.gain_over_chosen, gain),
+                        one.agreement.mean,
+                    ]
+                    for one in made
+                ],
+                aside=aside,
+            )
+        )
+        page.append(
+            table(
+                f"{_sentence(section.axis)} of the rest, mean over groups, if the least agreed cases go to a person; "
+                "in brackets: if the worst had been known and gone.",
+                [("Network", "tight"), *((f"{100 * share:.0f} % given", "number") for share in shares)],
+                [
+                    [
+                        labels[one.network],
+                        *(
+                            Cell(
+                                f"{_with_interval(each.score, form).text} [{form(each.best_possible)}]", each.score.mean
+                            )
+                            for each in one.coverage
+                        ),
+                    ]
+                    for one in made
+                ],
+                aside=aside,
+            )
+        )
+    return page
+
+
+def _with_interval(one: Mean, form: Callable[[float | None], str]) -> Cell:
+    return Cell(f"{form(one.mean)} ({_interval((one.low, one.high), form)})", one.mean)
+
+
+def _outlook(section: Section) -> list[Block]:
+    one = section.outlook
+    if one is None:
+        return [Paragraph("Not known: there are not two networks and two groups to tell it from.")]
+    form = _differences(METRICS[section.metric], [])
+    told = [outlook_sentence(one, axis=section.axis, form=form)]
+    if section.grouping == "unknown":
+        told.append("Groups are unknown, so each image is taken as a patient.")
+    needed = _form("{:,.0f}".format, "more than 10,000")
+    return [
+        Paragraph(" ".join(told)),
+        table(
+            f"What it takes, for {plural(one.networks, 'network')} and a probability of {100 * one.power:.0f} %; true "
+            f"difference of {section.axis}.",
+            [
+                ("Seeds a network", _count),
+                (f"Found with these {one.groups} groups", form),
+                *((f"Groups needed for {value:g}", needed) for value in one.differences),
+            ],
+            [[row.seeds, row.detectable, *row.groups] for row in one.table],
         ),
     ]
 

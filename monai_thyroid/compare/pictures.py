@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_thyroid.compare import figures
 from monai_thyroid.compare.contents import Section, Shift
+from monai_thyroid.compare.power import curves
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
 from monai_thyroid.metrics import reliability
@@ -38,6 +39,9 @@ class Place(Enum):
     STABILITY = "stability"
     CALIBRATION = "calibration"
     CASES = "cases"
+    SUBGROUPS = "subgroups"
+    ENSEMBLES = "ensembles"
+    OUTLOOK = "outlook"
     SHIFT = "shift"
 
 
@@ -189,6 +193,17 @@ def _significance(scene: Scene, *, place: Place) -> Iterator[Plot]:
         yield partial(figures.significance_map, labels=comparison.networks, p_adjusted=table)
 
 
+def _verdicts(scene: Scene, *, place: Place) -> Iterator[Plot]:
+    comparison = scene.comparison(place)
+    if comparison and not comparison.refusals:
+        index = {name: number for number, name in enumerate(comparison.networks)}
+        words = np.full((len(index), len(index)), "", dtype=object)
+        for one in scene.section.decisions[comparison.question]:
+            words[index[one.first], index[one.second]] = one.verdict
+            words[index[one.second], index[one.first]] = one.reverse
+        yield partial(figures.verdict_map, labels=comparison.networks, words=words)
+
+
 def _average_ranks(scene: Scene) -> Iterator[Plot]:
     comparison = scene.section.weights
     if comparison and not comparison.refusals and comparison.average_ranks:
@@ -247,6 +262,50 @@ def _disagreement(scene: Scene) -> Iterator[Plot]:
         yield partial(figures.gallery, rows=rows)
 
 
+def _subgroups(scene: Scene) -> Iterator[Plot]:
+    for one in scene.section.subgroups:
+        if one.levels:
+            yield partial(
+                figures.subgroup_intervals,
+                levels=[f"{level.label}\n{level.n_groups} groups" for level in one.levels],
+                means={
+                    label: [
+                        (level.means[name].mean, level.means[name].low, level.means[name].high) for level in one.levels
+                    ]
+                    for name, label in scene.labels.items()
+                },
+                pale=[level.too_few for level in one.levels],
+                xlabel=f"{scene.section.axis}, by {one.name}",
+            )
+
+
+def _coverage(scene: Scene) -> Iterator[Plot]:
+    if made := scene.section.ensembles:
+        yield partial(
+            figures.coverage_curves,
+            curves={scene.labels[one.network]: one.curve for one in made},
+            marks=[one.given for one in made[0].coverage],
+            ylabel=f"{scene.section.axis} of the rest, mean per image",
+        )
+
+
+def _power(scene: Scene) -> Iterator[Plot]:
+    if one := scene.section.outlook:
+        found = curves(one)
+        if found.differences:
+            yield partial(
+                figures.power_curves,
+                differences=found.differences,
+                power=found.power,
+                groups=found.groups,
+                detectable=found.detectable,
+                asked=one.power,
+                here=one.groups,
+                difference=None,
+                axis=scene.section.axis,
+            )
+
+
 def _shift(table: Shift) -> Iterator[Plot]:
     """The Dice of every run on every dataset it was scored on; of many runs those of the chosen weights."""
     rows = table.rows if len(table.rows) <= _MODELS else [row for row in table.rows if row.chosen]
@@ -263,6 +322,7 @@ def _shift(table: Shift) -> Iterator[Plot]:
 
 _DIFFERENCES = "Difference of {axis} in each group, and its mean with the 95 % interval of the pair by itself; {n}."
 _SIGNIFICANCE = "Adjusted p of every pair; {n}."
+_VERDICTS = "Verdict on every pair at the margin; {n}."
 FIGURES: dict[str, Declared] = {
     one.kind: one
     for one in (
@@ -281,6 +341,7 @@ FIGURES: dict[str, Declared] = {
         ),
         Declared("weights-differences", Place.WEIGHTS, _DIFFERENCES, partial(_differences, place=Place.WEIGHTS)),
         Declared("weights-significance", Place.WEIGHTS, _SIGNIFICANCE, partial(_significance, place=Place.WEIGHTS)),
+        Declared("weights-verdicts", Place.WEIGHTS, _VERDICTS, partial(_verdicts, place=Place.WEIGHTS)),
         Declared(
             "weights-average-ranks",
             Place.WEIGHTS,
@@ -313,6 +374,9 @@ FIGURES: dict[str, Declared] = {
             partial(_significance, place=Place.ARCHITECTURES),
         ),
         Declared(
+            "architectures-verdicts", Place.ARCHITECTURES, _VERDICTS, partial(_verdicts, place=Place.ARCHITECTURES)
+        ),
+        Declared(
             "curves",
             Place.STABILITY,
             "Loss in training and validation, and validation Dice (network grid), of every run.",
@@ -335,6 +399,27 @@ FIGURES: dict[str, Declared] = {
             "The cases on which the networks disagree most (largest range of Dice).",
             _disagreement,
             patients=True,
+        ),
+        Declared(
+            "subgroups",
+            Place.SUBGROUPS,
+            "{Axis} of the chosen weights in subgroups, mean over groups, with the 95 % interval of each by itself; "
+            "hollow: fewer than 10 groups.",
+            _subgroups,
+        ),
+        Declared(
+            "risk-coverage",
+            Place.ENSEMBLES,
+            "{Axis} of the cases that stay with the vote of a network's seeds when those on which the seeds agree "
+            "least go to a person; marked: 0, 10, 20 and 30 %.",
+            _coverage,
+        ),
+        Declared(
+            "power",
+            Place.OUTLOOK,
+            "What a comparison of so many networks can find, by numbers of seeds: left, how probable the claim is with "
+            "the groups of this one, by the true difference of {axis}; right, the difference that is found.",
+            _power,
         ),
         Declared(
             "shift",

@@ -21,6 +21,7 @@ from monai_thyroid.runfolder import (
     read_evaluation,
     read_history,
     read_run,
+    same_postprocessing,
 )
 
 __all__ = ["Run", "Unusable", "by_dataset", "by_fold", "comparability", "find_runs"]
@@ -261,6 +262,8 @@ def _read_run(folder: Path, part: str) -> Run:
     scored, current = own.record.checkpoint_sha256, record.checkpoint_sha256
     if scored and current and scored != current:
         problems.append(f"the scores in evaluations/{own.name} are of other weights than the run's; evaluate")
+    if not same_postprocessing(record, own.record):
+        problems.append(f"the scores in evaluations/{own.name} are of other postprocessing than the run's; evaluate")
     if absent := [one for one in record.classes or [] if one not in own.classes]:
         problems.append(f"evaluations/{own.name} has no scores of the class {', '.join(absent)}")
     if problems:

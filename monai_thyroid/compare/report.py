@@ -15,12 +15,14 @@ import numpy as np
 from monai_thyroid import __version__, pages
 from monai_thyroid.compare import page
 from monai_thyroid.compare.contents import Options, Report, Section
+from monai_thyroid.compare.ensemble import make_ensembles
 from monai_thyroid.compare.pictures import SECTION, Place, Scene, draw, without_images
 from monai_thyroid.compare.reading import Run, Unusable, by_dataset, comparability, find_runs
 from monai_thyroid.compare.sections import make_section, relative, warnings
 from monai_thyroid.compare.shift import make_shift
 from monai_thyroid.compare.statistics import Pair
-from monai_thyroid.compare.study import Analysis, analyse, declared_margin, make_study
+from monai_thyroid.compare.study import Analysis, Study, analyse, declared_margin, make_study
+from monai_thyroid.compare.subgroups import fit_problems, read_metadata
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, read_json, write_csv, write_json
 from monai_thyroid.metrics import METRICS, SCORE_COLUMNS, ScoringPolicy, summarise
@@ -53,6 +55,8 @@ def make_report(
     force: bool = False,
     images: bool = True,
     failed: Sequence[Unusable] = (),
+    metadata: str | os.PathLike[str] | None = None,
+    ensemble: bool = False,
 ) -> Path:
     """Write the report of some runs: report.html, .md, .json, summary.csv, pairwise.csv, cases.csv and figures/.
 
@@ -67,6 +71,8 @@ def make_report(
         force: compare what is not comparable, and say so on page one.
         images: False leaves every picture of a case out.
         failed: runs that left no folder, to be listed among those that could not be used.
+        metadata: a table by whose columns subgroups are told, see `read_metadata`.
+        ensemble: tell what the seeds of each network are worth as one model, from stored predictions.
 
     Returns:
         The path of report.html.
@@ -91,6 +97,8 @@ def make_report(
             force=force,
             images=images,
             failed=failed,
+            metadata=metadata,
+            ensemble=ensemble,
         )
         _write(building, built)
         before = output.with_name(f".{output.name}.before")
@@ -113,6 +121,8 @@ def build(
     force: bool = False,
     images: bool = True,
     failed: Sequence[Unusable] = (),
+    metadata: str | os.PathLike[str] | None = None,
+    ensemble: bool = False,
 ) -> Built:
     """Read, check, compare and judge; writes nothing.
 
@@ -126,6 +136,7 @@ def build(
         known = ", ".join(one.name for one in METRICS.values() if one.comparable)
         raise UserError(f"--metric {metric}: choose one of {known}")
     check_margin(margin, metric)
+    about = None if metadata is None else read_metadata(Path(metadata))
     runs, unusable = find_runs(paths, part=part)
     unusable = [*unusable, *failed]
     if not runs:
@@ -145,37 +156,56 @@ def build(
     if fatal or (forcible and not force):
         hint = ["Give runs that belong together, or --force for a report with a warning on page one."]
         raise UserError([*fatal, *forcible, *([] if fatal else hint)])
-    for dataset, own in by_dataset(runs).items():
+    studies: list[Study] = []
+    for own in by_dataset(runs).values():
         labels = _labels(own)
-        for name in own[0].classes:
-            study = make_study(own, name=name, part=part, labels=labels)
-            units = {summarise(entry.rows)["distance_unit"] for entry in study.entries.values()}
-            if METRICS[metric].scaled and (len(units) > 1 or "mixed" in units):
-                free = ", ".join(one.name for one in METRICS.values() if one.comparable and not one.scaled)
-                raise UserError(
-                    f"dataset {dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
-                    f"some in pixels; give --metric {free}"
-                )
-            lacking = [
-                entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)
-            ]
-            if lacking:
-                raise UserError(
-                    f"dataset {dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, or "
-                    "give another --metric"
-                )
-            analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
-            without = without_images(analysis) if images else []
-            analyses.append(analysis)
-            sections.append(
-                make_section(analysis, margin=margin, root=root, forced=forced[dataset], images=images, without=without)
+        studies += [make_study(own, name=name, part=part, labels=labels) for name in own[0].classes]
+    if about and (unfit := [problem for study in studies for problem in fit_problems(about, study)]):
+        raise UserError(dict.fromkeys(unfit))
+    wrong: list[str] = []
+    for study in studies:
+        units = {summarise(entry.rows)["distance_unit"] for entry in study.entries.values()}
+        if METRICS[metric].scaled and (len(units) > 1 or "mixed" in units):
+            free = ", ".join(one.name for one in METRICS.values() if one.comparable and not one.scaled)
+            raise UserError(
+                f"dataset {study.dataset}: {metric} is in mm where the pixel spacing is known, and here some in mm and "
+                f"some in pixels; give --metric {free}"
             )
+        lacking = [entry.title for entry in study.entries.values() if any(row[metric] is None for row in entry.rows)]
+        if lacking:
+            raise UserError(
+                f"dataset {study.dataset}: {metric} is not scored in {', '.join(lacking)}: evaluate these runs again, "
+                "or give another --metric"
+            )
+        analysis = analyse(study, metric=metric, larger_is_better=METRICS[metric].larger_is_better)
+        without = without_images(analysis) if images else []
+        analyses.append(analysis)
+        together = None
+        if ensemble:
+            made, absent, unusual = make_ensembles(analysis)
+            together, wrong = (made, absent), [*wrong, *unusual]
+        sections.append(
+            make_section(
+                analysis,
+                margin=margin,
+                root=root,
+                forced=forced[study.dataset],
+                images=images,
+                without=without,
+                metadata=about,
+                ensembles=together,
+            )
+        )
+    if ensemble and not any(section.ensembles for section in sections):
+        wrong += [f"--ensemble: {text}" for section in sections for text in section.ensemble_notes]
+    if wrong:
+        raise UserError(wrong)
     if len(sections) > 1:
         sections = [replace(section, slug=f"{number}-") for number, section in enumerate(sections, 1)]
     report = Report(
         format=_FORMAT,
         version=__version__,
-        options=Options(margin, metric, part, force, images),
+        options=Options(margin, metric, part, force, images, about.path.name if about else None, ensemble),
         margin_declared=declared_margin(run.path for run in runs) == margin,
         runs_started=sorted({str(run.record["started"])[:10] for run in runs if run.record.get("started")}),
         warnings=warnings(sections),
@@ -258,14 +288,15 @@ def _root(paths: Sequence[Path]) -> Path:
 
 def _labels(runs: Sequence[Run]) -> dict[Path, str]:
     """Names of networks; with the protocol's digits where one network was trained by several."""
+
+    def protocol(run: Run) -> str:
+        return "masks" if run.from_masks else str(run.record.protocol_hash)[:8]
+
     protocols: dict[str, set[str]] = {}
     for run in runs:
-        protocols.setdefault(run.network, set()).add(str(run.record.get("protocol_hash")))
+        protocols.setdefault(run.network, set()).add(protocol(run))
     return {
-        run.path: run.network
-        if len(protocols[run.network]) == 1
-        else f"{run.network}-{str(run.record.get('protocol_hash'))[:8]}"
-        for run in runs
+        run.path: run.network if len(protocols[run.network]) == 1 else f"{run.network}-{protocol(run)}" for run in runs
     }
 
 
@@ -304,7 +335,7 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
     for section in report.sections:
         head = {"dataset": section.dataset, "part": section.part, "class": section.class_name}
         for comparison in filter(None, (section.weights, section.architectures)):
-            for pair in comparison.pairs:
+            for pair, decision in zip(comparison.pairs, section.decisions[comparison.question], strict=True):
                 row: dict[str, Any] = {**head, "question": comparison.question, "metric": section.metric}
                 for name, value in asdict(pair).items():
                     if isinstance(value, tuple):
@@ -312,7 +343,8 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
                         row.update(zip((f"{prefix}low", f"{prefix}high"), value, strict=True))
                     else:
                         row[name] = value
-                rows.append({**row, "n_groups": comparison.n_groups, "n_seeds": comparison.n_seeds})
+                told = {name: value for name, value in asdict(decision).items() if name not in ("first", "second")}
+                rows.append({**row, **told, "n_groups": comparison.n_groups, "n_seeds": comparison.n_seeds})
     return _plain(rows)
 
 

@@ -13,17 +13,21 @@ import numpy as np
 from monai_thyroid.compare.contents import (
     COSTS,
     Degenerate,
+    Ensemble,
     Mean,
     NetworkResult,
     Recommendation,
     RunResult,
     Section,
 )
+from monai_thyroid.compare.decisions import decide
 from monai_thyroid.compare.judge import Candidate, recommend, volatility, worst_decile
 from monai_thyroid.compare.pictures import calibration_rows
+from monai_thyroid.compare.power import Outlook, detectable, outlook
 from monai_thyroid.compare.reading import Run
 from monai_thyroid.compare.statistics import bootstrap_mean
-from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, make_study
+from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, components_here, make_study
+from monai_thyroid.compare.subgroups import Metadata, known_to, make_subgroups
 from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, brier_score, expected_calibration_error, summarise
 
@@ -48,7 +52,15 @@ def relative(path: str | Path, root: Path) -> str:
 
 
 def make_section(
-    analysis: Analysis, *, margin: float, root: Path, forced: Sequence[str], images: bool, without: Sequence[str]
+    analysis: Analysis,
+    *,
+    margin: float,
+    root: Path,
+    forced: Sequence[str],
+    images: bool,
+    without: Sequence[str],
+    metadata: Metadata | None = None,
+    ensembles: tuple[Sequence[Ensemble], Sequence[str]] | None = None,
 ) -> Section:
     """Put together what the page will say; without figures yet.
 
@@ -59,6 +71,8 @@ def make_section(
         forced: what makes the runs incomparable.
         images: False where pictures are left out on request.
         without: networks that kept no pictures.
+        metadata: by which subgroups are told, beside lesion size.
+        ensembles: and of which networks there is none; None where they are not asked for.
     """
     study = analysis.study
     runs = [run for entry in study.entries.values() for run in entry.runs]
@@ -88,6 +102,21 @@ def make_section(
         notes=study.notes,
         chosen_by=analysis.chosen_by,
         set_apart=analysis.apart,
+        contaminated=analysis.contaminated,
+        pretrained_on={
+            network: before
+            for network in analysis.order
+            if (
+                before := list(
+                    dict.fromkeys(
+                        name
+                        for entry in study.of(network)
+                        for run in entry.runs
+                        for name in run.record.pretrained_on or []
+                    )
+                )
+            )
+        },
         degenerate=[
             Degenerate(network, seed, one.kind, one.sentence) for (network, seed), one in analysis.verdicts.items()
         ],
@@ -101,9 +130,10 @@ def make_section(
         machines=sorted({_machine(run) for run in runs if not run.from_masks}),
         precisions=sorted({str(run.record["precision"]) for run in runs if run.record.get("precision")}),
         started_from=sorted(
-            entry.title
+            f"{entry.title}{_pretraining(entry)}"
             for entry in study.entries.values()
-            if any(run.record.get("parent_sha256") for run in entry.runs)
+            if any(run.record.parent_sha256 or run.record.pretrained_on for run in entry.runs)
+            and not entry.runs[0].from_masks
         ),
         from_masks=[_made_elsewhere(entry) for entry in study.entries.values() if entry.runs[0].from_masks],
         run_warnings=_run_warnings(study),
@@ -111,7 +141,31 @@ def make_section(
             analysis, networks, results, margin=margin, grouping=state, synthetic=synthetic, forced=bool(forced)
         ),
         without_images=list(without) if images else None,
+        decisions={
+            comparison.question: decide(comparison, margin=margin, larger_is_better=analysis.larger_is_better)
+            for comparison in (analysis.weights, analysis.architectures)
+            if comparison
+        },
+        subgroups=make_subgroups(analysis, metadata),
+        known_to=known_to(analysis),
+        ensembles=None if ensembles is None else ensembles[0],
+        ensemble_notes=[] if ensembles is None else ensembles[1],
+        outlook=_outlook(analysis, margin=margin),
     )
+
+
+def _outlook(analysis: Analysis, *, margin: float) -> Outlook | None:
+    """Of the question about architectures where it was asked, else of the weights; from these runs' own components."""
+    comparison = analysis.architectures or analysis.weights
+    if comparison is None or comparison.n_groups < 2:
+        return None
+    sound = components_here(analysis)
+    if sound is None:
+        return None
+    of_this = {"networks": len(comparison.networks), "seeds": comparison.n_seeds, "groups": comparison.n_groups}
+    least = detectable(sound, **of_this, draws=1000)
+    differences = sorted({margin, *([] if least is None else [float(f"{least / 2:.1g}")])} - {0.0})
+    return outlook(sound, **of_this, differences=differences)
 
 
 def _network(analysis: Analysis, network: str) -> NetworkResult:
@@ -195,6 +249,11 @@ def _run(analysis: Analysis, entry: Entry, index: int, root: Path) -> RunResult:
         protocol_hash=run.record.get("protocol_hash"),
         checkpoint_sha256=run.record.get("checkpoint_sha256"),
     )
+
+
+def _pretraining(entry: Entry) -> str:
+    before = list(dict.fromkeys(name for run in entry.runs for name in run.record.pretrained_on or []))
+    return f" (pretrained on: {', '.join(before)})" if before else ""
 
 
 def _made_elsewhere(entry: Entry) -> str:
@@ -294,7 +353,15 @@ def _recommendation(
             f"{len(winner.collapsed_seeds)} of {len(winner.seeds)} seeds of {winner.network} collapsed: a new "
             "training may collapse as well."
         )
-    missing = [row.network for row in networks if row.network not in comparison.networks]
+    if analysis.contaminated:
+        limits.append(
+            f"Not considered, as their weights had seen data of this test before: {', '.join(analysis.contaminated)}."
+        )
+    missing = [
+        row.network
+        for row in networks
+        if row.network not in comparison.networks and row.network not in analysis.contaminated
+    ]
     masks = [name for name in missing if all(run.from_masks for entry in study.of(name) for run in entry.runs)]
     if masks:
         limits.append(f"Not considered, as scored from masks on the part “{study.part}” alone: {', '.join(masks)}.")
@@ -382,6 +449,12 @@ def warnings(sections: Sequence[Section]) -> list[str]:
                 3,
                 "groups are unknown. Every image counts as its own patient; where patients have several images, "
                 "training and test may share them and the intervals are too narrow.",
+            )
+        for network in section.contaminated:
+            warn(
+                1,
+                f"{network} may have seen these images: {section.set_apart[network]}. Its score may be too good; it is "
+                "ranked apart.",
             )
         for comparison in (section.weights, section.architectures):
             for text in [*comparison.refusals, *comparison.warnings] if comparison else []:

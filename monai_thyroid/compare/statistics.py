@@ -41,6 +41,7 @@ __all__ = [
     "compare_architectures",
     "compare_weights",
     "exact_rate",
+    "group_means",
     "rank_stability",
     "unseen",
 ]
@@ -600,6 +601,11 @@ def _checked(
     return array, names, np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
+def group_means(values: ArrayLike, groups: Sequence[str]) -> np.ndarray:
+    """Means over the cases of each group: (..., groups), sorted by name, of (..., cases)."""
+    return _group_means(np.asarray(values, dtype=np.float64), np.unique(np.asarray(groups), return_inverse=True)[1])
+
+
 def _group_means(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Means over the cases (last axis) of each group."""
     indicator = numbers[:, None] == np.arange(numbers.max() + 1)
@@ -710,25 +716,44 @@ def _errors_of_architectures(scores: np.ndarray, collapsed: np.ndarray) -> tuple
         scores: (..., networks, seeds, groups).
         collapsed: (networks, seeds), or with the same leading axes.
     """
-    count, n_seeds, n = scores.shape[-3:]
+    n_seeds, n = scores.shape[-2:]
     by_group, by_seed = scores.mean(axis=-2), scores.mean(axis=-1)
-    variances = by_seed.var(axis=-1, ddof=1)
     rest = scores - by_group[..., None, :] - by_seed[..., None] + by_seed.mean(axis=-1)[..., None, None]
-    shared = (rest**2).sum(axis=(-1, -2)) / (max(n - 1, 1) * (n_seeds - 1) * n * n_seeds)
+    residual = (rest**2).sum(axis=(-1, -2)) / (max(n - 1, 1) * (n_seeds - 1))
+    first, second = _pairs_of(scores.shape[-3])
+    differences = (by_group[..., first, :] - by_group[..., second, :]).round(_DECIMALS)
+    return _with_seeds(
+        (_errors_of_means(differences), _errors_of_means(by_group)), by_seed, residual, collapsed, n_groups=n
+    )
+
+
+def _with_seeds(
+    plain: tuple[_Errors, _Errors], by_seed: np.ndarray, residual: np.ndarray, collapsed: np.ndarray, *, n_groups: int
+) -> tuple[_Errors, _Errors]:
+    """Errors over groups, with what the seeds add to them, see `_errors_of_architectures`.
+
+    Args:
+        plain: of all differences and of each network by itself, over groups alone.
+        by_seed: (..., networks, seeds), means over groups.
+        residual: (..., networks), mean squares of what groups and seeds do not explain.
+        collapsed: as for `_errors_of_architectures`.
+        n_groups: groups.
+    """
+    n_seeds, n = by_seed.shape[-1], n_groups
+    variances, shared = by_seed.var(axis=-1, ddof=1), residual / (n * n_seeds)
     floor, floor_freedom = _typical_seed_variance(by_seed, collapsed)
-    first, second = _pairs_of(count)
+    first, second = _pairs_of(by_seed.shape[-2])
     found = []
-    for values, own, twins, common in (
+    for members, alone, own, twins, common in (
         (
-            by_group[..., first, :] - by_group[..., second, :],
+            2,
+            plain[0],
             variances[..., first] + variances[..., second],
             variances[..., first] ** 2 + variances[..., second] ** 2,
             shared[..., first] + shared[..., second],
         ),
-        (by_group, variances, variances**2, shared),
+        (1, plain[1], variances, variances**2, shared),
     ):
-        members = 2 if values is not by_group else 1
-        plain = _errors_of_means(values.round(_DECIMALS) if members == 2 else values)
         least = members * floor[..., None]
         with np.errstate(divide="ignore", invalid="ignore"):
             welch = np.where(own > 0, (n_seeds - 1) * own**2 / twins, members * (n_seeds - 1.0))
@@ -736,7 +761,7 @@ def _errors_of_architectures(scores: np.ndarray, collapsed: np.ndarray) -> tuple
             of_seeds = np.where((own >= least) | (floor_freedom[..., None] == 0), welch, typical)
             seeds = np.maximum(own, least) / n_seeds
             kept = np.maximum(seeds - common, 0)
-            groups = plain.error**2
+            groups = alone.error**2
             variance = groups + kept
             freedom = variance**2 / (groups**2 / max(n - 1, 1) + seeds * kept / of_seeds)
         freedom = np.fmax(freedom, np.minimum(of_seeds, max(n - 1, 1)))

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from monai_thyroid.compare.judge import Verdict, copies, verdict
+from monai_thyroid.compare.power import Components, components_of
+from monai_thyroid.compare.pretraining import contamination
 from monai_thyroid.compare.reading import Run, by_fold
 from monai_thyroid.compare.statistics import (
     Comparison,
@@ -18,6 +20,7 @@ from monai_thyroid.compare.statistics import (
     compare_architectures,
     compare_weights,
     exact_rate,
+    group_means,
     rank_stability,
 )
 from monai_thyroid.errors import UserError
@@ -25,7 +28,7 @@ from monai_thyroid.files import read_json
 from monai_thyroid.metrics import METRICS
 from monai_thyroid.runfolder import CaseRow, Evaluation
 
-__all__ = ["Analysis", "Entry", "Study", "analyse", "declared_margin", "make_study"]
+__all__ = ["Analysis", "Entry", "Study", "analyse", "components_here", "declared_margin", "make_study"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class Analysis:
         verdicts: of entries that have collapsed or are copies.
         compared: networks that are ranked.
         apart: networks that are set apart, and why.
+        contaminated: of these the ones whose weights had seen the data, best mean first.
         chosen: of every network the seed with the best validation Dice.
         chosen_by: what the choice went by.
         weights: the chosen weights of the compared networks; None for fewer than two.
@@ -188,6 +192,7 @@ class Analysis:
     verdicts: dict[tuple[str, int], Verdict]
     compared: list[str]
     apart: dict[str, str]
+    contaminated: list[str]
     chosen: dict[str, int]
     chosen_by: str
     weights: Comparison | None
@@ -220,6 +225,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         verdicts, chosen, by = like.verdicts, like.chosen, like.chosen_by
         compared = [network for network in like.compared if network in study.networks]
         apart = {network: why for network, why in like.apart.items() if network in study.networks}
+        contaminated = [network for network in like.contaminated if network in apart]
     else:
         verdicts = _verdicts(study)
         compared, apart = [], {}
@@ -234,6 +240,20 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
             else:
                 compared.append(network)
         chosen, by = _choose(study, verdicts)
+        seen = {
+            network: why
+            for network in compared
+            if (why := contamination(run for entry in study.of(network) for run in entry.runs))
+        }
+        compared = [network for network in compared if network not in seen]
+        means = {
+            network: group_means(
+                study.entries[network, chosen[network]].values(metric, study.cases), study.groups
+            ).mean()
+            for network in seen
+        }
+        contaminated = sorted(seen, key=lambda network: -means[network] if larger_is_better else means[network])
+        apart = {**{network: seen[network] for network in contaminated}, **apart}
 
     def matrix(networks: Sequence[str], seeds: Sequence[int] | None = None) -> np.ndarray:
         return np.array(
@@ -267,6 +287,7 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         verdicts,
         compared,
         apart,
+        contaminated,
         chosen,
         by,
         weights,
@@ -276,6 +297,32 @@ def analyse(study: Study, *, metric: str, larger_is_better: bool, like: Analysis
         notes,
         rates,
     )
+
+
+def components_here(analysis: Analysis) -> Components | None:
+    """Variance components of the runs that were compared; None where two networks without a collapse are lacking.
+
+    Of the seeds that all networks have, where the question about architectures was asked; else of the chosen weights.
+    """
+    study = analysis.study
+    asked = analysis.architectures
+    sound = [
+        network
+        for network in (asked.networks if asked else analysis.compared)
+        if not any(
+            _is_collapsed(analysis.verdicts, study.entries[network, seed])
+            for seed in (analysis.architecture_seeds if asked else [analysis.chosen[network]])
+        )
+    ]
+    if len(sound) < 2:
+        return None
+    seeds = {n: analysis.architecture_seeds if asked else [analysis.chosen[n]] for n in sound}
+    values = np.array(
+        [[study.entries[n, seed].values(analysis.metric, study.cases) for seed in seeds[n]] for n in sound]
+    )
+    told = f"{', '.join(sound)} on {study.dataset} ({study.name})"
+    source = f"these runs: {told}" + (f", seeds {', '.join(map(str, analysis.architecture_seeds))}" if asked else "")
+    return components_of(group_means(values, study.groups), source=source)
 
 
 def declared_margin(folders: Iterable[Path]) -> float | None:

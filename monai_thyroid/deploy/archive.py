@@ -16,10 +16,11 @@ from typing import Any, Literal
 from monai_thyroid import __version__
 from monai_thyroid.deploy.engines import SETTINGS, Engine, Task, local_threads, ray_cluster
 from monai_thyroid.deploy.segmenting import Job
-from monai_thyroid.errors import UserError
+from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.model import members
 from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_json
 from monai_thyroid.images import IMAGE_SUFFIXES, is_image, stem
+from monai_thyroid.images.dicom import dicomdir_files, is_dicomdir
 
 __all__ = ["COLUMNS", "ArchiveResult", "predict_archive"]
 
@@ -27,12 +28,15 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = (
     "source mask class area_px area_mm2 components largest_diameter_px largest_diameter_mm mean_probability agreement "
-    "seconds error"
+    "frame frames seconds error"
 ).split()
-"""Of predictions.csv: a row an image and class; of a file that could not be segmented one row with its error."""
+"""Of predictions.csv: a row an image and class; of a file that could not be segmented one row with its error.
+
+``frame`` (from 1) and ``frames`` are empty where a file holds one image.
+"""
 
 _TABLE = "predictions.csv"
-_ENDINGS = ("_mask", "_overlay", "_probability")
+_ENDINGS = ("_mask", "_overlay", "_probability", "_sr.dcm", "_seg.dcm", "_sc.dcm")
 
 
 @dataclass(frozen=True)
@@ -68,20 +72,23 @@ def predict_archive(
     tta: bool = False,
     probabilities: bool = False,
     overlays: bool = False,
+    dicom: bool = False,
+    review_below: float | None = None,
+    tissue_only: bool = False,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     progress: bool | None = None,
 ) -> ArchiveResult:
     """Segment files, and folders with all that is in them.
 
-    ``output`` gets the folder structure of the inputs with ``<name>_mask.png`` (NIfTI for NIfTI), and
-    ``predictions.csv``. An image counts as done when its mask is in place and its rows are in the table; a start after
-    a kill goes on from there. Files that could not be segmented are tried again. No file that this package has not
-    written is ever written over.
+    ``output`` gets the folder structure of the inputs with ``<name>_mask.png`` (NIfTI for NIfTI;
+    ``<name>_frame<n>_mask.png`` for each frame of a DICOM file of several), and ``predictions.csv``. An image counts as
+    done when its mask is in place and its rows are in the table; a start after a kill goes on from there. Files that
+    could not be segmented are tried again. No file that this package has not written is ever written over.
 
     Args:
         runs: one run folder or packed bundle, or several as an ensemble.
-        inputs: files and folders.
+        inputs: files and folders; a DICOMDIR stands for the images that it lists.
         output: a folder that is new or empty, or an earlier start's of the same models and options.
         device: see `Predictor`.
         runtime: see `Predictor`.
@@ -89,6 +96,12 @@ def predict_archive(
         probabilities: write ``<name>_probability.png`` too, 16-bit, 65535 for 1; of several classes one file each,
             ``<name>_probability_<class>.png``.
         overlays: write ``<name>_overlay.png`` too.
+        dicom: write the results of DICOM images as DICOM too: ``<name>_sr.dcm``, ``_seg.dcm`` (where anything was
+            found) and ``_sc.dcm``; see `monai_thyroid.deploy.dicom.results`. Of DICOM files only what `read_source`
+            takes is segmented then. Not done unasked, because these files hold the patient's name.
+        review_below: mark DICOM results whose ensemble agrees by less.
+        tissue_only: blacken what lies outside of the ultrasound regions before segmenting; files that do not tell
+            where tissue is are refused.
         engine: ``"local"`` for this machine, ``"ray"`` for a cluster, see `ray_cluster`.
         address: of the cluster; None for the one RAY_ADDRESS names, or else one of this machine alone.
         progress: show a bar; None for on a terminal only.
@@ -100,14 +113,25 @@ def predict_archive(
     output = Path(output).expanduser()
     jobs, left_out = _jobs(inputs, output)
     models = [model for run in runs for model in members(run)]
+    if dicom:
+        optional("highdicom", extra="dicom")
+    if review_below is not None and not (dicom and len(models) > 1 and 0 <= review_below <= 1):
+        raise UserError(
+            f"--review-below {review_below:g}: is a Dice between 0 and 1, for DICOM results of an ensemble; give "
+            "--dicom and --with MODEL too"
+        )
     settings = {
         "made_by": f"monai-thyroid predict {__version__}",
         "models": [{"path": str(model.path.resolve()), "checkpoint_sha256": model.weights} for model in models],
         "classes": models[0].classes,
         "threshold": models[0].threshold,
+        "postprocessing": models[0].postprocessing.as_dict() if models[0].postprocessing else None,
         "tta": tta,
         "probabilities": probabilities,
         "overlays": overlays,
+        "dicom": dicom,
+        "review_below": review_below,
+        "tissue_only": tissue_only,
     }
     output.mkdir(parents=True, exist_ok=True)
     with locked(output, work="segmenting"):
@@ -124,6 +148,9 @@ def predict_archive(
                 device=device,
                 runtime=runtime,
                 tta=tta,
+                dicom=dicom,
+                review_below=review_below,
+                tissue_only=tissue_only,
             )
             with ray_cluster(task, todo, address=address) if engine == "ray" else local_threads(task, todo) as ready:
                 runtimes = ready.runtimes
@@ -177,6 +204,12 @@ def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[Job], dict[s
                 problems.append(f"--output {output}: is the input itself, not of predict; give a new folder")
             for file in _files(path, output, left_out):
                 found.setdefault(os.path.abspath(file), os.path.relpath(file, path))
+        elif is_dicomdir(path) and path.is_file():
+            try:
+                for listed in dicomdir_files(path):
+                    found.setdefault(os.path.abspath(listed), os.path.relpath(listed, path.parent))
+            except UserError as error:
+                problems += error.problems
         elif path.exists():
             found.setdefault(os.path.abspath(path), path.name)
         else:
@@ -208,7 +241,8 @@ def _files(folder: Path, output: Path, left_out: Counter[str]) -> Iterator[str]:
         beside = {stem(name) for name in names}
         for name in sorted(names):
             path = os.path.join(parent, name)
-            without = next((stem(name).removesuffix(end) for end in _ENDINGS if stem(name).endswith(end)), None)
+            bare = (name, stem(name))
+            without = next((one.removesuffix(end) for one in bare for end in _ENDINGS if one.endswith(end)), None)
             if name.startswith("."):
                 left_out["hidden"] += 1
             elif not is_image(path):
@@ -237,8 +271,11 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
     )
     problems += [
         f"--output {output}: holds predictions with {name} {found.get(name)}, not {settings[name]}; give a new folder"
-        for name in ("classes", "threshold", "tta", "probabilities", "overlays")
-        if found.get(name) != settings[name]
+        for name in (
+            *("classes", "threshold", "postprocessing", "tta", "probabilities", "overlays"),
+            *("dicom", "review_below", "tissue_only"),
+        )
+        if (found.get(name) or None) != (settings[name] or None)  # older ones lack some
     ]
     if problems:
         raise UserError(problems)
@@ -253,8 +290,9 @@ def _trimmed(output: Path, *, classes: int) -> set[str]:
     whole = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")
     rows = list(csv.reader(io.StringIO(whole, newline="")))
     sound = [row for row in rows[1:] if len(row) == len(COLUMNS) and not row[-1]] if rows[:1] == [COLUMNS] else []
-    counts = Counter(row[0] for row in sound)
-    done = {row[0] for row in sound if counts[row[0]] == classes and (output / row[1]).is_file()}
+    counts, frames = Counter(row[0] for row in sound), COLUMNS.index("frames")
+    lost = {row[0] for row in sound if not (output / row[1]).is_file()}
+    done = {row[0] for row in sound if counts[row[0]] == classes * int(row[frames] or 1)} - lost
     kept = [row for row in sound if row[0] in done]
     if len(kept) != len(rows) - 1 or len(whole.encode()) != len(content):
         with atomic_path(path) as temporary:

@@ -50,6 +50,9 @@ class Task:
         device: see `Predictor`.
         runtime: see `Predictor`.
         tta: see `Predictor`.
+        dicom: see `Segmenter`.
+        review_below: see `Segmenter`.
+        tissue_only: see `Segmenter`.
     """
 
     runs: Sequence[str | Path | TrainedRun | Model]
@@ -59,6 +62,9 @@ class Task:
     device: str
     runtime: str | Sequence[str]
     tta: bool
+    dicom: bool = False
+    review_below: float | None = None
+    tissue_only: bool = False
 
     def segmenter(self, samples: Sequence[Job], *, threads: int) -> Segmenter:
         """What segments in that many threads, its runtime measured on samples."""
@@ -70,7 +76,15 @@ class Task:
             samples=_read(samples),
             streams=threads,
         )
-        return Segmenter(predictor, self.output, overlays=self.overlays, probabilities=self.probabilities)
+        return Segmenter(
+            predictor,
+            self.output,
+            overlays=self.overlays,
+            probabilities=self.probabilities,
+            dicom=self.dicom,
+            review_below=self.review_below,
+            tissue_only=self.tissue_only,
+        )
 
 
 class Engine(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 
 from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.model import Model
-from monai_thyroid.evaluation.pixels import ToProbabilities, numbered
+from monai_thyroid.evaluation.pixels import ToProbabilities
 from monai_thyroid.evaluation.runtimes import (
     AGREEMENT,
     REFERENCE,
@@ -182,7 +182,7 @@ def _masks(model: Model, compute: Compute, cases: Sequence[_Case]) -> tuple[list
         started = time.perf_counter()
         logits = compute(case.image)[0]
         times.append(time.perf_counter() - started)
-        masks.append(numbered(case.back(logits), activation=model.activation, threshold=model.threshold))
+        masks.append(model.decided(case.back(logits)))
     return masks, round(1000 * statistics.median(times), 3)
 
 

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monai_thyroid.evaluation.choosing import set_postprocessing
+    from monai_thyroid.evaluation.gain import Gain, gain_table, measure_gain
     from monai_thyroid.evaluation.inputs import input_items
     from monai_thyroid.evaluation.masks import ScoredMasks, score_masks
     from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
@@ -16,17 +18,23 @@ if TYPE_CHECKING:
 __all__ = [
     "AutocastInferer",
     "CaseScores",
+    "Gain",
     "Prediction",
     "Predictor",
     "ScoredMasks",
     "TrainedRun",
     "default_device",
     "default_precision",
+    "gain_table",
     "input_items",
+    "measure_gain",
     "score_masks",
+    "set_postprocessing",
 ]
 
 _MODULES = {
+    "choosing": ("set_postprocessing",),
+    "gain": ("Gain", "gain_table", "measure_gain"),
     "inputs": ("input_items",),
     "masks": ("ScoredMasks", "score_masks"),
     "precision": ("AutocastInferer", "default_device", "default_precision"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai_thyroid.data import map_files
 from monai_thyroid.errors import UserError
-from monai_thyroid.images import IMAGE_SUFFIXES, NIFTI_SUFFIXES, is_image, made_here, read_raster, stem
+from monai_thyroid.images import IMAGE_SUFFIXES, is_image, made_here, mask_suffix, read_raster, stem
 
 __all__ = ["input_items"]
 
@@ -86,8 +86,7 @@ def _output_problems(files: Sequence[Path], output: Path) -> list[str]:
 
 def result_files(image: Path, output: Path) -> list[Path]:
     """Where the mask and the overlay of an image are written."""
-    suffix = ".nii.gz" if image.name.lower().endswith(NIFTI_SUFFIXES) else ".png"
-    return [output / f"{stem(image)}_mask{suffix}", output / f"{stem(image)}_overlay.png"]
+    return [output / f"{stem(image)}_mask{mask_suffix(image)}", output / f"{stem(image)}_overlay.png"]
 
 
 def _unreadable(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from monai_thyroid.data.layouts.listing import GROUP_TABLES, MASK_SUFFIXES, read
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.environment import versions
 from monai_thyroid.evaluation.outcome import by_class, over_classes, record_of_classes, save_picture, sentence
-from monai_thyroid.files import canonical_hash, sha256_file, write_json
+from monai_thyroid.files import canonical_hash, locked, sha256_file, write_json
 from monai_thyroid.images import (
     ForeignMask,
     Raster,
@@ -199,12 +199,19 @@ def score_masks(
     told = {"predictions": predictions, "references": references, "images": images, "groups": groups}
     options = {key: None if value is None else str(value) for key, value in told.items()}
     folder = RunFolder(output if earlier else output.with_name(f".partial-{os.getpid()}-{output.name}"))
-    writer = None
-    try:
-        if not earlier:
+    with ExitStack() as stack:
+        if earlier:
+            stack.enter_context(locked(folder.path, work="scoring"))
+        else:
+            for left in output.parent.glob(f".partial-*-{output.name}"):
+                with suppress(UserError, FileNotFoundError), locked(left):  # its process is gone
+                    shutil.rmtree(left)
             folder.path.mkdir()
+            stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
+            stack.enter_context(locked(folder.path, work="scoring"))
             folder.begin(run, config={}, split={"parts": {}})
         writer = EvaluationFolder(folder.path / "evaluations" / f"{truth.dataset}-{truth.part}")
+        stack.callback(writer.abandon)
         scored = _scored(truth, writer)
         rows = [row for one in scored for row in one.rows]
         figures = by_class(truth.classes, rows)
@@ -234,11 +241,6 @@ def score_masks(
             with suppress(FileNotFoundError):
                 output.rmdir()  # an empty one
             folder.path.rename(output)
-    finally:
-        if writer:
-            writer.abandon()
-        if not earlier:
-            shutil.rmtree(folder.path, ignore_errors=True)
     what = f"{name}: {truth.part} ({truth.dataset}, {len(truth.cases)} images)"
     return ScoredMasks(output, sentence(what, over_classes(figures), figures), warnings, left_out)
 
@@ -292,6 +294,8 @@ def _truth(folder: Path, part: str, classes: Sequence[str] | None, dataset: str 
     run = RunRecord()
     with suppress(UserError):
         run = read_run(folder.parent.parent)
+    if run.dataset != evaluation.dataset:  # it was evaluated on other data than its own
+        run = RunRecord()
     cases = {}
     for row in evaluation.rows:
         y, x = (float(row[key]) if row[key] is not None else np.nan for key in ("spacing_y", "spacing_x"))

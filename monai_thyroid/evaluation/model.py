@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from monai_thyroid import __version__
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities
+from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities, numbered
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.files import canonical_hash, read_json, sha256_file, write_json
 from monai_thyroid.runfolder import run_files
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from monai_thyroid.evaluation.trained import TrainedRun
@@ -39,6 +41,8 @@ class Model:
         classes: names of the classes without background.
         activation: ``"sigmoid"`` or ``"softmax"``.
         threshold: probability above which a pixel is foreground.
+        configured_threshold: that was configured; equal unless another one was chosen.
+        postprocessing: what its masks undergo.
         weights: SHA-256 of model.pt.
         shape: (channels, width, height) of the network's input.
         flips: axes (0 width, 1 height) by which images were mirrored in training.
@@ -59,6 +63,8 @@ class Model:
         self.classes: list[str] = facts["classes"]
         self.activation: str = facts["activation"]
         self.threshold: float = facts["threshold"]
+        self.configured_threshold: float = facts["configured_threshold"]
+        self.postprocessing = Postprocessing.from_record(facts["postprocessing"])
         self.weights: str = facts["weights"]
         self.shape: tuple[int, int, int] = tuple(facts["shape"])
         self.flips: list[int] = facts["flips"]
@@ -90,6 +96,14 @@ class Model:
         prepared: tuple[Any, ToProbabilities] = self.pixels.prepare(raster)
         return prepared
 
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """The mask that the run gives, (height, width): one class a pixel, postprocessing applied.
+
+        Args:
+            probabilities: (channels, height, width), on the image's own grid.
+        """
+        return self.postprocessing(numbered(probabilities, activation=self.activation, threshold=self.threshold))
+
     @cached_property
     def _key(self) -> str | None:
         files = [self.files.config, self.files.record, self.files.model]
@@ -110,6 +124,8 @@ class Model:
             "classes": trained.classes,
             "activation": trained.activation,
             "threshold": trained.threshold,
+            "configured_threshold": trained.configured_threshold,
+            "postprocessing": trained.postprocessing.as_dict(),
             "weights": trained.checkpoint_sha256,
             "shape": found.shape,
             "flips": trained_flips(trained),

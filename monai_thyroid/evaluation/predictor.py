@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.model import Model, members
-from monai_thyroid.evaluation.pixels import ToProbabilities, numbered
+from monai_thyroid.evaluation.pixels import ToProbabilities
 from monai_thyroid.evaluation.runtimes import RUNTIMES, Compute, built, chosen, mean_dice
 from monai_thyroid.images import Raster
 
@@ -42,6 +42,8 @@ class Prediction:
 
 class Predictor:
     """One trained run, or several as an ensemble whose probabilities are averaged.
+
+    Masks are postprocessed as the run says; those of an ensemble as its first member says.
 
     It knows no files: `monai_thyroid.deploy` reads and writes them. Several threads may call it at once.
 
@@ -80,14 +82,14 @@ class Predictor:
         wanted = [runtime] * len(self.members) if isinstance(runtime, str) else list(runtime)
         self.device = device_of(device, runtime=wanted[0])
         first = self.members[0]
-        self.classes, self.activation, self.threshold = first.classes, first.activation, first.threshold
+        self.classes, self.activation = first.classes, first.activation
         problems = [
             f"{member.path}: {words} {getattr(member, name)}, not {getattr(first, name)} as {first.path}"
             for member in self.members[1:]
             for name, words in (
                 ("classes", "has the classes"),
                 ("activation", "ends in"),
-                ("threshold", "has the threshold"),
+                ("configured_threshold", "has the threshold"),
             )
             if getattr(member, name) != getattr(first, name)
         ]
@@ -124,12 +126,20 @@ class Predictor:
 
     def batch(self, images: Sequence[Raster | np.ndarray]) -> list[Prediction]:
         """Segment several images of any sizes, the network's part of it in one go."""
+        return [self._decided(maps) for maps in self._maps(images)]
+
+    def probabilities(self, images: Sequence[Raster | np.ndarray]) -> list[np.ndarray]:
+        """Of each image, before anything is decided: (channels, height, width), float32, the mean of all members."""
+        return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self._maps(images)]
+
+    def _maps(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
+        """Of each image the probabilities of each member."""
         rasters = [image if isinstance(image, Raster) else _raster(image) for image in images]
         by_member = [
             self._probabilities(member, compute, flips, rasters)
             for member, compute, flips in zip(self.members, self._compute, self.flips, strict=True)
         ]
-        return [self._decided(list(maps)) for maps in zip(*by_member, strict=True)]
+        return [list(maps) for maps in zip(*by_member, strict=True)]
 
     def _probabilities(
         self, member: Model, compute: Compute, flips: list[tuple[int, ...]], rasters: Sequence[Raster]
@@ -147,11 +157,11 @@ class Predictor:
         return [each / len(flips) for each in total] if len(flips) > 1 else total
 
     def _decided(self, maps: list[np.ndarray]) -> Prediction:
-        masks = [numbered(each, activation=self.activation, threshold=self.threshold) for each in maps]
+        masks = [member.decided(each) for member, each in zip(self.members, maps, strict=True)]
         mean, mask, agreement = maps[0], masks[0], None
         if len(maps) > 1:
             mean = np.asarray(np.mean(maps, axis=0, dtype=np.float32))
-            mask = numbered(mean, activation=self.activation, threshold=self.threshold)
+            mask = self.members[0].decided(mean)
             agreement = tuple(
                 float(
                     np.mean(

@@ -19,7 +19,6 @@ import numpy as np
 
 from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.model import Model
-from monai_thyroid.evaluation.pixels import numbered
 from monai_thyroid.files import atomic_path, canonical_hash, read_json, sha256_file
 from monai_thyroid.images import Raster
 from monai_thyroid.machine import processor, processor_flags
@@ -341,10 +340,7 @@ def _measured(
                 raise
             measured[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
             continue
-        masks[name] = [
-            numbered(back(each[0]), activation=model.activation, threshold=model.threshold)
-            for (_, back), each in zip(prepared, logits, strict=True)
-        ]
+        masks[name] = [model.decided(back(each[0])) for (_, back), each in zip(prepared, logits, strict=True)]
         dice = mean_dice(masks[REFERENCE], masks[name], classes=len(model.classes))
         measured[name] = {"ms": round(1000 * seconds, 2), "dice": round(dice, 5)}
     fit = [name for name in names if measured[name].get("dice", 0) >= AGREEMENT]

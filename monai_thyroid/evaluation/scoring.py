@@ -17,6 +17,7 @@ from monai_thyroid.data import Datalist
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.figures import draw_agreement, draw_cases
 from monai_thyroid.evaluation.outcome import by_class, finite, over_classes, record_of_classes, save_picture, sentence
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster, save_label
 from monai_thyroid.metrics import ScoringPolicy, agreement, calibration_case, score_case
@@ -52,7 +53,12 @@ class Scored(Protocol):
     path: Path
     classes: list[str]
     activation: str
-    threshold: float
+    configured_threshold: float
+    postprocessing: Postprocessing
+
+    @property
+    def threshold(self) -> float:
+        """The chosen threshold, else the configured one."""
 
     @property
     def checkpoint_sha256(self) -> str | None:
@@ -80,7 +86,9 @@ class CaseScores:
         measures: clinical measures to take besides, from images whose spacing is known.
 
     Attributes:
-        by_class: figures of the whole part by class, after the evaluator has run; see `summarise`.
+        by_class: figures of the whole part by class, after the evaluator has run, of what the run delivers, so with
+            its postprocessing; see `summarise`.
+        without: the same without postprocessing; None where there is none.
         summary: those of the only class; of several, the means over classes of Dice and IoU and the sums of misses and
             false alarms.
         input_shape: (channels, width, height) of what the network was given; None before.
@@ -103,9 +111,11 @@ class CaseScores:
         self.keep = True
         self.measures = list(measures)
         self.by_class: dict[str, dict[str, Any]] = {}
+        self.without: dict[str, dict[str, Any]] | None = None
         self.summary: dict[str, Any] = {}
         self.input_shape: tuple[int, ...] | None = None
         self.rows: list[dict[str, Any]] = []
+        self._rows_without: list[dict[str, Any]] = []
         self._calibration: list[dict[str, Any]] = []
         self._measured: list[dict[str, Any]] = []
         self._references: dict[str, str] = {}
@@ -136,6 +146,7 @@ class CaseScores:
     def started(self, engine: Engine) -> None:
         """Forget earlier cases."""
         self.rows, self._calibration, self._measured, self._references = [], [], [], {}
+        self._rows_without = []
         self._started = time.perf_counter()
         if self._writer:  # of an evaluation that failed
             self._writer.abandon()
@@ -158,9 +169,8 @@ class CaseScores:
                 f"case {item['case']}: the prediction is {probability.shape} but its reference asks for {expected} "
                 "(channels, height, width); the postprocessing must map predictions back to the original grid"
             )
-        labels = class_numbers(
-            torch.from_numpy(probability), threshold=self.run.threshold, activation=self.run.activation
-        ).numpy()
+        labels = self.run.postprocessing(self._numbers(probability, self.run.threshold))
+        without = self._numbers(probability, self.run.configured_threshold) if self.run.postprocessing else None
         probability = probability[-classes:]
         y, x = (float(value) for value in item["image"].meta["spacing_yx"])
         spacing = None if math.isnan(y) else (y, x)
@@ -172,6 +182,9 @@ class CaseScores:
         for index, name in enumerate(self.run.classes):
             scores = score_case(reference[index], labels == index + 1, spacing=spacing, policy=self.policy)
             self.rows.append({**key, "class": name, **scores, "error": ""})
+            if without is not None:
+                scores = score_case(reference[index], without == index + 1, spacing=spacing, policy=self.policy)
+                self._rows_without.append({"class": name, **scores})
             self._calibration.append(
                 {**key, "class": name, **calibration_case(reference[index], np.clip(probability[index], 0, 1))}
             )
@@ -188,10 +201,16 @@ class CaseScores:
                 read_raster(item["image"].meta["filename_or_obj"]), self._writer.picture("images", item["case"])
             )
 
+    def _numbers(self, probability: np.ndarray, threshold: float) -> np.ndarray:
+        tensor = torch.from_numpy(probability)
+        numbers: np.ndarray = class_numbers(tensor, threshold=threshold, activation=self.run.activation).numpy()
+        return numbers
+
     def completed(self, engine: Engine) -> None:
         """Sum up and, unless told otherwise, write the folder."""
         self.by_class = by_class(self.run.classes, self.rows)
         self.summary = over_classes(self.by_class)
+        self.without = by_class(self.run.classes, self._rows_without) if self._rows_without else None
         if self._writer is None:
             return
         agreements = {
@@ -209,6 +228,8 @@ class CaseScores:
             warnings=self.data.inspect().warnings,
             checkpoint_sha256=self.run.checkpoint_sha256,
             threshold=self.run.threshold,
+            postprocessing=self.run.postprocessing.as_dict() if self.run.postprocessing else None,
+            classes_without_postprocessing=None if self.without is None else record_of_classes(self.without, None),
             references_hash=references_hash(self._references),
             classes=record_of_classes(self.by_class, self._calibration),
             measures={
@@ -230,7 +251,10 @@ class CaseScores:
     def sentence(self) -> str:
         """The result in a line, with a further one for each of several classes."""
         what = f"{self.part} ({self.data.name}, {self.summary['n_cases']} images on their original grid)"
-        return sentence(what, self.summary, self.by_class)
+        told = sentence(what, self.summary, self.by_class)
+        if self.without is not None:
+            told += "\n" + sentence("  without postprocessing", over_classes(self.without), {})
+        return told
 
     def tell(self) -> None:
         """Log the result."""

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.components import Components, applied_config, older_expression, without_pretraining
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.evaluation.weights import load_weights, set_weights
 from monai_thyroid.files import sha256_file
 from monai_thyroid.images import read_raster
@@ -35,6 +36,7 @@ class TrainedRun:
     Args:
         run_dir: the run folder or the packed bundle.
         trust: evaluate its config as MONAI does, which runs whatever it says.
+        finishing: its own training asks, so that it is no surprise that it has not finished.
 
     Attributes:
         path: the folder.
@@ -43,14 +45,14 @@ class TrainedRun:
         config: content of config.yaml, brought to the present schema.
         classes: names of the classes without background.
         activation: ``"sigmoid"`` or ``"softmax"``.
-        threshold: probability above which a pixel is foreground.
+        postprocessing: what its masks undergo, as chosen on its validation part; nothing unless it was chosen.
 
     Raises:
         UserError: nothing was given, or neither of them, it holds no weights or changed ones, its files contradict each
             other, or it would run what needs ``trust``; all that was found.
     """
 
-    def __init__(self, run_dir: str | None, *, trust: bool | str = False) -> None:
+    def __init__(self, run_dir: str | None, *, trust: bool | str = False, finishing: bool = False) -> None:
         if not run_dir:
             raise UserError("run_dir: say which run's model to use, --run_dir runs/BUNDLE/DATASET/NETWORK-HASH/seed-N")
         if "::" in str(run_dir):
@@ -67,11 +69,12 @@ class TrainedRun:
         self.config = read_config(self.files.facts)
         if problems := self._problems():
             raise UserError(problems)
-        if self.record.status != "done":
+        if self.record.status != "done" and not finishing:
             logger.warning("%s is not finished (%s): using its best weights so far", self.path, self.record.status)
         self.classes: list[str] = self.record["classes"]
         self.activation: str = self.record["activation"]
-        self.threshold: float = self.record["threshold"]
+        self.configured_threshold: float = self.record["threshold"]
+        self.postprocessing = Postprocessing.from_record(self.record.postprocessing)
         self.trust = _trusted(trust)
         self._parser = self._trusted_parser() if self.trust else None
         self._components = None if self.trust else self._read_components()
@@ -117,6 +120,12 @@ class TrainedRun:
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
             problems.append(f"{model}: holds weights that are no finite numbers ({broken[0]}{more}); train anew")
         return problems
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a pixel is foreground: the chosen one, else the configured one."""
+        chosen = self.postprocessing.threshold
+        return self.configured_threshold if chosen is None else chosen
 
     @cached_property
     def checkpoint_sha256(self) -> str:

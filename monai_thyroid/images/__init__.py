@@ -5,7 +5,6 @@ from __future__ import annotations
 from monai_thyroid.images.foreign import ForeignMask, in_place_of, is_mask_file, mask_stem, read_foreign_mask
 from monai_thyroid.images.formats import IMAGE_SUFFIXES, is_image, stem
 from monai_thyroid.images.marks import made_here, png_mark
-from monai_thyroid.images.nifti import NIFTI_SUFFIXES
 from monai_thyroid.images.outlines import fill_outline
 from monai_thyroid.images.phantom import phantom_scan, phantom_views, write_phantom
 from monai_thyroid.images.raster import Raster, binarise, to_channels
@@ -19,11 +18,10 @@ from monai_thyroid.images.reading import (
     read_masks,
     read_raster,
 )
-from monai_thyroid.images.writing import overlay, save_label, save_nifti
+from monai_thyroid.images.writing import mask_suffix, overlay, save_label, save_mask, save_overlay
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "NIFTI_SUFFIXES",
     "ForeignMask",
     "Raster",
     "binarise",
@@ -36,6 +34,7 @@ __all__ = [
     "made_here",
     "mask_problem",
     "mask_stem",
+    "mask_suffix",
     "masks_by_class",
     "overlay",
     "phantom_scan",
@@ -47,7 +46,8 @@ __all__ = [
     "read_masks",
     "read_raster",
     "save_label",
-    "save_nifti",
+    "save_mask",
+    "save_overlay",
     "stem",
     "to_channels",
     "write_phantom",

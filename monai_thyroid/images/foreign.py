@@ -182,6 +182,8 @@ def _read_seg(dataset: Any, name: str, classes: Sequence[str]) -> ForeignMask:
     height, width = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     check_pixels(name, width, height)
     segments = {int(one.SegmentNumber): str(one.get("SegmentLabel", "")) for one in dataset.get("SegmentSequence", [])}
+    if str(dataset.SOPClassUID) == _LABELMAP:
+        segments.pop(0, None)  # the background
     _check_segments(segments, name, classes)
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     count = int(dataset.get("NumberOfFrames", 1) or 1)

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.images.dicom import DICOM, PREAMBLE, has_dicom_preamble
+from monai_thyroid.images.dicom import DICOM, PREAMBLE, has_dicom_preamble, is_dicomdir
 from monai_thyroid.images.nifti import NIFTI
 from monai_thyroid.images.pictures import PICTURE
 from monai_thyroid.images.raster import Raster
@@ -33,7 +33,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     """
     if str(path).lower().endswith(IMAGE_SUFFIXES):
         return True
-    if os.path.basename(path).upper() == "DICOMDIR":  # an index of others
+    if is_dicomdir(path):
         return False
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

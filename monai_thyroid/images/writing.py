@@ -10,10 +10,35 @@ from PIL import Image
 
 from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
 from monai_thyroid.images.marks import MARK, png_mark
-from monai_thyroid.images.nifti import nifti_volume
+from monai_thyroid.images.nifti import NIFTI_SUFFIXES, nifti_volume
 from monai_thyroid.images.raster import to_channels
 
-__all__ = ["overlay", "save_label", "save_nifti"]
+__all__ = ["mask_suffix", "overlay", "save_label", "save_mask", "save_overlay"]
+
+
+def mask_suffix(image: str | os.PathLike[str]) -> str:
+    """How the name of an image's mask ends: that of NIfTI is NIfTI too, that of all else PNG."""
+    return ".nii.gz" if os.fspath(image).lower().endswith(NIFTI_SUFFIXES) else ".png"
+
+
+def save_mask(mask: np.ndarray, path: Path, *, image: str, classes: int) -> None:
+    """Write the mask of an image, marked as ours: as `save_label`, or with the header of an image that is NIfTI.
+
+    Args:
+        mask: (height, width), whole numbers 0 to ``classes``, pixel by pixel that of the image.
+        path: a file that ends in `mask_suffix`.
+        image: the image's file.
+        classes: how many there are.
+    """
+    if mask_suffix(image) == ".png":
+        save_label(mask, path, classes=classes)
+    else:
+        _save_nifti(mask.T, path, like=image)
+
+
+def save_overlay(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
+    """Write `overlay` as a PNG, marked as ours."""
+    Image.fromarray(overlay(image, mask)).save(path, pnginfo=png_mark())
 
 
 def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:
@@ -33,7 +58,7 @@ def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int
     picture.save(path, pnginfo=png_mark())
 
 
-def save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
+def _save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
     """Write a marked mask, (width, height), with the header of its image; MONAI's writer drops an axis of one slice."""
     import nibabel
 

@@ -31,6 +31,7 @@ from monai_thyroid.runfolder.reading import (
     read_history,
     read_run,
     read_split,
+    same_postprocessing,
 )
 from monai_thyroid.runfolder.schema import (
     CASE_COLUMNS,
@@ -73,4 +74,5 @@ __all__ = [
     "run_files",
     "run_hash",
     "run_path",
+    "same_postprocessing",
 ]

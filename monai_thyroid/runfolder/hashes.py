@@ -41,6 +41,8 @@ def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     left_out = _PLUMBING | _SOURCES | _ENTRANT | _SHARES
     recipe = {key: value for key, value in config.items() if key not in left_out}
     recipe["init_from"] = recipe.get("init_from") is not None
+    if recipe.get("postprocess") in (None, "none"):  # what earlier configs do not have
+        recipe.pop("postprocess", None)
     return recipe
 
 
@@ -62,6 +64,8 @@ def run_hash(config: Mapping[str, Any], *, data_hash: str, parent_sha256: str | 
         parent_sha256: of the checkpoint the weights started from.
     """
     content = {key: value for key, value in config.items() if key not in _PLUMBING | _SOURCES | {"init_from"}}
+    if content.get("postprocess") in (None, "none"):
+        content.pop("postprocess", None)
     content["network_definition"] = config.get("networks", {}).get(config.get("network"))
     return canonical_hash([content, data_hash, parent_sha256])
 

@@ -48,6 +48,7 @@ __all__ = [
     "read_history",
     "read_run",
     "read_split",
+    "same_postprocessing",
 ]
 
 _Row = TypeVar("_Row", bound=CaseKey)
@@ -263,6 +264,13 @@ def grouping_of(run: RunRecord, scored: Evaluation) -> str:
     """``known``, ``unknown`` or ``leaky``; where no file says, known if the cases have groups other than themselves."""
     grouped = any(row.group not in (None, "", row.case) for row in scored.rows)
     return run.grouping or scored.record.grouping or ("known" if grouped else "unknown")
+
+
+def same_postprocessing(run: RunRecord, scored: EvaluationRecord) -> bool:
+    """Whether the masks that were scored are those that the run gives now, as far as postprocessing goes."""
+    settings = ("threshold", "fill_holes", "smallest", "largest_only")
+    chosen, applied = run.postprocessing or {}, scored.postprocessing or {}
+    return all((chosen.get(key) or None) == (applied.get(key) or None) for key in settings)
 
 
 def picture_path(folder: Path, kind: str, case: str) -> Path:

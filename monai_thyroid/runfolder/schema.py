@@ -242,6 +242,11 @@ class RunRecord(Record):
     classes: list[str] | None = _key("names of the classes without the background", needed=True)
     activation: str | None = _key("`sigmoid` or `softmax`", choices=("sigmoid", "softmax"))
     threshold: float | None = _key("probability above which a pixel is foreground", low=0, high=1)
+    postprocessing: dict | None = _key(
+        "chosen on validation and applied to every mask that the run gives: `threshold` (null: as above) `fill_holes "
+        "smallest` (share of the image) `largest_only`; besides `rule images`, and the scores there, "
+        "`validation` and `validation_without` it; null: none"
+    )
     data_hash: str | None = _key("of contents and split: runs that share it may be compared case by case")
     protocol_hash: str | None = _key("of the recipe, without network, seed, fold, paths and machine: the same race?")
     run_hash: str | None = _key("of all that determines the result: is the run complete and unchanged?")
@@ -297,6 +302,8 @@ class EvaluationRecord(Record):
     checkpoint_sha256: str | None = _key("SHA-256 of the weights that were scored; null of masks")
     threshold: float | None = _key("as in run.json", low=0, high=1)
     classes: dict | None = _key("of each class the figures of the whole part, all from cases.csv and calibration.csv")
+    postprocessing: dict | None = _key("what was applied to the masks that were scored; null: nothing")
+    classes_without_postprocessing: dict | None = _key("the figures of `classes` had nothing been applied")
     measures: dict | None = _key("of each clinical measure its agreement, from measures.csv")
     policy: dict | None = _key(
         "what empty masks and misses mean for each metric; runs of differing policies are not compared"

@@ -17,7 +17,7 @@ from typing import Literal
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import locked
-from monai_thyroid.runfolder import RunFolder, evaluation_records, read_run
+from monai_thyroid.runfolder import RunFolder, evaluation_records, read_run, same_postprocessing
 
 __all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "state_of"]
 
@@ -83,7 +83,11 @@ class Job:
         # Known by content: the folder's name may also hold sites.
         same = ("checkpoint_sha256", "data_hash")
         evaluations = evaluation_records(self.path)
-        scored = {one.part for one in evaluations if all(one[key] == record[key] for key in same)}
+        scored = {
+            one.part
+            for one in evaluations
+            if all(one[key] == record[key] for key in same) and same_postprocessing(record, one)
+        }
         return [part for part in EVALUATED if record.checkpoint_sha256 is None or part not in scored]
 
     @property

@@ -68,6 +68,7 @@ class Sweep:
         device: on which the runs are computed.
         train_images: in the training part of the (first) fold.
         validation_images: in its validation part.
+        test_groups: patients, scenes or videos (single images where they are unknown) in the test parts of all folds.
         parsers: the config with each network chosen.
     """
 
@@ -78,6 +79,7 @@ class Sweep:
     device: str
     train_images: int
     validation_images: int
+    test_groups: int
     parsers: dict[str, ConfigParser]
 
     def table(self, *, at_once: int = 1, ray: Ray | None = None) -> str:
@@ -280,6 +282,7 @@ def plan_sweep(
         device=str(given.get("device", executed["device"])),
         train_images=len(first.part("train")),
         validation_images=len(first.part("validation")),
+        test_groups=len({item["group"] for one in cases.values() for item in one.part("test")}),
         parsers=parsers,
     )
 
@@ -395,7 +398,7 @@ def _same_comparison(path: Path, content: Mapping[str, Any]) -> dict[str, Any] |
     folder = path.parent
     if not path.is_file():
         there = [one.name for one in folder.iterdir()] if folder.is_dir() else [folder.name] if folder.exists() else []
-        if strange := sorted({*there} - {"runs", "logs", "report"}):
+        if strange := sorted({*there} - {"runs", "logs", "report", "power.png", "power.svg"}):
             raise UserError(
                 f"--output {folder}: holds other things than a comparison ({strange[0]}); give a new folder"
             )

@@ -137,6 +137,12 @@ def _activation(value: Any) -> str:
     return str(value)
 
 
+def _postprocess(value: Any) -> str | None:
+    if value not in (None, "choose", "none"):
+        raise UserError(f"{value!r}: choose none, or choose")
+    return None if value is None else str(value)
+
+
 CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "bundle": _file_name,
     "dataset_dir": _text,
@@ -145,6 +151,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "classes": _names,
     "activation": _activation,
     "threshold": _between(0, 1),
+    "postprocess": _postprocess,
     "channels": _channels,
     "image_size": _whole(1),
     "max_epochs": _whole(1),

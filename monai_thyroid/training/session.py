@@ -18,10 +18,13 @@ from monai.engines import Evaluator, Trainer
 
 from monai_thyroid.data import Datalist, ResidentLoader
 from monai_thyroid.errors import UserError, message_of
+from monai_thyroid.evaluation.choosing import chosen_postprocessing
 from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.evaluation.cost import inference_cost
 from monai_thyroid.evaluation.environment import machine, versions
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.evaluation.scoring import CaseScores
+from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
 from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, read_run, run_hash, run_path
@@ -71,7 +74,8 @@ class TrainingSession:
         self.seed: int = config["seed"]
         self.classes: list[str] = config["classes"]
         self.activation: str = config["activation"]
-        self.threshold: float = config["threshold"]
+        self.configured_threshold: float = config["threshold"]
+        self.postprocessing = Postprocessing()
         self.protocol_hash = protocol_hash(config)
         self.path = run_path(
             config["output_dir"],
@@ -84,6 +88,12 @@ class TrainingSession:
         )
         self.folder = RunFolder(self.path)
         self.folder.writes = rank() == 0
+
+    @property
+    def threshold(self) -> float:
+        """The chosen threshold, else the configured one."""
+        chosen = self.postprocessing.threshold
+        return self.configured_threshold if chosen is None else chosen
 
     @property
     def writes(self) -> bool:
@@ -240,7 +250,7 @@ class TrainingSession:
             stages=[],
             classes=self.classes,
             activation=self.activation,
-            threshold=self.threshold,
+            threshold=self.configured_threshold,
             data_hash=self.data.inspect().data_hash,
             protocol_hash=self.protocol_hash,
             run_hash=now,
@@ -369,6 +379,12 @@ class TrainingSession:
             seconds=round(sum(row.seconds or 0.0 for row in history), 3),
             images_per_second=round(images / seconds, 3) if seconds else None,
         )
+        if self.config.get("postprocess") == "choose":
+            # It is this program's own config; and the test must be of what the run will deliver.
+            trained = TrainedRun(str(self.path), trust=True, finishing=True)
+            record = chosen_postprocessing(trained, self.data, device=str(self.config["device"]))
+            self.folder.update(postprocessing=record)
+            self.postprocessing = Postprocessing.from_record(record)
         test.run()
         if scores.input_shape:
             self.folder.update(**inference_cost(recorder.network, test.inferer, shape=scores.input_shape))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -45,6 +46,7 @@ class ClassNumbersd(MapTransform):
         keys: keys of the probabilities.
         threshold: see `class_numbers`.
         activation: see `class_numbers`.
+        after: what the class numbers undergo then, (width, height), uint8.
         allow_missing_keys: skip keys that an item lacks.
     """
 
@@ -54,16 +56,21 @@ class ClassNumbersd(MapTransform):
         *,
         threshold: float,
         activation: str,
+        after: Callable[[np.ndarray], np.ndarray] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.threshold = threshold
         self.activation = activation
+        self.after = after
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Decide for every key of one item; metadata are kept."""
         result = dict(data)
         for key in self.key_iterator(result):
             probabilities = result[key]
-            result[key] = class_numbers(probabilities, threshold=self.threshold, activation=self.activation)[None]
+            numbers = class_numbers(probabilities, threshold=self.threshold, activation=self.activation)
+            if self.after is not None:
+                numbers[:] = torch.from_numpy(self.after(numbers.cpu().numpy()))
+            result[key] = numbers[None]
         return result

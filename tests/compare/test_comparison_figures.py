@@ -26,6 +26,9 @@ NETWORKS = [
 ]
 
 
+WORDS = ["better", "worse", "equivalent", "not inferior", "undecided"]
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved, once for each of its two files."""
@@ -128,6 +131,30 @@ def every(networks: int) -> dict[str, tuple[Callable[..., str], dict[str, Any]]]
                 "p_adjusted": np.where(np.eye(networks) == 1, np.nan, generator.random((networks, networks))),
             },
         ),
+        "verdicts": (
+            figures.verdict_map,
+            {
+                "labels": names,
+                "words": np.where(np.eye(networks) == 1, "", np.resize(WORDS, (networks, networks))).astype(object),
+            },
+        ),
+        "coverage": (
+            figures.coverage_curves,
+            {
+                "curves": {name: np.linspace(0.7, 0.9, 41 + index) for index, name in enumerate(names)},
+                "marks": [0.0, 0.1, 0.2, 0.3],
+                "ylabel": "Dice of the rest",
+            },
+        ),
+        "subgroups": (
+            figures.subgroup_intervals,
+            {
+                "levels": ["small (up to 3.1 % of the image)\n12 groups", "large\n3 groups"],
+                "means": {name: [(0.7, 0.6, 0.8), (0.8, float("nan"), float("nan"))] for name in names},
+                "pale": [False, True],
+                "xlabel": "Dice, by lesion size",
+            },
+        ),
         "reliability": (
             figures.reliability_diagram,
             {"curves": {name: (bins, bins**1.2, np.r_[np.full(14, 100), 0]) for name in names}},
@@ -177,7 +204,9 @@ def test_both_files_have_the_width_of_a_column_or_a_page_and_nothing_is_cut(
     assert min(sizes) >= 7
 
 
-@pytest.mark.parametrize("kind", ["bars", "strips", "differences", "cd", "significance", "shift", "confusion"])
+@pytest.mark.parametrize(
+    "kind", ["bars", "strips", "differences", "cd", "significance", "verdicts", "shift", "confusion"]
+)
 def test_no_two_labels_meet(tmp_path: Path, drawn: list[Figure], kind: str) -> None:
     draw, content = every(10)[kind]
     draw(tmp_path, "a", **content)
@@ -399,6 +428,44 @@ def test_the_significance_map_names_every_level(tmp_path: Path, drawn: list[Figu
     assert shades[0, 1] > shades[0, 2] > shades[1, 2] > shades[1, 3] > 0  # the surer, the darker
     np.testing.assert_array_equal(np.isnan(shades), np.isnan(p))
     assert tick_labels(axes.xaxis) == tick_labels(axes.yaxis) == list("abcd")
+
+
+def test_the_verdict_map_writes_every_word_where_it_belongs(tmp_path: Path, drawn: list[Figure]) -> None:
+    words = np.array([["", "better", "equivalent"], ["worse", "", "undecided"], ["equivalent", "not inferior", ""]])
+    figures.verdict_map(tmp_path, "a", labels=list("abc"), words=words)
+    (axes,) = drawn[0].axes
+    table = np.full((3, 3), "", dtype=object)
+    for text in axes.texts:
+        if text.get_text():
+            column, row = text.get_position()
+            table[row, column] = text.get_text()
+    assert table.tolist() == words.tolist()
+    colours = {text.get_text(): patch.get_facecolor() for text, patch in zip(
+        [one for one in axes.texts if one.get_text()], axes.patches, strict=True)}  # fmt: skip
+    assert len(set(colours.values())) == len(colours) == 5
+
+
+def test_the_curves_of_power_mark_what_is_asked_and_keep_within_the_page(tmp_path: Path, drawn: list[Figure]) -> None:
+    figures.power_curves(
+        tmp_path,
+        "a",
+        differences=[0, 0.05, 0.1],
+        power={seeds: [0.0, 0.5, 1.0] for seeds in (2, 3, 5, 10)},
+        groups=[15, 30, 60, 120, 240],
+        detectable={seeds: [float("nan"), 0.1, 0.08, 0.06, 0.05] for seeds in (2, 3, 5, 10)},
+        asked=0.8,
+        here=60,
+        difference=0.03,
+        axis="Dice",
+    )
+    figure = drawn[0]
+    left, right = figure.axes
+    assert [tuple(line.get_ydata()) for line in left.get_lines()][4:] == [(0.8, 0.8), (0, 1)]
+    assert tick_labels(right.xaxis) == ["15", "30", "60", "120", "240"]
+    assert legend(figure)[0] == "2 seeds a network"
+    box = figure.get_tightbbox(renderer(figure))
+    assert box.x0 >= -0.01
+    assert box.x1 <= 7.21
 
 
 def test_reliability_leaves_out_empty_bins(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -146,6 +146,12 @@ def test_a_missing_key_column_is_named(make_run: MakeRun) -> None:
     assert "lacks the columns case" in only_reason(path)
 
 
+def test_scores_without_the_postprocessing_of_the_run_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet", postprocessing={"threshold": 0.4, "smallest": 0.0, "fill_holes": False, "largest_only": False})
+    _, (unusable,) = find_runs([tmp_path])
+    assert "are of other postprocessing than the run's; evaluate" in unusable.reason
+
+
 def test_a_score_that_an_older_run_lacks_is_not_scored(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run("unet")
     file = path / "evaluations" / "neck-test" / "cases.csv"

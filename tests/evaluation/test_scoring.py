@@ -17,6 +17,7 @@ from scipy.spatial.distance import directed_hausdorff
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, jaccard_score, precision_score, recall_score
 
 from monai_thyroid.data import Datalist, load_datalist
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.files import read_csv, read_json, sha256_file, write_json
 from monai_thyroid.images import read_labels
@@ -32,9 +33,15 @@ class Run:
     path: Path
     classes: list[str] = field(default_factory=lambda: ["nodule"])
     activation: str = "sigmoid"
-    threshold: float = 0.5
+    configured_threshold: float = 0.5
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
     checkpoint_sha256: str | None = "abc"
     own_data: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def threshold(self) -> float:
+        chosen = self.postprocessing.threshold
+        return self.configured_threshold if chosen is None else chosen
 
 
 def write_dataset(root: Path) -> None:
@@ -206,15 +213,30 @@ def test_a_picture_of_the_cases_is_drawn(scored: CaseScores) -> None:
 
 
 def test_the_threshold_is_the_runs(tmp_path: Path, data: Datalist) -> None:
-    scores = CaseScores(run=Run(tmp_path, threshold=0.8), data=data, part="test")
+    scores = CaseScores(run=Run(tmp_path, configured_threshold=0.8), data=data, part="test")
     scores.keep = False
     evaluate(scores, probabilities())
     assert {row["case"]: row["pred_empty"] for row in scores.rows} == {"a": False, "b": True, "c": True}
     # at the threshold itself a pixel is background
     level = {name: np.full(shape, 0.8, np.float32) for name, shape in SHAPES.items()}
-    scores.run.threshold = float(np.float32(0.8))
+    scores.run.configured_threshold = float(np.float32(0.8))
     evaluate(scores, level)
     assert all(row["pred_empty"] for row in scores.rows)
+
+
+def test_what_is_scored_is_what_the_run_delivers_beside_what_it_would_have(tmp_path: Path, data: Datalist) -> None:
+    """The false alarm in b is small and goes; without postprocessing it is there."""
+    post = Postprocessing(threshold=0.6, smallest=0.01)
+    scores = CaseScores(run=Run(tmp_path, postprocessing=post), data=data, part="test")
+    evaluate(scores, probabilities())
+    assert {row["case"]: row["pred_empty"] for row in scores.rows} == {"a": False, "b": True, "c": True}
+    assert scores.without is not None
+    assert (scores.summary["n_false_alarms"], scores.without["nodule"]["n_false_alarms"]) == (0, 1)
+    record = read_evaluation(scores.folder).record
+    assert record.postprocessing == post.as_dict()
+    assert (record.threshold, record.classes_without_postprocessing["nodule"]["n_false_alarms"]) == (0.6, 1)  # type: ignore[index]
+    assert "without postprocessing: Dice" in scores.sentence()
+    assert not np.asarray(Image.open(scores.folder / "predictions" / "b.png")).any()
 
 
 def test_distances_are_in_millimetres_where_the_image_tells(tmp_path: Path, data: Datalist) -> None:

@@ -107,7 +107,7 @@ def test_every_format_gives_the_same_numbers_the_right_way_round(tmp_path: Path)
     seg(tmp_path / "binary.dcm", labels, names=names)
     seg(tmp_path / "swapped-frames.dcm", labels, names=names, frames=[2, 1])
     seg(tmp_path / "fractional.dcm", labels, names=names, kind="FRACTIONAL")
-    seg(tmp_path / "labelmap.dcm", labels, names=names, kind="LABELMAP")
+    seg(tmp_path / "labelmap.dcm", labels, names={0: "Background", **names}, kind="LABELMAP")
     (tmp_path / "no-suffix").write_bytes((tmp_path / "binary.dcm").read_bytes())
     for path in sorted(tmp_path.iterdir()):
         found = read_foreign_mask(path, classes=["gland", "nodule"])

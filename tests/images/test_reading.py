@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from made_files import AFFINE, is_pydicom3, marker, noise, region, save_dicom, save_nifti
+from made_files import AFFINE, dicom, is_pydicom3, marker, noise, region, save_dataset, save_dicom, save_nifti
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -19,6 +19,7 @@ from skimage.color import rgb2gray
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import is_image, read_mask, read_raster, to_channels
+from monai_thyroid.images.dicom import DicomImage, dicomdir_files
 from monai_thyroid.images.formats import IMAGE_SUFFIXES
 from monai_thyroid.images.raster import binarise
 from monai_thyroid.images.sources import phantom_uri
@@ -310,6 +311,59 @@ def test_a_region_in_other_units_has_no_spacing(tmp_path: Path) -> None:
     assert read_raster(
         save_dicom(tmp_path / "b.dcm", marker(), SequenceOfUltrasoundRegions=mixed)
     ).spacing == pytest.approx((0.2, 0.1))
+
+
+def test_frames_of_a_dicom_file_are_read_one_by_one(tmp_path: Path) -> None:
+    frames = np.stack([marker(), marker()[::-1], 255 - marker()])
+    dataset = dicom(frames[0], NumberOfFrames=3, PixelSpacing=[0.5, 0.25])
+    dataset.PixelData = frames.tobytes() + b"\0" * (frames.nbytes % 2)
+    path = save_dataset(tmp_path / "clip.dcm", dataset)
+    image = DicomImage("clip.dcm", path.read_bytes())
+    assert len(image.frames) == 3
+    for index in (2, 0, -2):
+        np.testing.assert_array_equal(image.frames[index].pixels, frames[index])
+        assert image.frames[index].spacing == (0.5, 0.25)
+    with pytest.raises(IndexError):
+        _ = image.frames[3]
+    with pytest.raises(UserError, match="holds 3 frames; give one image a file"):
+        read_raster(path)
+
+
+def test_a_region_that_ends_beyond_its_picture_has_no_scale(tmp_path: Path) -> None:
+    """Somebody has shrunk or cropped the picture and left the region as it was."""
+    item = region(0.01, 0.01)
+    item.RegionLocationMinX0, item.RegionLocationMinY0 = 10, 5
+    for right, expected in ((52, (0.1, 0.1)), (105, None)):
+        item.RegionLocationMaxX1, item.RegionLocationMaxY1 = right, 36
+        path = save_dicom(tmp_path / "a.dcm", marker(), SequenceOfUltrasoundRegions=Sequence([item]))
+        spacing = read_raster(path).spacing
+        assert spacing == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_dicomdir_lists_images_within_its_folder(tmp_path: Path) -> None:
+    names = [["A", "ONE"], ["B"]]
+    (tmp_path / "A").mkdir()
+    save_dicom(tmp_path / "A" / "ONE", marker())
+    save_dicom(tmp_path / "b", marker())  # lower case, as on a copy
+    index = save_dataset(tmp_path / "DICOMDIR", dicomdir(names))
+    assert dicomdir_files(index) == [tmp_path / "A" / "ONE", tmp_path / "b"]
+    save_dataset(index, dicomdir([["..", "passwd"], ["C"]]))
+    with pytest.raises(UserError) as caught:
+        dicomdir_files(index)
+    assert "outside of its folder" in caught.value.problems[0]
+    assert "lists C, which is not there" in caught.value.problems[1]
+
+
+def dicomdir(names: list[list[str]]) -> Dataset:
+    dataset = dicom(marker())
+    del dataset.PixelData
+    records = []
+    for parts in names:
+        record = Dataset()
+        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", parts
+        records.append(record)
+    dataset.DirectoryRecordSequence = Sequence(records)
+    return dataset
 
 
 @pytest.mark.parametrize("spacing", [[0, 0], [0.5, -1]])

@@ -1,0 +1,28 @@
+"""DICOM images in; reports, segmentations and pictures of results out, as new series of the same study."""
+
+from __future__ import annotations
+
+from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, coded_class, model_facts
+from monai_thyroid.deploy.dicom.results import results
+from monai_thyroid.deploy.dicom.source import (
+    IMAGE_CLASSES,
+    OTHER_CLASSES,
+    Source,
+    check_kind,
+    keep_patients_out_of_logs,
+    read_source,
+)
+
+__all__ = [
+    "IMAGE_CLASSES",
+    "OTHER_CLASSES",
+    "ClassFacts",
+    "ModelFacts",
+    "Source",
+    "check_kind",
+    "coded_class",
+    "keep_patients_out_of_logs",
+    "model_facts",
+    "read_source",
+    "results",
+]
