@@ -19,7 +19,7 @@ from monai_thyroid import __version__
 from monai_thyroid.files import atomic_path
 from monai_thyroid.networks.menu import MENU_FILE
 
-__all__ = ["SHIPPED", "VERSIONS", "render_bundle", "write_shipped"]
+__all__ = ["SHIPPED", "VERSIONS", "recipe", "render_bundle", "write_shipped"]
 
 _HERE = Path(__file__).parent
 SHIPPED = tuple(sorted(path.stem for path in _HERE.glob("recipes/*.yaml") if path.stem != "own"))
@@ -47,11 +47,17 @@ WAYS = ("strong", "course")
 _TRAINED = ("train.yaml", "multi_gpu_train.yaml")  # rendered for each way
 
 
-def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
+def recipe(name: str) -> dict[str, Any]:
+    """What a recipe says."""
+    content: dict[str, Any] = yaml.safe_load((_HERE / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
     """Render the files of a bundle.
 
     Args:
-        recipe: name of a recipe.
+        recipe_name: of a recipe.
         values: what it leaves open, such as ``name`` and ``folder``, or what is to be other than it says.
 
     Returns:
@@ -71,7 +77,7 @@ def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
     )
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.globals["note"] = _note
-    about = yaml.safe_load((_HERE / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    about = recipe(recipe_name)
     menu = MENU_FILE.read_text(encoding="utf-8")
     given = {**_OPTIONAL, **_without_ends({"menu": menu, **about}), **values}
     given["metadata"] = {**_metadata(given), **given["metadata"]}
@@ -82,10 +88,10 @@ def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
         if name not in _TRAINED:
             files[name] = template.render(given)
             continue
-        for way, values in ways.items():
+        for way, recipe_of in ways.items():
             ending = "" if way == given["default"] else f"_{way}"
             named = {"strong": way == "strong", "ending": ending, "others": [one for one in ways if one != way]}
-            files[name.replace(".yaml", f"{ending}.yaml")] = template.render({**given, **values, **named})
+            files[name.replace(".yaml", f"{ending}.yaml")] = template.render({**given, **recipe_of, **values, **named})
     return files
 
 
