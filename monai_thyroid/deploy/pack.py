@@ -423,7 +423,7 @@ def _metadata(
         "num_channels": channels,
         "spatial_shape": list(size),
         "dtype": "float32",
-        "value_range": [0, 1],
+        "value_range": [] if "normalisation" in first.config else [0, 1],
         "is_patch_data": False,
         "channel_def": dict(enumerate(("red", "green", "blue") if channels == 3 else ("image",))),
     }

@@ -95,7 +95,7 @@ def test_a_value_that_means_something_to_monai_is_told(
     root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train = str(root / "bundles" / "thyroid" / "train.yaml")
+    train = str(root / "bundles" / "thyroid" / "train_course.yaml")
     assert cli.main(["check", train, "--dataset_dir", "%x"]) == 1
     assert "%" in capsys.readouterr().err
     assert cli.main(["check", train, "--dataset_dir", "a#b"]) == 1
@@ -156,7 +156,7 @@ def test_a_run_that_does_not_fit_together_is_told_before_anything_is_written(
 def test_a_comparison_refuses_before_it_trains(
     root: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = str(root / "bundles" / "thyroid" / "train.yaml")
+    train = str(root / "bundles" / "thyroid" / "train_course.yaml")
     tiny = ["--image_size", "32", "--networks::unet::features", "[4,4,4,4,4,4]", "--device", "cpu"]
     command = ["compare", train, "--networks", "unet", "--dataset_dir", str(world.scans), *tiny]
     for margin in ("nan", "inf", "-1"):
