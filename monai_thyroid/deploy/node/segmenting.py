@@ -53,7 +53,7 @@ class Segmenter:
         self._predictor = Predictor(models, device=device, runtime=runtime, tta=tta)
         if review_below is not None and not (len(self._predictor.members) > 1 and 0 <= review_below <= 1):
             raise UserError(
-                f"--review-below {review_below:g}: is a Dice between 0 and 1, for an ensemble; add others by --with MODEL"
+                f"--review-below {review_below:g}: is a Dice between 0 and 1, for an ensemble; add models by --with"
             )
         self._facts = model_facts(self._predictor.members)
         self.model = self._facts.weights_sha256
