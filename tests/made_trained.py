@@ -11,16 +11,19 @@ import numpy as np
 import pydicom
 import torch
 import yaml
+from bundle_files import course
 from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
 from monai_thyroid.evaluation import TrainedRun
+from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.files import read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"image_size": 32, "networks::unet::features": [4, 4, 4, 4, 4, 4], "device": "cpu", "precision": "float32"}
+NORMALISATION = {1: {"mean": [0.3], "std": [0.2]}, 3: {"mean": [0.5, 0.3, 0.2], "std": [0.3, 0.2, 0.15]}}
 MARKER = {
     "_target_": "torch.nn.Conv2d",
     "_mode_": "callable",
@@ -35,6 +38,7 @@ def made_trained(
     folder: Path,
     bundle: str = "thyroid",
     *,
+    file: str | None = None,
     seed: int = 0,
     bright: bool = False,
     postprocessing: Mapping[str, Any] | None = None,
@@ -44,14 +48,15 @@ def made_trained(
 
     Args:
         folder: is made.
-        bundle: whose train.yaml.
+        bundle: whose config.
+        file: which of its configs; by default the recipe that it reproduces.
         seed: of the weights.
         bright: take a network whose logit is 40 times the mean brightness above a half.
         postprocessing: as of run.json.
         overrides: of the config, by id.
     """
     parser = ConfigParser()
-    parser.read_config(ROOT / "bundles" / bundle / "train.yaml")
+    parser.read_config(ROOT / "bundles" / bundle / (file or course(bundle)))
     options = {**SMALL, **overrides, **({"networks::marker": MARKER, "network": "marker"} if bright else {})}
     for name, value in options.items():
         parser[name] = value
@@ -59,6 +64,9 @@ def made_trained(
     config = {**parser.config}
     for name in ("classes", "channels", "activation", "threshold", "image_size"):
         config[name] = parser.get_parsed_content(name)
+    if "normalisation" in config:  # there is no training part
+        parser["normalisation"] = config["normalisation"] = NORMALISATION[config["channels"]]
+        config["applied"] = applied_config(config, lambda identity, text: parser.get_parsed_content(identity))
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     torch.manual_seed(seed)
     network = parser.get_parsed_content("network_def")

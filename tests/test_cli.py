@@ -17,7 +17,7 @@ from monai_thyroid.data import load_datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import write_phantom
 
-TRAIN = str(Path(__file__).resolve().parents[1] / "bundles" / "thyroid" / "train.yaml")
+TRAIN = str(Path(__file__).resolve().parents[1] / "bundles" / "thyroid" / "train_course.yaml")
 TINY = [
     *("--image_size", "32", "--networks::unet::features", "[4,4,8,8,8,4]"),
     *("--device=cpu", "--precision=float32", "--phantom_cases", "10"),

@@ -22,7 +22,7 @@ MAY_KNOW = {
     "transforms": {"images"},
     "data": {"images"},
     "evaluation": {"data", "images", "metrics", "networks", "runfolder", "transforms"},
-    "training": {"data", "evaluation", "images", "runfolder"},
+    "training": {"data", "evaluation", "images", "networks", "runfolder"},
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import re
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from monai_thyroid.bundles.render import VERSIONS, render_bundle
+from monai_thyroid.bundles.proposals import Proposal, has_gpu, propose
+from monai_thyroid.bundles.render import VERSIONS, recipe, render_bundle
 from monai_thyroid.data import PARTS, Datalist, found_classes, load_datalist, map_files, read_listing
 from monai_thyroid.errors import UserError
-from monai_thyroid.images import read_raster
+from monai_thyroid.images import read_masks, read_raster
+from monai_thyroid.networks.menu import MENU_FILE
 
 __all__ = ["NewBundle", "new_bundle"]
 
@@ -91,10 +94,15 @@ def new_bundle(
     data = load_datalist(root, classes=names, stratify=True, group_pattern=pattern, **where)
     if data.inspect().problems:
         raise UserError(data.inspect().problems)
-    about = map_files(_look, [item["image"] for item in data.items], "Looking at images")
-    channels = 3 if any(coloured for coloured, _, _ in about) else 1
-    facts = _facts(data, names, channels, [size[1:] for size in about])
-    _write(target, render_bundle("own", **_values(name, target, root, where, pattern, names, channels, facts)))
+    look = functools.partial(_look, classes=len(names))
+    about = map_files(look, data.items, "Looking at images")
+    channels = 3 if any(coloured for coloured, *_ in about) else 1
+    sizes = [(height, width) for _, height, width, _ in about]
+    train = sum(item["part"] == "train" for item in data.items)
+    proposal = propose(sizes, [share for *_, share in about], train=train, gpu=has_gpu())
+    facts = [*_facts(data, names, channels, sizes), *proposal.reasons]
+    values = _values(name, target, root, where, pattern, names, channels, facts)
+    _write(target, render_bundle("own", **values, **_proposed(proposal)))
     config = shlex.quote(str(target / "train.yaml"))
     return NewBundle(
         path=target,
@@ -164,11 +172,25 @@ def _check_pairs(root: str, where: Mapping[str, str], pattern: str | None) -> No
         )
 
 
-def _look(path: str) -> tuple[bool, int, int]:
-    """Whether an image has colours, its height and width."""
-    pixels = read_raster(path).pixels
+def _look(item: Mapping[str, str], *, classes: int) -> tuple[bool, int, int, float]:
+    """Whether an image has colours, its height and width, and how much of it is marked."""
+    pixels = read_raster(item["image"]).pixels
     coloured = pixels.ndim == 3 and bool((pixels[..., :1] != pixels).any())
-    return coloured, pixels.shape[0], pixels.shape[1]
+    marked = float(read_masks(item["label"], classes=classes).any(axis=0).mean())
+    return coloured, pixels.shape[0], pixels.shape[1], marked
+
+
+def _proposed(proposal: Proposal) -> dict[str, str]:
+    """What of the recipe and the menu is this dataset's own."""
+    own = {"image_size": proposal.image_size, "batch_size": proposal.batch_size}
+    schedule = recipe("own")["strong"]["schedule"].rstrip("\n")
+    for name, value in own.items():
+        schedule = re.sub(rf"(?m)^{name}: \S+", f"{name}: {value}", schedule)
+    menu = MENU_FILE.read_text(encoding="utf-8").rstrip("\n")
+    return {
+        "schedule": schedule,
+        "menu": re.sub(r"features: \[.*\]", f"features: {[*proposal.features]}", menu, count=1),
+    }
 
 
 def _facts(data: Datalist, classes: Sequence[str], channels: int, sizes: Sequence[Sequence[int]]) -> list[str]:

@@ -1,7 +1,9 @@
 """The files of a bundle, rendered from what all bundles share (``templates/``) and what it is about (``recipes/``).
 
 A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
-all. `python -m monai_thyroid.bundles` writes the bundles of this repository anew.
+all. What stands under ``strong`` and under ``course`` are two ways to train on the same data: the strong recipe, and
+that of the course project which a bundle reproduces. ``default`` says which of them is ``train.yaml``.
+`python -m monai_thyroid.bundles` writes the bundles of this repository anew.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from monai_thyroid import __version__
 from monai_thyroid.files import atomic_path
 from monai_thyroid.networks.menu import MENU_FILE
 
-__all__ = ["SHIPPED", "VERSIONS", "render_bundle", "write_shipped"]
+__all__ = ["SHIPPED", "VERSIONS", "recipe", "render_bundle", "write_shipped"]
 
 _HERE = Path(__file__).parent
 SHIPPED = tuple(sorted(path.stem for path in _HERE.glob("recipes/*.yaml") if path.stem != "own"))
@@ -39,14 +41,23 @@ VERSIONS = {
 _OPTIONAL = {
     **dict.fromkeys(("imports", "network", "class_lines", "layout", "measures", "leak", "groups", "first_stage")),
     **{"phantom": True, "square": False, "shrunk": False, "sites": False, "versions": VERSIONS},
+    **{"default": "strong", "lr_scheduler": None},
 }
+WAYS = ("strong", "course")
+_TRAINED = ("train.yaml", "multi_gpu_train.yaml")  # rendered for each way
 
 
-def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
+def recipe(name: str) -> dict[str, Any]:
+    """What a recipe says."""
+    content: dict[str, Any] = yaml.safe_load((_HERE / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
     """Render the files of a bundle.
 
     Args:
-        recipe: name of a recipe.
+        recipe_name: of a recipe.
         values: what it leaves open, such as ``name`` and ``folder``, or what is to be other than it says.
 
     Returns:
@@ -66,11 +77,22 @@ def render_bundle(recipe: str, **values: Any) -> dict[str, str]:
     )
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.globals["note"] = _note
-    about = yaml.safe_load((_HERE / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    about = recipe(recipe_name)
     menu = MENU_FILE.read_text(encoding="utf-8")
     given = {**_OPTIONAL, **_without_ends({"menu": menu, **about}), **values}
     given["metadata"] = {**_metadata(given), **given["metadata"]}
-    return {name: environment.get_template(name).render(given) for name in environment.list_templates()}
+    ways = {way: given.pop(way) for way in WAYS if way in given}
+    files = {}
+    for name in environment.list_templates():
+        template = environment.get_template(name)
+        if name not in _TRAINED:
+            files[name] = template.render(given)
+            continue
+        for way, recipe_of in ways.items():
+            ending = "" if way == given["default"] else f"_{way}"
+            named = {"strong": way == "strong", "ending": ending, "others": [one for one in ways if one != way]}
+            files[name.replace(".yaml", f"{ending}.yaml")] = template.render({**given, **recipe_of, **values, **named})
+    return files
 
 
 def write_shipped(folder: Path) -> list[Path]:

@@ -241,7 +241,7 @@ def _short(section: Section) -> list[Block]:
     if any(pair.claim for one in (section.weights, section.architectures) if one for pair in one.pairs):
         items.append(OVERSTATES)
     items += [
-        f"The advantage of {', '.join(networks)} depends on {name}, see Subgroups."
+        f"The advantage or lag of {', '.join(networks)} depends on {name}, see Subgroups."
         for name, networks in depends(section.subgroups).items()
     ]
     if section.outlook:
@@ -758,7 +758,7 @@ def _subgroups(section: Section) -> list[Block]:
         )
     ]
     for name, networks in depends(section.subgroups).items():
-        page.append(Callout("note", [f"The advantage of {', '.join(networks)} depends on {name}."]))
+        page.append(Callout("note", [f"The advantage or lag of {', '.join(networks)} depends on {name}."]))
     for one in section.subgroups:
         lacking = f" {plural(one.n_without, 'case')} without a value." if one.n_without else ""
         if not one.levels:
@@ -875,9 +875,14 @@ def _outlook(section: Section) -> list[Block]:
         return [Paragraph("Not known: there are not two networks and two groups to tell it from.")]
     form = _differences(METRICS[section.metric], [])
     told = [outlook_sentence(one, axis=section.axis, form=form)]
+    if one.seeds > 1:
+        told.append(
+            "Where the spread over seeds rules, more groups find no smaller difference; with few seeds even a larger "
+            "one, as little is then known of the error."
+        )
     if section.grouping == "unknown":
         told.append("Groups are unknown, so each image is taken as a patient.")
-    needed = _form("{:,.0f}".format, "more than 10,000")
+    needed = _form("{:,.0f}".format, "none up to 10,000")
     return [
         Paragraph(" ".join(told)),
         table(

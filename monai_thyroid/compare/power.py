@@ -156,18 +156,19 @@ def detectable(
 def groups_needed(
     components: Components, *, networks: int, seeds: int, difference: float, power: float = 0.8, draws: int = 2000
 ) -> int | None:
-    """How many groups it takes to find a difference with a probability; None where 10,000 are too few."""
+    """How many groups it takes to find a difference with a probability; None where no number up to 10,000 does."""
 
     def enough(groups: int) -> bool:
         return _claimed(components, networks, seeds, groups, draws)(difference) >= power
 
-    if not enough(MOST_GROUPS):
-        return None
+    # Not by what the most groups find: with few seeds more groups can find less.
     high = 4
     while not enough(high):
         high *= 2
+        if high > MOST_GROUPS:
+            return None
     low = high // 2
-    while high - low > max(1, high // 100):
+    while high - low > max(1, high // 50):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
@@ -197,7 +198,7 @@ class Possible:
     Attributes:
         seeds: a network.
         detectable: the difference that the groups at hand find; None for none.
-        groups: that each of the outlook's differences needs; None where 10,000 are too few.
+        groups: that each of the outlook's differences needs; None where no number up to 10,000 does.
     """
 
     seeds: int
@@ -240,7 +241,7 @@ def outlook(
     groups: int,
     power: float = 0.8,
     differences: Sequence[float] = (),
-    draws: int = 1000,
+    draws: int = 500,
 ) -> Outlook:
     """What a comparison of so many networks, seeds and groups can find, and others of more seeds and groups.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ logger = logging.getLogger(__name__)
 class ResidentDataset(Dataset):
     """Images and masks that were decoded and resized once and are kept as bytes.
 
-    They lie on the device if half of its free memory holds them, else in the host's memory, pinned for a GPU.
-    Intensities are kept in 255 steps, which is what a picture file has.
+    They lie on the device if half of its free memory holds them, else in the host's memory, pinned for a GPU, and
+    beyond that in a temporary file that goes with the process. Intensities are kept in 255 steps, which is what a
+    picture file has.
 
     Args:
         data: items with the keys ``image`` and ``label``.
@@ -39,7 +42,7 @@ class ResidentDataset(Dataset):
         device: where batches are wanted.
 
     Raises:
-        UserError: a transform is random, values or sizes are not as above, or no memory holds the images.
+        UserError: a transform is random, values or sizes are not as above, or neither memory nor disk holds the images.
     """
 
     def __init__(
@@ -60,9 +63,11 @@ class ResidentDataset(Dataset):
 
     def _place(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         home = _home(images.nbytes + labels.nbytes, self.device)
-        self.images, self.labels = images.to(home), labels.to(home)
-        if home.type != self.device.type:
-            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        if home is not None:
+            images, labels = images.to(home), labels.to(home)
+            if home.type != self.device.type:
+                images, labels = images.pin_memory(), labels.pin_memory()
+        self.images, self.labels = images, labels
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,9 +81,11 @@ class ResidentDataset(Dataset):
 
     def statistics(self) -> dict[str, list[float]]:
         """``mean`` and ``std`` of each channel over all pixels, images in [0, 1]; std is at least 1/255."""
-        channels = self.images.shape[1]
-        counts = [self.images[:, channel].reshape(-1).bincount(minlength=256) for channel in range(channels)]
-        share = torch.stack(counts).double() / (self.images[:, 0].numel())
+        # An image at a time: together they may be more than the memory holds.
+        counts = torch.zeros(self.images.shape[1], 256, dtype=torch.int64, device=self.images.device)
+        for image in self.images:
+            counts += torch.stack([plane.reshape(-1).bincount(minlength=256) for plane in image])
+        share = counts.double() / (self.images[:, 0].numel())
         levels = torch.arange(256, device=share.device, dtype=torch.float64) / 255
         mean = (share * levels).sum(dim=1)
         std = (share * (levels - mean[:, None]) ** 2).sum(dim=1).sqrt().clamp(min=1 / 255)
@@ -101,6 +108,8 @@ class ResidentLoader:
         std: of each channel, divided by.
         field_of_view: width and height of what an unpadded network segments, or one number for both: labels are cut
             down to that centre after augmentation.
+        process: which of several training processes this is, from 0.
+        processes: how many share the images of an epoch, each as many; the few that are left over are seen twice.
 
     Raises:
         UserError: an epoch would have no batch, or labels have no such centre with equal margins.
@@ -118,8 +127,12 @@ class ResidentLoader:
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         field_of_view: int | Sequence[int] | None = None,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.dataset = dataset
+        self.process = process
+        self.processes = processes
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -144,7 +157,7 @@ class ResidentLoader:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        whole, rest = divmod(-(-len(self.dataset) // self.processes), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
@@ -157,6 +170,9 @@ class ResidentLoader:
         if self.shuffle:
             state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(int(state)))
+        if self.processes > 1:
+            share = -(-len(order) // self.processes)
+            order = order.repeat(2)[: share * self.processes][self.process :: self.processes]
         home = self.dataset.images.device
         if home.type == "cuda":
             order = order.pin_memory().to(home, non_blocking=True)
@@ -174,15 +190,15 @@ class ResidentLoader:
 def _read(
     data: Sequence[Any], transform: Callable | Sequence[Callable], *, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All images and labels as uint8, in the host's memory."""
+    """All images and labels as uint8, in the host's memory or beyond it in a file."""
     compose = Compose(transform).flatten()
     if random := [type(one).__name__ for one in compose.transforms if isinstance(one, Randomizable)]:
         raise UserError(f"{', '.join(random)}: random transforms cannot be kept in memory; give them as augmentation")
     if not data:
         raise UserError("there are no images to keep in memory")
     first = _as_bytes(compose(data[0]), data[0])
-    _home(len(data) * sum(one.nbytes for one in first), device)
-    images, labels = (torch.empty((len(data), *one.shape), dtype=torch.uint8) for one in first)
+    make = _in_a_file if _home(len(data) * sum(one.nbytes for one in first), device) is None else _in_memory
+    images, labels = (make((len(data), *one.shape)) for one in first)
 
     def keep(index: int) -> list[str]:
         try:
@@ -217,11 +233,21 @@ def _as_bytes(loaded: Any, item: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return image.clamp(0, 1).mul(255).round().to(torch.uint8), label.to(torch.uint8)
 
 
-def _home(size: int, device: torch.device) -> torch.device:
-    """Where that many bytes are to lie for a device: on it, or in the host's memory.
+def _in_memory(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.uint8)
+
+
+def _in_a_file(shape: tuple[int, ...]) -> torch.Tensor:
+    """Bytes that lie in a file without a name, which the system keeps in memory as far as there is any."""
+    with tempfile.TemporaryFile(prefix="monai_thyroid-") as file:
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=shape))
+
+
+def _home(size: int, device: torch.device) -> torch.device | None:
+    """Where that many bytes are to lie for a device: on it, in the host's memory, or (None) on disk.
 
     Raises:
-        UserError: neither holds them.
+        UserError: none of these holds them.
     """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -229,12 +255,17 @@ def _home(size: int, device: torch.device) -> torch.device:
             return device
         logger.info("%.1f GB of images on the host: %.1f GB are free on the GPU", size / 1e9, free / 1e9)
     available = _available_memory()
-    if size > 0.8 * available:
+    if size <= 0.8 * available:
+        return torch.device("cpu")
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    told = f"the images take {size / 1e9:.1f} GB, of memory {available / 1e9:.1f} GB are free"
+    if size > 0.8 * free:
         raise UserError(
-            f"the images take {size / 1e9:.1f} GB in memory and {available / 1e9:.1f} GB are free: "
-            "choose a smaller image_size, or a loader that reads them each time"
+            f"{told} and in {folder} {free / 1e9:.1f} GB: choose a smaller image_size, or set TMPDIR to a larger disk"
         )
-    return torch.device("cpu")
+    logger.info("%s: keeping them in a temporary file in %s", told, folder)
+    return None
 
 
 def _available_memory() -> float:

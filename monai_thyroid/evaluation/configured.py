@@ -7,13 +7,22 @@ import logging
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Activationsd, Compose, Invertd, RandFlipd, Resized, SpatialPadd
+from monai.transforms import (
+    Activationsd,
+    Compose,
+    Invertd,
+    NormalizeIntensity,
+    NormalizeIntensityd,
+    RandFlipd,
+    Resized,
+    SpatialPadd,
+)
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.pixels import PixelPath, ToProbabilities
 from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.images import Raster
-from monai_thyroid.transforms import LoadScand, PadToSquared
+from monai_thyroid.transforms import BatchAugmentation, LoadScand, PadToSquared
 
 __all__ = ["ConfiguredPath", "pixel_path", "trained_flips"]
 
@@ -82,7 +91,11 @@ def pixel_path(trained: TrainedRun, network: torch.nn.Module) -> PixelPath | Con
 
 
 def _recognised(path: ConfiguredPath, activation: str, network: torch.nn.Module) -> PixelPath | None:
-    *padding, resize = path.steps or [None]
+    *before, last = path.steps or [None]
+    normalise = last.normalizer if isinstance(last, NormalizeIntensityd) else None
+    *padding, resize = path.steps if normalise is None else before or [None]
+    if normalise is not None and not _plain(normalise, channels=path.channels):
+        return None
     if (
         not isinstance(resize, Resized)
         or not all(isinstance(step, PadToSquared) for step in padding)
@@ -108,6 +121,18 @@ def _recognised(path: ConfiguredPath, activation: str, network: torch.nn.Module)
         square=bool(padding),
         outside="pad" if isinstance(first, SpatialPadd) else "resize",
         background=float(first.padder.kwargs.get("value", 0.0)) if isinstance(first, SpatialPadd) else 0.0,
+        mean=() if normalise is None else tuple(map(float, normalise.subtrahend)),
+        std=() if normalise is None else tuple(map(float, normalise.divisor)),
+    )
+
+
+def _plain(normalise: NormalizeIntensity, *, channels: int) -> bool:
+    """Whether it takes a number off each channel and divides by another, zeros not excepted."""
+    given = (normalise.subtrahend, normalise.divisor)
+    return (
+        not normalise.nonzero
+        and normalise.channel_wise
+        and all(isinstance(one, (list, tuple)) and len(one) == channels for one in given)
     )
 
 
@@ -131,7 +156,12 @@ def _agree(fast: PixelPath, configured: ConfiguredPath) -> bool:
 def trained_flips(trained: TrainedRun) -> list[int]:
     """The axes (0 width, 1 height) by which images were mirrored in the run's training; nothing is made of them."""
     axes: set[int] = set()
-    for step in trained.config.get("augmentation") or []:
+    augmentation = trained.config.get("augmentation") or []
+    if isinstance(augmentation, dict):
+        if str(augmentation.get("_target_")).rpartition(".")[2] != BatchAugmentation.__name__:
+            return []
+        return [axis for axis, name in enumerate(("flip_horizontal", "flip_vertical")) if augmentation.get(name)]
+    for step in augmentation:
         if isinstance(step, dict) and str(step.get("_target_")).rpartition(".")[2] == RandFlipd.__name__:
             axis = step.get("spatial_axis")
             axes |= {0, 1} if axis is None else set(axis if isinstance(axis, (list, tuple)) else [axis])

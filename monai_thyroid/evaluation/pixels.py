@@ -26,8 +26,9 @@ ToProbabilities = Callable[[np.ndarray], np.ndarray]
 class PixelPath:
     """How a run brings an image to its network's grid, and logits back to the image's.
 
-    It computes what MONAI's ``Resized`` (bilinear, anti-aliased), ``PadToSquared`` and ``Invertd`` compute, up to
-    rounding. The width comes first in what the network sees, as in everything MONAI makes of a picture.
+    It computes what MONAI's ``Resized`` (bilinear, anti-aliased), ``PadToSquared``, ``NormalizeIntensityd`` and
+    ``Invertd`` compute, up to rounding. The width comes first in what the network sees, as in everything MONAI
+    makes of a picture.
 
     Attributes:
         channels: 1 (grey) or 3 (RGB).
@@ -38,6 +39,8 @@ class PixelPath:
         outside: the logits of an unpadded network are those of the centre, with background around it (``pad``), or a
             small picture of the whole image (``resize``).
         background: logit of that background.
+        mean: of each channel, taken off after resizing; none at all where nothing is.
+        std: of each channel, divided by.
     """
 
     channels: int
@@ -47,11 +50,14 @@ class PixelPath:
     square: bool = False
     outside: Literal["pad", "resize"] = "pad"
     background: float = -20.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PixelPath:
         """The opposite of `as_dict`."""
-        return cls(**{**content, "size": tuple(content["size"]), "output": tuple(content["output"])})
+        lists: dict[str, Any] = {name: tuple(one) for name, one in content.items() if isinstance(one, list)}
+        return cls(**{**content, **lists})
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes, for JSON."""
@@ -74,7 +80,11 @@ class PixelPath:
         )
         planes = [image] if image.ndim == 2 else np.moveaxis(image, 2, 0)
         resized = [np.ascontiguousarray((down @ np.ascontiguousarray(plane) @ across.T).T) for plane in planes]
-        return np.stack(resized), functools.partial(self._probabilities, shape=(height, width))
+        prepared = np.stack(resized)
+        if self.mean:
+            mean, std = (np.asarray(one, np.float32)[:, None, None] for one in (self.mean, self.std))
+            prepared = (prepared - mean) / std
+        return prepared, functools.partial(self._probabilities, shape=(height, width))
 
     def _probabilities(self, logits: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
         if self.output != self.size and self.outside == "pad":

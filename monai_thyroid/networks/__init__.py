@@ -17,6 +17,7 @@ from monai_thyroid.networks.encoder_unet import EncoderUNet
 from monai_thyroid.networks.ensemble import Ensemble
 from monai_thyroid.networks.menu import CONFIGS, MENU
 from monai_thyroid.networks.padding import without_padding
+from monai_thyroid.networks.pretrained import normalises
 from monai_thyroid.networks.resunet import ResUNet
 from monai_thyroid.networks.rngunet import RNGUNet
 from monai_thyroid.networks.segnet import SegNet
@@ -32,6 +33,7 @@ __all__ = [
     "SegNet",
     "UnpaddedUNet",
     "nearest_unpadded_sizes",
+    "normalises",
     "unpadded_output_size",
     "without_padding",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "Statistics",
     "import_smp",
     "load_strictly",
+    "normalises",
     "read_weights",
     "resolve_weights",
 ]
@@ -114,6 +115,13 @@ class EncoderInput(nn.Module):
         if self.grey:
             images = images.expand(-1, 3, -1, -1)
         return (images - self.mean) / self.std
+
+
+def normalises(network: nn.Module) -> bool:
+    """Whether a network applies the mean and standard deviation of its pretrained weights to its input."""
+    return any(
+        isinstance(part, EncoderInput) and bool(part.mean.any() or (part.std != 1).any()) for part in network.modules()
+    )
 
 
 def import_smp() -> ModuleType:

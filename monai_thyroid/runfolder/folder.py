@@ -111,6 +111,15 @@ class RunFolder:
         self.record = replace(record, schema_version=SCHEMA_VERSION)
         self.update()
 
+    def decided(self) -> dict[str, Any]:
+        """What config.yaml says by now."""
+        content: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return content
+
+    def decide(self, **values: Any) -> None:
+        """Write into config.yaml what a training has decided by measurement, and a resumed one keeps."""
+        write_yaml(self.path / "config.yaml", {**self.decided(), **values})
+
     def update(self, **changes: Any) -> None:
         """Change run.json."""
         self.record = replace(self.record, **changes)

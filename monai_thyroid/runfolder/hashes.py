@@ -17,7 +17,7 @@ from monai_thyroid.files import canonical_hash
 __all__ = ["differing_settings", "labels_digest", "protocol_hash", "references_hash", "run_hash"]
 
 # What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
-_PLUMBING = {"output_dir", "bundle_root", "device", "num_workers", "resume", "overwrite", "mlflow"}
+_PLUMBING = {"output_dir", "bundle_root", "device", "channels_last", "num_workers", "resume", "overwrite", "mlflow"}
 _PLUMBING |= {
     "networks",
     "trackers",

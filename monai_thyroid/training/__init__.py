@@ -19,12 +19,14 @@ from monai_thyroid.training.distributed import (
     join_processes,
     own_device,
     processes,
+    rank,
     shard,
 )
 from monai_thyroid.training.graphed import GraphedTrainer
 from monai_thyroid.training.handlers import EarlyStop
-from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups
+from monai_thyroid.training.recipe import ClipGradients, WeightAverage, decay_groups, learning_rate, normalisation
 from monai_thyroid.training.recorder import Recorder
+from monai_thyroid.training.schedule import TimeBudget, WarmUpCosine
 from monai_thyroid.training.session import TrainingSession, training_session
 from monai_thyroid.training.validations import LastValidation, LrSchedule
 
@@ -37,7 +39,9 @@ __all__ = [
     "Recorder",
     "SameBuffers",
     "ShardedSampler",
+    "TimeBudget",
     "TrainingSession",
+    "WarmUpCosine",
     "WeightAverage",
     "boolean",
     "bundle_root",
@@ -49,9 +53,12 @@ __all__ = [
     "decay_groups",
     "input_size",
     "join_processes",
+    "learning_rate",
+    "normalisation",
     "output_size",
     "own_device",
     "processes",
+    "rank",
     "shard",
     "training_session",
 ]

@@ -41,6 +41,19 @@ def _between(low: float, high: float) -> Callable[[Any], float]:
     return read
 
 
+def _least(low: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if isinstance(value, bool) or not low <= number < math.inf:
+            raise UserError(f"{value!r}: give a number of at least {low:g}")
+        return number
+
+    return read
+
+
 def _device(value: Any) -> str:
     try:
         device = torch.device(value)
@@ -144,7 +157,9 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "max_epochs": _whole(1),
     "val_interval": _whole(1),
     "batch_size": _whole(1),
+    "hours": _optional(_between(0, math.inf)),
     "learning_rate": _between(0, math.inf),
+    "weight_decay": _least(0),
     "first_stage_epochs": _whole(1),
     "first_stage_learning_rate": _between(0, math.inf),
     "patience": _whole(1),
@@ -164,6 +179,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "phantom_seed": _whole(0),
     "device": _device,
     "precision": _precision,
+    "channels_last": _optional(boolean),
     "num_workers": _whole(0),
     "processes": _processes,
     "resume": boolean,

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence, Sized
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,6 +19,7 @@ __all__ = [
     "SameBuffers",
     "ShardedSampler",
     "add_up",
+    "agreed",
     "data_parallel",
     "join_processes",
     "own_device",
@@ -128,7 +129,8 @@ class ShardedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yield indices. The order is drawn from torch's generator as `RandomSampler` does, in the first process."""
         drawn = torch.empty((), dtype=torch.int64).random_()
-        order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(_of_the_first(int(drawn))))
+        # Were the processes' generators not alike, shares would overlap unseen.
+        order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(agreed(int(drawn))))
         indices = order.tolist()
         number, size = processes(), self.batch_size * processes()
         for start in range(0, len(indices), size):
@@ -138,13 +140,13 @@ class ShardedSampler(Sampler[int]):
             yield from batch[rank() * each : (rank() + 1) * each]
 
 
-def _of_the_first(number: int) -> int:
-    """The first process's number, in all of them: were their generators not alike, shares would overlap unseen."""
+def agreed(value: Any) -> Any:
+    """What the first process says, in all of them: clocks differ, and so may generators."""
     if processes() > 1:
-        box = [number]
+        box = [value]
         torch.distributed.broadcast_object_list(box)
-        number = box[0]
-    return number
+        value = box[0]
+    return value
 
 
 def add_up(values: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -89,6 +90,10 @@ class GraphedTrainer(SupervisedTrainer):
             output = super()._iteration(engine, batch)
         self._static = {key: value.detach() for key, value in output.items()}
         self._graph = graph
+
+
+# What it takes is what MONAI's takes, for whoever asks.
+GraphedTrainer.__signature__ = inspect.signature(SupervisedTrainer)
 
 
 def move_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
+from monai_thyroid.data import ResidentDataset
 from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation.weights import find_weights
+from monai_thyroid.networks import normalises
+from monai_thyroid.runfolder import read_config
 
-__all__ = ["ClipGradients", "WeightAverage", "decay_groups"]
+__all__ = ["ClipGradients", "WeightAverage", "decay_groups", "learning_rate", "normalisation"]
+
+logger = logging.getLogger(__name__)
+
+
+def normalisation(
+    dataset: ResidentDataset, *, network: torch.nn.Module, init_from: str | None = None
+) -> dict[str, list[float]]:
+    """What is taken off an image and what it is divided by, so that a network sees values around 0 of size 1.
+
+    Args:
+        dataset: training images, whose mean and standard deviation these are.
+        network: one that brings the statistics of its pretrained weights, which it applies itself, leaves nothing to
+            do.
+        init_from: a run from which training starts: its weights expect what they were trained on, so its numbers are
+            taken. Of weights without a run folder nobody knows that.
+
+    Returns:
+        ``mean`` and ``std``, a number a channel.
+    """
+    channels = dataset.images.shape[1]
+    untouched = {"mean": [0.0] * channels, "std": [1.0] * channels}
+    if normalises(network):
+        return untouched
+    if init_from:
+        folder = find_weights(init_from).parent
+        if (folder / "config.yaml").is_file():
+            kept = read_config(folder).get("normalisation") or untouched
+            if not isinstance(kept, Mapping) or [len(kept[name]) for name in untouched] != [channels] * 2:
+                raise UserError(f"init_from {init_from}: its images had other channels than {channels}")
+            return {name: [float(value) for value in kept[name]] for name in untouched}
+        logger.warning("%s: how its images were normalised is not known; taking this training part's", init_from)
+    return dataset.statistics()
+
+
+def learning_rate(rate: float, *, device: str | torch.device) -> float | torch.Tensor:
+    """A learning rate as an optimiser wants it: on a GPU a tensor, which a recorded step reads (`GraphedTrainer`)."""
+    return torch.tensor(rate, device=device) if torch.device(device).type == "cuda" else rate
 
 
 def decay_groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -39,12 +39,12 @@ class Recorder:
         network: its weights are saved; without the wrapper of distributed training.
         optimizer: its state is saved, its first group's learning rate recorded.
         lr_scheduler: its state is saved.
-        early_stop: its state is saved.
+        early_stop: its state is saved; None where nothing stops early.
         validator: its metrics ``val_loss``, ``val_dice`` and ``val_iou`` go into the history; the best ``val_dice``
             (network grid) decides on model.pt.
         dataset: told which epoch begins.
         average: the weights that are validated and become model.pt, where they are not the network's own; those go on
-            in last.pt.
+            in last.pt. Attached with the recorder.
         stage: number of the training stage, from 1. One that is not the first goes on from the best weights of the
             stage before, and its own are the best only where they are better than those.
 
@@ -60,7 +60,7 @@ class Recorder:
         network: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
-        early_stop: EarlyStop,
+        early_stop: EarlyStop | None = None,
         validator: Engine,
         dataset: SeededCacheDataset | ResidentLoader,
         average: WeightAverage | None = None,
@@ -69,9 +69,9 @@ class Recorder:
         self.folder = folder
         self.network = network
         self.delivered = network if average is None else average.network
-        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "early_stop": early_stop}
-        if average is not None:
-            self.stateful["average"] = average
+        stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "early_stop": early_stop, "average": average}
+        self.stateful: dict[str, Any] = {name: thing for name, thing in stateful.items() if thing is not None}
+        self.average = average
         self.optimizer = optimizer
         self.early_stop = early_stop
         self.validator = validator
@@ -82,6 +82,11 @@ class Recorder:
         self.best_stage = stage
         self.seconds = 0.0
         self.images = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether early stopping has ended the training."""
+        return self.early_stop is not None and self.early_stop.exhausted
 
     @staticmethod
     def of(trainer: Engine) -> Recorder:
@@ -99,6 +104,8 @@ class Recorder:
         """Listen to the trainer."""
         engine.state.recorder = self
         self.epoch_seed.attach(engine)
+        if self.average is not None:
+            self.average.attach(engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)

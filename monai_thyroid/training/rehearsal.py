@@ -72,7 +72,9 @@ def _trainings(few: ConfigParser) -> Iterator[str]:
             _tried("trackers", tracker)
     for stage, trainer in trainers.items():
         for number, handler in enumerate(few[f"{stage}::handlers"]):
-            if handler["_target_"] == "monai_thyroid.training.Recorder":  # which would write checkpoints
+            if (
+                isinstance(handler, Mapping) and handler["_target_"] == "monai_thyroid.training.Recorder"
+            ):  # which would write checkpoints
                 recorder = few.get_parsed_content(f"{stage}::handlers::{number}")
                 trainer.remove_event_handler(recorder.epoch_completed, Events.EPOCH_COMPLETED)
         clock = _Clock(trainer)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from monai.engines import Evaluator, Trainer
 
-from monai_thyroid.data import Datalist
+from monai_thyroid.data import Datalist, ResidentLoader
 from monai_thyroid.errors import UserError, message_of
 from monai_thyroid.evaluation.choosing import chosen_postprocessing
 from monai_thyroid.evaluation.components import applied_config
@@ -33,7 +33,9 @@ from monai_thyroid.training.caller import calling_workflow, on_command_line
 from monai_thyroid.training.config import executed_config
 from monai_thyroid.training.distributed import processes, rank
 from monai_thyroid.training.figures import draw_curves
+from monai_thyroid.training.layout import channels_last_is_faster
 from monai_thyroid.training.recorder import Recorder, on_cpu
+from monai_thyroid.training.schedule import TimeBudget
 
 __all__ = ["TrainingSession", "training_session"]
 
@@ -46,14 +48,28 @@ class TrainingSession:
     Args:
         config: from `executed_config`.
         data: the dataset it trains on.
+        found: gives what is written into config.yaml in the place of names of the config, or besides. It may read the
+            training images, so it is asked only when the run begins.
+        started: when the command began, by `time.perf_counter`.
 
     Attributes:
         folder: the run folder, with its record.
         path: where it is.
     """
 
-    def __init__(self, config: dict[str, Any], data: Datalist) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        data: Datalist,
+        *,
+        found: Callable[[], Mapping[str, Any]] = dict,
+        started: float | None = None,
+    ) -> None:
+        if config.get("hours"):  # which decides on the number of epochs later
+            config = {**config, "max_epochs": None}
         self.config = config
+        self.found = found
+        self.started = time.perf_counter() if started is None else started
         self.data = data
         self.seed: int = config["seed"]
         self.classes: list[str] = config["classes"]
@@ -139,7 +155,8 @@ class TrainingSession:
                 try:
                     self._announce()
                     for trainer, recorder in zip(trainers, recorders, strict=True):
-                        start = self._share(self._start(recorder, state, test, scores))
+                        own = self._start(recorder, state, test, scores)
+                        start = self._share({**own, "decided": self._decided(trainer, recorder)})
                         assert start is not None
                         self._train(trainer, recorders, start, trackers)
                         self._end_stage(recorder)
@@ -209,8 +226,9 @@ class TrainingSession:
         if (earlier := self._earlier(now)) is not None:
             if earlier.status == "done":
                 return None
+            undecided = self.config.get("hours") and self.folder.decided()["max_epochs"] is None
             try:
-                state = load_state(self.folder.last) if self.folder.last.is_file() else None
+                state = load_state(self.folder.last) if self.folder.last.is_file() and not undecided else None
             except UserError as error:
                 self.folder.update(status="failed", error=str(error))
                 raise
@@ -248,6 +266,7 @@ class TrainingSession:
             status="running",
         )
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
+        config |= self.found()
         self.folder.begin(record, config=config, split=self.data.split())
         return None
 
@@ -276,6 +295,16 @@ class TrainingSession:
             logger.info("Before training: %s", scores.sentence())
         return {"stage": 1, "epoch": 0, "network": on_cpu(network.state_dict()), "recorder": None}
 
+    def _decided(self, trainer: Trainer, recorder: Recorder) -> dict[str, Any]:
+        """What is measured once at the start of a run, and kept by a resumed one: the layout, the number of epochs."""
+        decided = {name: self.folder.decided().get(name) for name in ("channels_last", "max_epochs")}
+        loader = recorder.epoch_seed.dataset
+        if "channels_last" in self.config and decided["channels_last"] is None and isinstance(loader, ResidentLoader):
+            shape = (min(2, loader.batch_size), *loader.dataset.images.shape[1:])
+            decided["channels_last"] = channels_last_is_faster(recorder.network, inferer=trainer.inferer, shape=shape)
+            self.folder.decide(channels_last=decided["channels_last"])
+        return decided
+
     def _train(
         self,
         trainer: Trainer,
@@ -287,6 +316,18 @@ class TrainingSession:
         if start["stage"] > recorder.stage:
             return
         recorder.network.load_state_dict(start["network"])
+        if recorder.average is not None:
+            recorder.average.network.load_state_dict(start["network"])
+        if start["decided"]["channels_last"]:
+            for network in (recorder.network, recorder.delivered):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if budget := TimeBudget.of(trainer):
+            budget.begin(
+                trainer,
+                epochs=start["decided"]["max_epochs"],
+                started=self.started,
+                decided=lambda epochs: self.folder.decide(max_epochs=epochs) if self.writes else None,
+            )
         if recorder.stage > 1:
             recorder.follow(recorders[recorder.stage - 2])
         if start["recorder"] is not None:
@@ -301,7 +342,7 @@ class TrainingSession:
             self.folder.trim(stage=recorder.stage, epoch=start["epoch"])
             done = sum(entry["epochs"] for entry in self.folder.record.stages or [])
         # Ignite would start again from epoch 0 where nothing is left to do.
-        if trainer.state.epoch >= trainer.state.max_epochs or recorder.early_stop.exhausted:
+        if trainer.state.epoch >= trainer.state.max_epochs or recorder.exhausted:
             return
         for tracker in trackers:
             if tracker is not None:
@@ -421,10 +462,16 @@ def training_session() -> TrainingSession:
     Raises:
         UserError: a constant cannot be read.
     """
+    started = time.perf_counter()
     parser = calling_workflow().parser
     config = executed_config(parser)
-    applied = applied_config(config, lambda identity, text: parser.get_parsed_content(identity))
-    return TrainingSession({**config, "applied": applied}, parser.get_parsed_content("data"))
+    data = parser.get_parsed_content("data")
+
+    def found() -> dict[str, Any]:
+        numbers = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
+        return {**numbers, "applied": applied_config(config, lambda identity, _: parser.get_parsed_content(identity))}
+
+    return TrainingSession(config, data, found=found, started=started)
 
 
 @contextmanager

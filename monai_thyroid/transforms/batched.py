@@ -12,6 +12,7 @@ from monai_thyroid.errors import UserError
 
 __all__ = ["BatchAugmentation", "affine_matrices", "warp"]
 
+_SPOTS = 5  # of glare in an image
 _LUMA = (0.299, 0.587, 0.114)
 _Range = tuple[float, float]
 
@@ -113,6 +114,7 @@ class BatchAugmentation:
         noise: largest standard deviation of added Gaussian noise.
         speckle: largest standard deviation of multiplied, grainy noise, as ultrasound has it.
         shadow: largest share of light that an acoustic shadow takes: a soft band from some depth downwards.
+        highlights: largest brightness of a few small, soft spots that are added, as a lamp makes on wet tissue.
         cutmix: probability that a rectangle of the image, and of its masks, comes from another image of the batch
             (Yun et al., ICCV 2019, doi 10.1109/ICCV.2019.00612).
         background: the first mask is the background; see `warp`.
@@ -144,6 +146,7 @@ class BatchAugmentation:
         noise: float = 0.0,
         speckle: float = 0.0,
         shadow: float = 0.0,
+        highlights: float = 0.0,
         cutmix: float = 0.0,
         background: bool = False,
     ) -> None:
@@ -154,6 +157,7 @@ class BatchAugmentation:
             "affine_probability": affine_probability,
             "probability": probability,
             "shadow": shadow,
+            "highlights": highlights,
             "cutmix": cutmix,
         }
         sizes = {
@@ -350,6 +354,13 @@ class BatchAugmentation:
             band = (-(((across - draws[1]) / (0.03 + 0.12 * draws[2])) ** 2)).exp()
             below = ((depth - 0.7 * draws[3]) / 0.03).sigmoid()
             images = images * (1 - taken * band * below)[:, None]
+        if self.chances["highlights"]:
+            draws = self._rand(4, count, _SPOTS)[..., None]
+            brightness = draws[0, ..., 0] * self._switch(count)[:, None] * self.chances["highlights"]
+            radius = 0.005 + 0.025 * draws[1]
+            across = (-(((torch.arange(width, device=images.device) / width - draws[2]) / radius) ** 2)).exp()
+            down = (-(((torch.arange(height, device=images.device) / height - draws[3]) / radius) ** 2)).exp()
+            images = images + torch.einsum("bk,bkx,bky->bxy", brightness, across, down)[:, None]
         if self.sizes["noise"]:
             deviation = self._rand(count) * self._switch(count) * self.sizes["noise"]
             images = images + self._randn(*images.shape) * _spread(deviation)

@@ -6,10 +6,7 @@ import csv
 import functools
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from bundle_files import course, strong
+from forked import run_module
 from monai.bundle import ConfigParser, create_workflow
 from PIL import Image, ImageDraw
 
@@ -260,11 +259,13 @@ def no_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_duplicates")
 def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
     folder = root / "bundles" / bundle
-    names = "train.yaml evaluate.yaml inference.yaml multi_gpu_train.yaml metadata.json logging.conf README.md".split()
+    other = "train_course.yaml" if bundle in ("thyroid", "polyp") else "train_strong.yaml"
+    names = ["train.yaml", other, "multi_gpu_train.yaml", f"multi_gpu_{other}"]
+    names += "evaluate.yaml inference.yaml metadata.json logging.conf README.md".split()
     assert {path.name for path in folder.iterdir()} == set(names)
     for path in folder.glob("*.yaml"):
         config = ConfigParser.load_config_file(path)
-        if path.name == "train.yaml":
+        if path.name.startswith("train"):
             assert config["bundle"] == bundle
         assert "%" not in path.read_text(), "no macros"
         text = path.read_text() + (folder / "README.md").read_text()
@@ -276,7 +277,7 @@ def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[str], Path]) -> None:
     parser = ConfigParser()
-    parser.read_config(root / "bundles" / bundle / "train.yaml")
+    parser.read_config(root / "bundles" / bundle / course(bundle))
     parser["dataset_dir"] = str(miniature(bundle))
     recipe = {**USUAL, **RECIPES[bundle]}
     for name in recipe.keys() - {"loss", "schedule"}:
@@ -290,7 +291,7 @@ def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[s
     if recipe["schedule"] == "ConstantLR":
         assert parser.get_parsed_content("patience") >= recipe["max_epochs"], "the recipe never stops early"
     parser = ConfigParser()
-    parser.read_config(root / "bundles" / bundle / "train.yaml")
+    parser.read_config(root / "bundles" / bundle / course(bundle))
     assert parser.get_parsed_content("dataset_dir") == "phantom"
     assert parser.get_parsed_content("network") == "unet"
     assert parser.get_parsed_content("input_size") == 96
@@ -299,7 +300,7 @@ def test_defaults_are_the_recipe(root: Path, bundle: str, miniature: Callable[[s
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_loss_is_that_of_its_formula(root: Path, bundle: str) -> None:
-    config = ConfigParser.load_config_file(root / "bundles" / bundle / "train.yaml")
+    config = ConfigParser.load_config_file(root / "bundles" / bundle / course(bundle))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 2, 9, 7, generator=generator)
     label = (torch.rand(3, 2, 9, 7, generator=generator) > 0.7).float()
@@ -321,6 +322,8 @@ def test_metadata_agree_with_the_config(root: Path, bundle: str, miniature: Call
     assert meta["required_packages_version"]["monai_thyroid"] == monai_thyroid.__version__
     assert meta["version"] in meta["changelog"]
     recipe = {**USUAL, **RECIPES[bundle]}
+    if strong(bundle) == "train.yaml":  # which they are about
+        recipe |= {"input_size": 256, "output_size": 256}
     (image,) = meta["network_data_format"]["inputs"].values()
     (pred,) = meta["network_data_format"]["outputs"].values()
     assert image["num_channels"] == len(image["channel_def"]) == recipe["channels"]
@@ -339,13 +342,13 @@ def test_network_takes_and_gives_what_the_metadata_say(root: Path, bundle: str, 
     monai.bundle.verify_net_in_out(
         "network_def",
         device="cpu",
-        config_file=str(folder / "train.yaml"),
+        config_file=str(folder / course(bundle)),
         meta_file=str(folder / "metadata.json"),
         **narrow,
     )
     # verify_net_in_out does not compare heights and widths.
     parser = ConfigParser()
-    parser.read_config(folder / "train.yaml")
+    parser.read_config(folder / course(bundle))
     parser.update(narrow)
     layout = json.loads((folder / "metadata.json").read_text())["network_data_format"]
     shapes = [[one["num_channels"], *one["spatial_shape"]] for side in layout.values() for one in side.values()]
@@ -367,7 +370,7 @@ def test_properties_are_those_that_monai_asks_for(
     tmp_path: Path,
 ) -> None:
     given = {**tiny, **SMALL.get(bundle, {}), "output_dir": str(tmp_path / "runs")}
-    training = workflow(bundle, "train", workflow_type="train", dataset_dir=str(miniature(bundle)), **given)
+    training = workflow(bundle, course(bundle)[:-5], workflow_type="train", dataset_dir=str(miniature(bundle)), **given)
     assert training.check_properties() == []
     run = finished(bundle)
     image = next(iter(_test_images(run, miniature(bundle)).values()))
@@ -436,6 +439,31 @@ def test_inference_gives_what_was_scored(
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_strong_recipe_trains_and_is_scored_again_alike(
+    bundle: str,
+    root: Path,
+    train_strong: Callable[..., Path],
+    miniature: Callable[[str], Path],
+    workflow: Callable[..., Any],
+    tiny: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    given = {"dataset_dir": str(miniature(bundle)), "output_dir": str(tmp_path / "runs"), "max_epochs": 1}
+    assert check_file(str(root / "bundles" / bundle / strong(bundle)), {**tiny, **given}) == []
+    training = workflow(bundle, strong(bundle)[:-5], workflow_type="train", **{**tiny, **given})
+    assert training.check_properties() == []
+    assert not (tmp_path / "runs").exists(), "checking must write nothing"
+    run = train_strong(bundle, **given)
+    record, config = read_json(run / "run.json"), yaml.safe_load((run / "config.yaml").read_text())
+    assert (record["status"], record["classes"]) == ("done", CLASSES[bundle])
+    channels = 3 if bundle == "polyp" else 1
+    assert [len(config["normalisation"][name]) for name in ("mean", "std")] == [channels, channels]
+    before = (_test_folder(run) / "cases.csv").read_text()
+    workflow(bundle, "evaluate", run_dir=str(run)).run()
+    assert (_test_folder(run) / "cases.csv").read_text() == before
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
 def test_inference_prepares_images_as_training_does(
     bundle: str,
     root: Path,
@@ -449,7 +477,7 @@ def test_inference_prepares_images_as_training_does(
     inference = workflow(bundle, "inference", run_dir=str(run), input=str(image))
     evaluation = workflow(bundle, "evaluate", run_dir=str(run))
     training = ConfigParser()
-    training.read_config(root / "bundles" / bundle / "train.yaml")
+    training.read_config(root / "bundles" / bundle / course(bundle))
     training.update({**tiny, **SMALL.get(bundle, {}), "dataset_dir": str(miniature(bundle)), "augmentation": []})
     item = next(item for item in training.get_parsed_content("data").items if item["image"] == str(image.resolve()))
     expected = training.get_parsed_content("train::preprocessing")(dict(item))["image"]
@@ -462,7 +490,7 @@ def test_inference_prepares_images_as_training_does(
 @pytest.mark.parametrize("bundle", ["fetal_head", "nerve", "polyp", "lung"])
 def test_augmentation_moves_image_and_label_alike(bundle: str, root: Path, miniature: Callable[[str], Path]) -> None:
     parser = ConfigParser()
-    parser.read_config(root / "bundles" / bundle / "train.yaml")
+    parser.read_config(root / "bundles" / bundle / course(bundle))
     # A padded network, whose label keeps the image's size.
     parser.update({"dataset_dir": str(miniature(bundle)), "network": "unet", "image_size": 64})
     parser["networks::unet::features"] = [4, 4, 4, 4, 4, 4]
@@ -682,7 +710,7 @@ def test_fetal_head_goes_back_from_the_small_picture(
 @pytest.mark.parametrize("bundle", NEW)
 @pytest.mark.slow
 def test_nothing_is_wrong_with_the_real_images(root: Path, data_dir: Path, bundle: str) -> None:
-    config = str(root / "bundles" / bundle / "train.yaml")
+    config = str(root / "bundles" / bundle / course(bundle))
     assert check_file(config, {"dataset_dir": str(data_dir / bundle)}) == []
 
 
@@ -691,30 +719,9 @@ def command(root: Path) -> Callable[..., None]:
     """Run one of a bundle's files as a user does."""
 
     def run(bundle: str, file: str, *options: str) -> None:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "monai.bundle", "run"),
-                *("--config_file", str(root / "bundles" / bundle / f"{file}.yaml"), *options),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=500,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    return run
-
-
-@pytest.fixture
-def started(root: Path) -> Callable[..., None]:
-    """Run one of a bundle's files in this process, which starts nothing anew."""
-
-    def run(bundle: str, file: str, *options: str) -> None:
-        names = [option.removeprefix("--") for option in options[::2]]
-        given = dict(zip(names, options[1::2], strict=True))
         config = str(root / "bundles" / bundle / f"{file}.yaml")
-        create_workflow(config_file=config, logging_file=False, **given).run()
+        done = run_module("monai.bundle", "run", "--config_file", config, *options)
+        assert done.returncode == 0, done.stderr[-3000:]
 
     return run
 
@@ -722,18 +729,22 @@ def started(root: Path) -> Callable[..., None]:
 @pytest.mark.parametrize("bundle", NEW)
 @pytest.mark.slow
 def test_real_images_from_the_literal_command(
-    bundle: str,
-    data_dir: Path,
-    command: Callable[..., None],
-    started: Callable[..., None],
-    tmp_path: Path,
+    bundle: str, data_dir: Path, command: Callable[..., None], tmp_path: Path
 ) -> None:
     options = ["--image_size", "32", "--max_epochs", "1", "--networks::unet::features", "[4,4,4,4,4,4]"]
     if bundle == "fetal_head":
         options = ["--image_size", "200", "--max_epochs", "1", "--networks::unpadded_unet::filters", "[2,2,2,2,2]"]
     if bundle == "polyp":
         options += ["--first_stage_epochs", "1"]
-    command(bundle, "train", "--dataset_dir", str(data_dir / bundle), "--output_dir", str(tmp_path / "runs"), *options)
+    command(
+        bundle,
+        "train_course",
+        "--dataset_dir",
+        str(data_dir / bundle),
+        "--output_dir",
+        str(tmp_path / "runs"),
+        *options,
+    )
     (path,) = (tmp_path / "runs").rglob("run.json")
     record = read_json(path)
     assert (record["status"], record["synthetic"]) == ("done", False)
@@ -741,12 +752,10 @@ def test_real_images_from_the_literal_command(
     rows = read_csv(_test_folder(path.parent) / "cases.csv")
     assert len(rows) >= 40
     assert all(math.isfinite(float(row["dice"])) for row in rows)
-    # The files of all bundles are the same, so one by the command is enough.
-    then = command if bundle == "polyp" else started
-    then(bundle, "evaluate", "--run_dir", str(path.parent), "--part", "validation")
+    command(bundle, "evaluate", "--run_dir", str(path.parent), "--part", "validation")
     assert len(list((path.parent / "evaluations").iterdir())) == 2
     case, image = next(iter(_test_images(path.parent, data_dir / bundle).items()))
-    then(
+    command(
         bundle, "inference", "--run_dir", str(path.parent), "--input", str(image), "--output_dir", str(tmp_path / "out")
     )
     written = np.asarray(Image.open(tmp_path / "out" / f"{image.stem}_mask.png"))

@@ -39,6 +39,7 @@ SOFTMAX: dict[str, Any] = {
 ELSEWHERE = {
     "test_thyroid.py": "network learning_rate resume overwrite mlflow init_from",
     "test_bundles.py": "sites test_sites first_stage_epochs first_stage_learning_rate",
+    "test_strong.py": "hours weight_decay channels_last",
     "every test": "dataset_dir output_dir",
 }
 NO_OPTIONS = {"bundle_root", "phantom"}
@@ -46,7 +47,7 @@ NO_OPTIONS = {"bundle_root", "phantom"}
 
 def train(root: Path, **options: Any) -> Path:
     """Train the thyroid bundle with its own learning rate."""
-    config = str(root / "bundles" / "thyroid" / "train.yaml")
+    config = str(root / "bundles" / "thyroid" / "train_course.yaml")
     workflow = create_workflow(config_file=config, logging_file=False, trackers=[], **{**TINY, **options})
     workflow.run()
     return Path(workflow.parser.get_parsed_content("session").path)
@@ -54,7 +55,7 @@ def train(root: Path, **options: Any) -> Path:
 
 def test_none_is_forgotten(root: Path) -> None:
     offered = set()
-    for path in (root / "bundles").glob("*/train.yaml"):
+    for path in (root / "bundles").glob("*/train*.yaml"):
         names = list(ConfigParser.load_config_file(path))
         offered |= set(names[names.index("bundle") : names.index("networks")])
     trained = {*TINY, *MANY, *OF_A_PHANTOM, *SOFTMAX, "split_file", *" ".join(ELSEWHERE.values()).split()}

@@ -53,7 +53,7 @@ def _mistake(error: BaseException) -> UserError:
 def test_constants_are_the_recipe_for_real_data_and_small_for_the_phantom(bundle: Path, scans: Path) -> None:
     def constants(dataset_dir: str) -> list[Any]:
         parser = ConfigParser()
-        parser.read_config(bundle / "train.yaml")
+        parser.read_config(bundle / "train_course.yaml")
         parser["dataset_dir"] = dataset_dir
         return [parser.get_parsed_content(name) for name in ("image_size", "batch_size", "learning_rate", "max_epochs")]
 
@@ -68,7 +68,7 @@ def test_properties_are_those_that_monai_asks_for(
     bundle: Path, scans: Path, trained: Path, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
     training = create_workflow(
-        config_file=str(bundle / "train.yaml"),
+        config_file=str(bundle / "train_course.yaml"),
         workflow_type="train",
         **tiny,
         dataset_dir=str(scans),
@@ -93,7 +93,7 @@ def test_config_has_no_duplicate_keys_nor_ambiguous_names(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         workflow = create_workflow(
-            config_file=str(bundle / "train.yaml"), **tiny, dataset_dir=str(scans), output_dir=str(tmp_path)
+            config_file=str(bundle / "train_course.yaml"), **tiny, dataset_dir=str(scans), output_dir=str(tmp_path)
         )
         workflow.check_properties()
     messages = [str(warning.message) for warning in caught]
@@ -126,7 +126,7 @@ def test_metadata_agree_with_the_package(bundle: Path) -> None:
 
 def test_monais_own_commands_work(bundle: Path, trained: Path, tmp_path: Path, tiny: dict[str, Any]) -> None:
     config = {
-        "config_file": str(bundle / "train.yaml"),
+        "config_file": str(bundle / "train_course.yaml"),
         "meta_file": str(bundle / "metadata.json"),
         "networks::unet::features": tiny["networks::unet::features"],
     }
@@ -342,7 +342,7 @@ def test_trackers_log_epochs(bundle: Path, scans: Path, tmp_path: Path, tiny: di
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     workflow = create_workflow(
-        config_file=str(bundle / "train.yaml"),
+        config_file=str(bundle / "train_course.yaml"),
         **tiny,
         dataset_dir=str(scans),
         output_dir=str(tmp_path / "runs"),
@@ -379,7 +379,7 @@ def test_trains_in_colour_and_at_odd_sizes(
 
 
 def test_menu_is_that_of_the_package(bundle: Path) -> None:
-    menu = ConfigParser.load_config_file(bundle / "train.yaml")["networks"]
+    menu = ConfigParser.load_config_file(bundle / "train_course.yaml")["networks"]
     assert menu.keys() == CONFIGS.keys()
     for name, entry in menu.items():
         of_the_bundle = {"_mode_": "callable", "in_channels": "@channels", "out_channels": "$len(@classes)"}
@@ -483,7 +483,7 @@ def thresholding(root: Path, tiny: dict[str, Any], tmp_path_factory: pytest.Temp
     }
     settings = {key: value for key, value in tiny.items() if "::" not in key}
     workflow = create_workflow(
-        config_file=str(root / "bundles" / "thyroid" / "train.yaml"),
+        config_file=str(root / "bundles" / "thyroid" / "train_course.yaml"),
         **{**settings, "image_size": 64, "max_epochs": 1, "networks::unet": pixelwise, "trackers": []},
         dataset_dir=str(base / "marked"),
         output_dir=str(base / "runs"),

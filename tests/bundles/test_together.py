@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from bundle_files import course, strong
 from monai.bundle import ConfigParser
 
 from monai_thyroid.files import read_csv, read_json
@@ -38,8 +39,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
-def files(root: Path, bundle: str) -> list[str]:
-    return [str(root / "bundles" / bundle / f"{name}.yaml") for name in ("train", "multi_gpu_train")]
+def files(root: Path, bundle: str, recipe: Callable[[str], str] = course) -> list[str]:
+    return [str(root / "bundles" / bundle / f"{start}{recipe(bundle)}") for start in ("", "multi_gpu_")]
 
 
 def run_folder(output: Path) -> Path:
@@ -98,6 +99,7 @@ def test_they_resume_refuse_and_train_two_stages(
         job("thyroid", **normed, resume=True),
         job("thyroid", **normed),
         job("polyp", phantom_cases=10, first_stage_epochs=2, max_epochs=1),
+        job("thyroid", **normed, config_file=files(root, "thyroid", strong), output_dir=str(tmp_path / "strong")),
     ]
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     done = subprocess.run(
@@ -105,7 +107,7 @@ def test_they_resume_refuse_and_train_two_stages(
         **{"capture_output": True, "text": True, "timeout": 300, "env": environment},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    first, complete, refused, stages = json.loads(done.stdout)
+    first, complete, refused, stages, other = json.loads(done.stdout)
     assert first["status"] == [0, 0], first["said"]
     assert complete["status"] == [0, 0]
     assert "complete and unchanged" in complete["said"]
@@ -116,6 +118,9 @@ def test_they_resume_refuse_and_train_two_stages(
     polyp = run_folder(tmp_path / "polyp")
     assert read_json(polyp / "run.json")["status"] == "done"
     assert [row["stage"] for row in read_csv(polyp / "history.csv")] == ["1", "1", "2"]
+
+    assert other["status"] == [0, 0], other["said"]
+    assert read_json(run_folder(tmp_path / "strong") / "run.json")["status"] == "done"
 
     # Both validated one network, the one that was saved, though each has seen statistics of its own.
     folder = run_folder(tmp_path / "thyroid")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,13 +150,46 @@ def test_sizes_must_agree(items: list[dict[str, str]]) -> None:
     assert ResidentDataset(items, [*LOADING, *resized]).images.shape == (7, 1, 16, 16)
 
 
-def test_what_no_memory_holds_is_said_before_it_is_read(
+def test_what_no_memory_holds_lies_in_a_file(
+    items: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resident.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    usual = ResidentDataset(items, LOADING)
+    monkeypatch.setattr(resident, "_available_memory", lambda: 4000.0)
+    with caplog.at_level("INFO"):
+        beyond = ResidentDataset(items, LOADING)
+    assert "keeping them in a temporary file" in caplog.text
+    assert list((tmp_path / "temporary").iterdir()) == [], "it goes with the process"
+    assert torch.equal(beyond.images, usual.images)
+    assert beyond.statistics() == usual.statistics()
+    assert torch.equal(beyond[[4, 1]]["label"], usual[[4, 1]]["label"])
+    caplog.clear()
+    assert len(ResidentDataset(items[:6], LOADING)) == 6
+    assert "temporary file" not in caplog.text
+
+
+def test_what_neither_memory_nor_disk_holds_is_said_before_it_is_read(
     items: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resident, "_available_memory", lambda: 4000.0)
-    with pytest.raises(UserError, match=r"the images take 0\.0 GB in memory and 0\.0 GB are free"):
+    monkeypatch.setattr(resident.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4000.0))
+    with pytest.raises(UserError, match=r"the images take 0\.0 GB, of memory 0\.0 GB are free and in .* 0\.0 GB"):
         ResidentDataset(items, LOADING)
     assert len(ResidentDataset(items[:6], LOADING)) == 6
+
+
+def test_several_processes_share_the_images(items: list[dict[str, str]]) -> None:
+    dataset = ResidentDataset(items, LOADING)
+    seen = []
+    for process in range(3):
+        loader = ResidentLoader(dataset, batch_size=2, shuffle=True, process=process, processes=3)
+        assert len(loader) == 2
+        batches = [widths(batch) for batch in loader]
+        assert [len(batch) for batch in batches] == [2, 1]
+        seen += [width for batch in batches for width in batch]
+    assert set(seen) == set(range(1, 8))
+    assert len(seen) == 9, "as many each: two are seen twice"
 
 
 def test_an_epoch_without_a_batch_is_refused(items: list[dict[str, str]]) -> None:

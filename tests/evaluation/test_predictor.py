@@ -22,12 +22,16 @@ from monai_thyroid.images import read_raster
 from monai_thyroid.images.reading import read_labels
 
 UNPADDED = {"network": "unpadded_unet", "networks::unpadded_unet::filters": [4, 8], "image_size": 40}
+STRONG = {"file": "train.yaml"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "grey": ("thyroid", {}),
     "colour": ("polyp", {}),
     "unpadded, padded to a square": ("fetal_head", UNPADDED),
     "unpadded, of the centre": ("thyroid", UNPADDED),
     "several classes": ("nerve", {}),
+    "normalised": ("thyroid", STRONG),
+    "normalised, in colour": ("polyp", STRONG),
+    "normalised, padded to a square": ("fetal_head", {"file": "train_strong.yaml"}),
     "postprocessed": ("nerve", {"postprocessing": {"threshold": 0.4, "fill_holes": True, "smallest": 0.002}}),
     "softmax": ("nerve", {"activation": "softmax", "networks::unet::out_channels": 3}),
 }

@@ -705,7 +705,7 @@ def options(world: World, folder: Path, chance: random.Random) -> Iterator[Outco
     """Options with strange values, of every command."""
     out = str(folder / "out")
     scans, scored = str(world.scans), str(world.scored)
-    train = str(Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train.yaml")
+    train = str(Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train_course.yaml")
     value = chance.choice(_OPTION_VALUES)
     commands: dict[str, tuple[list[str], list[str]]] = {
         "phantom": (

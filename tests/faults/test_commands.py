@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from forked import run_module
 from fuzz import World
 from PIL import Image
 
@@ -22,14 +21,7 @@ pytestmark = pytest.mark.slow
 
 def bundle(root: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     config = str(root / "bundles" / "thyroid" / f"{name}.yaml")
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--device", "cpu", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return run_module("monai.bundle", "run", "--config_file", config, "--device", "cpu", *options)
 
 
 @pytest.fixture
@@ -103,7 +95,7 @@ def test_a_value_that_means_something_to_monai_is_told(
     root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train = str(root / "bundles" / "thyroid" / "train.yaml")
+    train = str(root / "bundles" / "thyroid" / "train_course.yaml")
     assert cli.main(["check", train, "--dataset_dir", "%x"]) == 1
     assert "%" in capsys.readouterr().err
     assert cli.main(["check", train, "--dataset_dir", "a#b"]) == 1
@@ -164,7 +156,7 @@ def test_a_run_that_does_not_fit_together_is_told_before_anything_is_written(
 def test_a_comparison_refuses_before_it_trains(
     root: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = str(root / "bundles" / "thyroid" / "train.yaml")
+    train = str(root / "bundles" / "thyroid" / "train_course.yaml")
     tiny = ["--image_size", "32", "--networks::unet::features", "[4,4,4,4,4,4]", "--device", "cpu"]
     command = ["compare", train, "--networks", "unet", "--dataset_dir", str(world.scans), *tiny]
     for margin in ("nan", "inf", "-1"):

@@ -79,7 +79,7 @@ def run(scans: Path, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Pa
         **{"trackers": [], "dataset_dir": str(scans), "output_dir": str(output), "device": "cpu"},
     }
     workflow = create_workflow(
-        config_file=[str(root / "bundles" / "thyroid" / "train.yaml"), str(mine)], logging_file=False, **options
+        config_file=[str(root / "bundles" / "thyroid" / "train_course.yaml"), str(mine)], logging_file=False, **options
     )
     for item in workflow.parser.get_parsed_content("train::dataset"):
         image, mask = np.asarray(item["image"][0]), np.asarray(item["label"][0]) > 0.5

@@ -42,7 +42,7 @@ def epochs(path: Path) -> int:
 
 
 def trainings(log: str) -> int:
-    return sum(line.startswith("$ ") and "train.yaml" in line for line in log.splitlines())
+    return sum(line.startswith("$ ") and "train_course.yaml" in line for line in log.splitlines())
 
 
 @pytest.fixture
@@ -135,7 +135,14 @@ def test_runs_of_a_lost_node_go_on_elsewhere(
     try:
         status = cli.main(
             [
-                *("compare", str(root / "bundles" / "thyroid" / "train.yaml"), "--networks", "unet", "--seeds", "0,1"),
+                *(
+                    "compare",
+                    str(root / "bundles" / "thyroid" / "train_course.yaml"),
+                    "--networks",
+                    "unet",
+                    "--seeds",
+                    "0,1",
+                ),
                 *("--engine", "ray", "--address", cluster.address, "--output", str(tmp_path / "out"), *words),
             ]
         )
@@ -159,7 +166,7 @@ def test_runs_of_a_lost_node_go_on_elsewhere(
     (resumed,) = (name for name, text in logs.items() if trainings(text) == 2)
     seed = int(resumed.removesuffix(".log").rpartition("-")[2])
     workflow = create_workflow(
-        config_file=str(root / "bundles" / "thyroid" / "train.yaml"),
+        config_file=str(root / "bundles" / "thyroid" / "train_course.yaml"),
         **{**TINY, "seed": seed, "trackers": [], "logging_file": False, "output_dir": str(tmp_path / "alone")},
     )
     workflow.run()

@@ -29,7 +29,7 @@ from monai_thyroid.sweep.jobs import Job, execute
 from monai_thyroid.sweep.plan import Sweep, plan_sweep
 from monai_thyroid.sweep.progress import Progress
 
-TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train.yaml"
+TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train_course.yaml"
 TINY: dict[str, Any] = {
     "phantom_cases": 10,
     "image_size": 32,
@@ -148,7 +148,7 @@ def test_a_plan_for_other_machines_needs_none_of_their_devices(tmp_path: Path, m
 
 def test_the_epochs_of_all_stages_are_counted(tmp_path: Path) -> None:
     found = plan_sweep(
-        TRAIN.parents[1] / "polyp" / "train.yaml",
+        TRAIN.parents[1] / "polyp" / "train_course.yaml",
         networks=["unet"],
         seeds=[0],
         output=tmp_path,

@@ -19,7 +19,7 @@ NOT_EQUAL = {"seconds", "images_per_second", "latency_ms", "checkpoint_sha256"}
 
 def command(root: Path, output: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "monai_thyroid", "compare", str(root / "bundles" / "thyroid" / "train.yaml")),
+        *(sys.executable, "-m", "monai_thyroid", "compare", str(root / "bundles" / "thyroid" / "train_course.yaml")),
         *("--networks", "unet,unet_classic", "--seeds", "1", "--jobs", "1", "--output", str(output)),
         *("--networks::unet::features", "[4,4,4,4,4,4]", "--networks::unet_classic::features", "[4,4,8,8,8,4]"),
         *("--phantom_cases", "20", "--image_size", "32", "--batch_size", "4", "--learning_rate", "0.01"),
@@ -36,7 +36,10 @@ def trained(output: Path) -> dict[str, str]:
 def trainings(output: Path) -> dict[str, int]:
     """How often a training was started, by run."""
     logs = {path.stem: path.read_text().splitlines() for path in (output / "logs").iterdir()}
-    return {name: sum(line.startswith("$ ") and "train.yaml" in line for line in lines) for name, lines in logs.items()}
+    return {
+        name: sum(line.startswith("$ ") and "train_course.yaml" in line for line in lines)
+        for name, lines in logs.items()
+    }
 
 
 def rows(path: Path) -> list[dict[str, str]]:

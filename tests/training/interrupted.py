@@ -1,7 +1,7 @@
 """Run trainings in forked processes and kill them at chosen moments; a script of its own, so that no test's threads
 are forked.
 
-    python tests/training/interrupted.py CONFIG OVERRIDES.json FOLDER MOMENTS WORKERS
+    python tests/training/interrupted.py CONFIG OVERRIDES.json FOLDER MOMENTS
 
 Trains once without interruption, then MOMENTS times killed at a seeded moment and resumed, and prints a JSON list of
 {"kind", "moment", "output_dir"}; the first entry is the uninterrupted run.
@@ -22,12 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forked  # noqa: F401  (imports once what every child needs)
 import torch
 from monai.bundle import run
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_thyroid.runfolder import HistoryRow, RunFolder
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked import import_once
 
 
 class Moments:
@@ -106,9 +108,10 @@ def train(config: str, overrides: dict[str, Any], kill_at: int | None, log: Path
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(config: str, overrides_file: str, folder: str, moments: str, workers: str) -> None:
+def main(config: str, overrides_file: str, folder: str, moments: str) -> None:
+    import_once()
     logging.disable(logging.CRITICAL)
-    overrides = {**json.loads(Path(overrides_file).read_text()), "num_workers": int(workers)}
+    overrides = json.loads(Path(overrides_file).read_text())
     base = Path(folder)
     base.mkdir()
     events = base / "events.txt"

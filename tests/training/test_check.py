@@ -21,7 +21,7 @@ from monai_thyroid.training import check, check_file
 from monai_thyroid.training.check import unknown_overrides
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "thyroid"
-TRAIN = str(BUNDLE / "train.yaml")
+TRAIN = str(BUNDLE / "train_course.yaml")
 SHAPE = (24, 30)
 
 

@@ -17,7 +17,7 @@ from monai_thyroid.runfolder import protocol_hash, run_hash
 from monai_thyroid.training.config import check_constants, executed_config
 from monai_thyroid.training.constants import CONSTANTS
 
-TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train.yaml"
+TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "thyroid" / "train_course.yaml"
 METADATA = TRAIN.with_name("metadata.json")
 
 

@@ -22,7 +22,7 @@ def be(monkeypatch: pytest.MonkeyPatch) -> Any:
     def become(rank: int, of: int) -> None:
         monkeypatch.setattr(distributed, "rank", lambda: rank)
         monkeypatch.setattr(distributed, "processes", lambda: of)
-        monkeypatch.setattr(distributed, "_of_the_first", lambda number: number)
+        monkeypatch.setattr(distributed, "agreed", lambda value: value)
 
     return become
 
@@ -82,7 +82,7 @@ def test_its_config_can_be_checked_and_rehearsed(root: Any, bundle: str, tmp_pat
         **{"image_size": 32, "batch_size": 4, "networks::unet::features": [4, 4, 4, 4, 4, 4], "device": "cpu"},
         **{"phantom_cases": 10, "precision": "float32", "output_dir": str(tmp_path / "runs")},
     }
-    files = [str(folder / "train.yaml"), str(folder / "multi_gpu_train.yaml")]
+    files = [str(folder / "train_course.yaml"), str(folder / "multi_gpu_train_course.yaml")]
     problems, told = check_start(files, given)
     assert problems == []
     assert [line.split(":")[0] for line in told] == ["first_stage", "train", "test"]

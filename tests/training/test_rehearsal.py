@@ -14,7 +14,7 @@ from monai_thyroid.images import write_phantom
 from monai_thyroid.training import check_file, check_start
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-TRAIN = str(BUNDLES / "thyroid" / "train.yaml")
+TRAIN = str(BUNDLES / "thyroid" / "train_course.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_it_steps_writes_nothing_and_tells_the_cost(
 
 def test_both_stages_take_a_step(tiny: dict[str, Any]) -> None:
     given = {name: value for name, value in tiny.items() if name != "dataset_dir"}
-    problems, told = check_start(str(BUNDLES / "polyp" / "train.yaml"), {**given, "phantom_cases": 10})
+    problems, told = check_start(str(BUNDLES / "polyp" / "train_course.yaml"), {**given, "phantom_cases": 10})
     assert problems == []
     assert [line.split(":")[0] for line in told] == ["first_stage", "train", "test"]
 
