@@ -211,7 +211,7 @@ def _opening(report: Report) -> str:
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") if dates else ""
     return (
         f"{plural(runs, 'run')}{when}. Compared on the part “{options.part}” by {METRICS[options.metric].title}; "
-        f"margin of the recommendation {options.margin:g}"
+        f"margin of verdicts and recommendation {options.margin:g}"
         f"{', declared before the runs were trained' if report.margin_declared else ''}."
     )
 
@@ -906,7 +906,8 @@ def _shift(one: Shift, figures: Path) -> list[Block]:
             "Dice of every model on every dataset it was scored on: mean over groups, its 95 % interval (of this model "
             "on further patients of that dataset, by bootstrap over groups), and the number of groups. An asterisk "
             "marks the dataset that the model was trained on (in-domain), other parts of it than the training's; a "
-            "dagger marks figures that include training images and are therefore too good."
+            "dagger marks figures that include training images, or data that the weights had seen before, and are "
+            "therefore too good."
         ),
     ]
     if one.unlike:
