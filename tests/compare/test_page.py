@@ -75,12 +75,11 @@ def test_verdicts_subgroups_and_the_outlook_are_told(make_run: MakeRun, tmp_path
         ]
         assert [text == "better" for text in told] == [pair.claim for pair in comparison.pairs]
     (sizes,) = tables(blocks, "By lesion size, thirds")
-    assert cells(sizes, "Cases") == ["8", "8", "8"]
+    assert sum(map(int, cells(sizes, "Cases"))) == 24
     assert all(text.endswith("(too few)") for text in cells(sizes, "Subgroup"))
     (needs,) = tables(blocks, "What it takes")
     assert cells(needs, "Seeds a network") == ["2", "3", "5", "10"]
     assert section.outlook is not None
-    assert "3 networks" not in section.outlook.components.source
     assert "segnet" not in section.outlook.components.source, "a seed of it collapsed"
     assert "could have been found with a probability of 80 %" in prose(blocks)
     assert "n.s." not in prose(blocks)
