@@ -33,7 +33,7 @@ class Segment(Protocol):
     """Segments the instance in a file; raises `UserError` for one that it cannot segment.
 
     Attributes:
-        model: SHA-256 of the weights, or of those of an ensemble.
+        model: SHA-256 of weights and settings, see `ModelFacts.fingerprint`.
     """
 
     model: str
