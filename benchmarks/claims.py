@@ -931,8 +931,9 @@ def main() -> None:
     texts["about decisions" if only else "about"] = (
         f"`OMP_NUM_THREADS=1 python benchmarks/claims.py --draws {arguments.draws} --seed {arguments.seed}{only} "
         f"--output docs/claims.md`, {datetime.date.today()}, {processor()}, one core, "
-        f"{(time.perf_counter() - START) / 60:.0f} min. {arguments.draws} draws a cell, a quarter of them where each is judged by itself (weights, networks by "
-        f"themselves): the Monte-Carlo standard error of 5 % is {error:.1f} or {2 * error:.1f} points. "
+        f"{(time.perf_counter() - START) / 60:.0f} min. {arguments.draws} draws a cell, "
+        "a quarter of them where each is judged by itself (weights, networks by themselves): the Monte-Carlo standard "
+        f"error of 5 % is {error:.1f} or {2 * error:.1f} points. "
         f"Interaction {INTERACTION}, chance {CHANCE}, likeness {LIKENESS}."
     )
     for name, text in texts.items():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
+import ipaddress
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -17,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from monai_thyroid.deploy.node.delivery import DeclinedError, Session, UnavailableError
+from monai_thyroid.deploy.node.server import Tls
 from monai_thyroid.deploy.node.spool import Job, Segmented
 from monai_thyroid.errors import UserError
 
@@ -126,3 +130,48 @@ class FolderPacs:
 
     def stored(self) -> list[str]:
         return self.file.read_text().split() if self.file.exists() else []
+
+
+def certificates_in(folder: Path) -> dict[str, Tls]:
+    """An authority with a certificate for 127.0.0.1, and a stranger's."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+
+    def made(name: str, issuer: tuple[Any, Any] | None) -> tuple[Any, Any]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject if issuer is None else issuer[0].subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+            .add_extension(names, critical=False)
+        )
+        certificate = builder.sign(key if issuer is None else issuer[1], hashes.SHA256())
+        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return certificate, key
+
+    found = {}
+    for name in ("hospital", "stranger"):
+        made(f"{name}-peer", made(name, None))
+        found[name] = Tls(
+            certificate=str(folder / f"{name}-peer.pem"),
+            key=str(folder / f"{name}-peer.key"),
+            authority=str(folder / f"{name}.pem"),
+        )
+    return found

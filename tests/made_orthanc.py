@@ -171,10 +171,11 @@ def node_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "monai_thyroid", "pacs", *map(str, arguments)]
 
 
-def send(files: Sequence[Path], *, port: int, called: str = "MONAI_THYROID", calling: str = "STORESCU") -> int:
+def send(files: Sequence[Path], *, port: int, options: Sequence[str] = ()) -> int:
     """Send by dcmtk; returns its exit status."""
+    to = ["-aec", "MONAI_THYROID", "--timeout", "5", "127.0.0.1", str(port)]
     done = subprocess.run(
-        ["storescu", "-aet", calling, "-aec", called, "--timeout", "5", "127.0.0.1", str(port), *map(str, files)],
+        ["storescu", *options, *to, *map(str, files)],
         capture_output=True,
         timeout=120,
         env={**os.environ, "TCP_NODELAY": "1"},

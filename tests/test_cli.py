@@ -260,6 +260,7 @@ COMMANDS = {
     "predict": ["predict", "x", "y", "--output", "z"],
     "export": ["export", "x"],
     "pack": ["pack", "x", "--output", "y"],
+    "pacs": ["pacs", "--model", "x", "--spool", "y", "--send-to", "h:1:A"],
     "audit": ["audit", "x"],
     "report": ["report", "x", "--output", "y"],
     "compare": ["compare", "x.yaml", "--networks", "unet", "--output", "y"],

@@ -157,7 +157,7 @@ def test_the_comparison_knows_files_alone() -> None:
 
 OPTIONAL = (
     "segmentation_models_pytorch timm torchvision safetensors onnx onnxruntime openvino onnxscript nncf mlflow "
-    "highdicom pynetdicom ray streamlit sklearn statsmodels"
+    "highdicom pynetdicom dicomweb_client ray streamlit sklearn statsmodels"
 ).split()
 
 

@@ -82,7 +82,14 @@ def plan_power(
     components = _components(like) if like else DEFAULT
     asked = _POWER if power is None else power
     one = outlook(
-        components, networks=networks, seeds=seeds, groups=groups, power=asked, differences=[detect], draws=2000
+        components,
+        networks=networks,
+        seeds=seeds,
+        groups=groups,
+        power=asked,
+        differences=[detect],
+        most=1.0,
+        draws=2000,
     )
     found = curves(one, difference=detect)
     output.mkdir(parents=True, exist_ok=True)
@@ -129,11 +136,11 @@ def _told(one: Outlook, detect: float) -> list[str]:
     lines[0] += f" a probability of {_share(planned)}."
     lines.append(outlook_sentence(one, axis="Dice", planned=True))
     needed = seeds_needed(one.components, networks=one.networks, groups=one.groups, difference=detect, power=one.power)
-    least = f"{needed} seeds each" if needed else f"more than {MOST_SEEDS} seeds each, or never"
+    least = f"{needed} seeds each" if needed else f"no number of seeds up to {MOST_SEEDS}"
     lines.append(f"To find it with a probability of {_share(one.power)}: with these {one.groups} groups, {least};")
     for row in one.table:
         count = (
-            f"more than {MOST_GROUPS:,} groups, or never" if row.groups[0] is None else plural(row.groups[0], "group")
+            f"no number of groups up to {MOST_GROUPS:,}" if row.groups[0] is None else plural(row.groups[0], "group")
         )
         lines.append(f"  with {plural(row.seeds, 'seed')} each, {count}")
     if one.seeds == 1:

@@ -272,7 +272,10 @@ def _one(runs: Sequence[TrainedRun]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _record(runs: Sequence[TrainedRun], sha256: str) -> RunRecord:
-    """run.json of what was packed: of an ensemble what its members have in common."""
+    """run.json of what was packed: of an ensemble what its members have in common.
+
+    Its masks are postprocessed as its first member's, which is what `Predictor` does with an ensemble.
+    """
     first = runs[0].record
     if len(runs) == 1:
         return replace(first, checkpoint_sha256=sha256)
@@ -281,6 +284,7 @@ def _record(runs: Sequence[TrainedRun], sha256: str) -> RunRecord:
         {
             **shared,
             "network": "ensemble",
+            "postprocessing": first.postprocessing,
             "checkpoint_sha256": sha256,
             "parameters": sum(run.record.parameters or 0 for run in runs) or None,
             "status": "done",

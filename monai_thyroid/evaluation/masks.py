@@ -27,6 +27,7 @@ from monai_thyroid.images import (
     in_place_of,
     is_image,
     is_mask_file,
+    made_here,
     mask_stem,
     read_foreign_mask,
     read_raster,
@@ -349,8 +350,14 @@ def _foreign_truth(folder: Path, part: str, classes: Sequence[str] | None, datas
 def _masks(folder: Path) -> tuple[list[Path], list[str]]:
     """The masks of a folder, and the names of its other files."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    masks = [path for path in files if is_mask_file(path)]
+    masks = [path for path in files if is_mask_file(path) and not _pictured(path)]
     return masks, [path.name for path in files if path not in set(masks)]
+
+
+def _pictured(path: Path) -> bool:
+    """Whether it is what `predict` writes beside its masks."""
+    name = mask_stem(path)
+    return (name.endswith("_overlay") or "_probability" in name) and made_here(path)
 
 
 def _bare(name: str) -> str:

@@ -228,6 +228,11 @@ class DicomImage:
         syntax = self.dataset.file_meta.TransferSyntaxUID
         if not syntax.is_encapsulated:
             return np.asarray(_pixel_module().pixel_array(self.dataset, index=index))
+        encapsulated = importlib.import_module("pydicom.encaps")
+        count = len(self.frames)
+        size = _jpeg_size(encapsulated.get_frame(self.dataset.PixelData, index, number_of_frames=count))
+        if size not in (None, (self.height, self.width)):  # a decoder would make room for what it says
+            raise ValueError("a JPEG of another size than the header says")
         there = _pixel_module().get_decoder(syntax).available_plugins
         plugins = [name for name in _DECODERS if name in there]
         for name in plugins:
@@ -351,6 +356,19 @@ def _pixel_module() -> Any:
 def _lacks_decoder(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, RuntimeError) and ("missing dependencies" in text or "missing required" in text)
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    """Height and width in a JPEG or JPEG-LS stream's frame header (ITU-T T.81, B.2.2), None for other streams."""
+    place = 2 if frame[:2] == b"\xff\xd8" else len(frame)
+    while place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            return int.from_bytes(frame[place + 5 : place + 7], "big"), int.from_bytes(
+                frame[place + 7 : place + 9], "big"
+            )
+        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return None
 
 
 def _kind(error: BaseException) -> str:

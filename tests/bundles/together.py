@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from monai.bundle import run
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-import forked  # noqa: F401  (imports once what every child needs)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked import import_once
 
 
 def train(processes: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -72,5 +72,6 @@ def work(rank: int, processes: int, port: int, options: dict[str, Any], said: Pa
 
 
 if __name__ == "__main__":
+    import_once()
     jobs = json.loads(Path(sys.argv[1]).read_text())
     sys.stdout.write(json.dumps([train(**job) for job in jobs]))

@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def test_what_is_no_image_to_segment_is_refused_in_one_sentence(what: str, monke
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
     assert "Ada" not in str(caught.value)
+
+
+def test_a_jpeg_larger_than_its_header_says_is_not_decoded() -> None:
+    """Its decoder would take the memory that the JPEG, not the checked header, asks for."""
+    for name, marker_of in (("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xc0"), ("SC_rgb_jpeg_gdcm.dcm", b"\xff\xc3")):
+        whole = bytearray((FIXTURES / name).read_bytes())
+        place = whole.index(marker_of, len(whole) // 4)
+        assert whole[place + 5 : place + 9] == bytes([0, 100, 0, 100])
+        whole[place + 5 : place + 9] = b"\xff\xff\xff\xff"
+        with pytest.raises(UserError, match="a JPEG of another size than the header says"):
+            read_source(bytes(whole))
 
 
 def test_a_file_that_inflates_beyond_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,11 +348,14 @@ def test_low_agreement_is_marked_for_review() -> None:
     assert yellow[0].all()  # a frame around it, not the words alone
 
 
-def test_a_mask_of_noise_does_not_make_thousands_of_groups() -> None:
+def test_a_mask_of_noise_does_not_make_thousands_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = (np.random.RandomState(0).rand(60, 83) > 0.8).astype(np.uint8)
     found = made(dicom_image(GREY), [noise])
     assert len(groups_of(found["SR"])) == 21
     assert "small regions are in the segmentation and in the sums" in texts(found["SR"])
+    monkeypatch.setattr(sys.modules["monai_thyroid.deploy.dicom.results"], "_MOST_OF_ALL", 12)
+    several = made(dicom_image(SEVERAL, kind="US several"), [noise] * 3)
+    assert len(groups_of(several["SR"])) == 3 * (1 + 2)
     np.testing.assert_array_equal(numbers_in(found["SEG"], 1, (60, 83)), noise)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import errno
 import io
-import ipaddress
 import logging
 import os
 import socket
@@ -15,22 +14,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pydicom
 import pytest
-from made_node import PATIENT, encoded, instance, result_uid
+from made_node import PATIENT, StandIn, certificates_in, encoded, instance, result_uid
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage, UltrasoundImageStorage
 
 from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind
-from monai_thyroid.deploy.node import Access, NodeOptions, Tls, peer
+from monai_thyroid.deploy.node import Access, Node, NodeOptions, Tls, peer
 from monai_thyroid.deploy.node.delivery import Delivery, Pacs, UnavailableError
-from monai_thyroid.deploy.node.server import COMMITMENT, COMMITMENT_INSTANCE, Server
+from monai_thyroid.deploy.node.server import COMMITMENT, COMMITMENT_INSTANCE, RefusedError, Server, check_instance
 from monai_thyroid.deploy.node.spool import Spool, key_of
 from monai_thyroid.deploy.node.status import State, Status, page
 from monai_thyroid.deploy.node.worker import work_off
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import locked
 
 pynetdicom = pytest.importorskip("pynetdicom")
 
@@ -251,6 +252,50 @@ def test_one_that_says_nothing_does_not_hold_up_others(spool: Spool) -> None:
         assert silent.recv(100)[:1] in (b"", b"\x07"), "ended"
 
 
+def changed(content: bytes, random: Random) -> bytes:
+    """A few bytes flipped, taken out or put in, most of them near the start."""
+    found = bytearray(content)
+    for _ in range(random.choice([1, 1, 2, 8])):
+        place = random.randrange(len(found) if random.random() < 0.5 else min(len(found), 200))
+        if random.random() < 0.6:
+            found[place] ^= 1 << random.randrange(8)
+        elif random.random() < 0.5:
+            del found[place : place + random.randrange(1, 9)]
+        else:
+            found[place:place] = random.randbytes(random.randrange(1, 9))
+    return bytes(found)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::UserWarning")
+def test_whatever_bytes_come_the_node_stays_up(spool: Spool) -> None:
+    said: list[bytes] = []
+    entity = pynetdicom.AE(ae_title="SENDER")
+    entity.add_requested_context(UltrasoundImageStorage)
+    handlers = [(pynetdicom.evt.EVT_DATA_SENT, lambda event: said.append(event.data))]
+    random = Random(0)
+    with listening(spool, access=Access(max_associations=99)) as server:
+        association = entity.associate("127.0.0.1", server.port, ae_title=NODE, evt_handlers=handlers)
+        assert association.send_c_store(instance(1)).Status == 0
+        association.release()
+        for _ in range(int(os.environ.get("MONAI_THYROID_FUZZ", 25))):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port)) as peer:
+                peer.settimeout(0.05)
+                broken = random.randrange(len(said))
+                for number, each in enumerate(said):
+                    peer.sendall(changed(each, random) if number == broken else each)
+                    with contextlib.suppress(TimeoutError):
+                        peer.recv(4096)
+        assert sent(server, instance(2)).Status == 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_whatever_stands_in_a_header_it_is_taken_or_refused() -> None:
+    random, content = Random(1), encoded(instance(1))
+    for _ in range(300):
+        with contextlib.suppress(RefusedError):
+            check_instance(changed(content, random), check_kind=lambda header: check_kind("it", header))
+
+
 def test_a_port_in_use_is_told(spool: Spool) -> None:
     with listening(spool) as server:
         another = Server(
@@ -379,49 +424,7 @@ def test_statuses_of_a_pacs(spool: Spool) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tls]:
-    """An authority with a certificate for 127.0.0.1, and a stranger's."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder = tmp_path_factory.mktemp("certificates")
-    now = datetime.datetime.now(datetime.timezone.utc)
-
-    def made(name: str, issuer: tuple[Any, Any] | None) -> tuple[Any, Any]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject if issuer is None else issuer[0].subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(names, critical=False)
-        )
-        certificate = builder.sign(key if issuer is None else issuer[1], hashes.SHA256())
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / f"{name}.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return certificate, key
-
-    found = {}
-    for name in ("hospital", "stranger"):
-        made(f"{name}-peer", made(name, None))
-        found[name] = Tls(
-            certificate=str(folder / f"{name}-peer.pem"),
-            key=str(folder / f"{name}-peer.key"),
-            authority=str(folder / f"{name}.pem"),
-        )
-    return found
+    return certificates_in(tmp_path_factory.mktemp("certificates"))
 
 
 def test_tls_takes_those_with_a_certificate(
@@ -504,6 +507,18 @@ def test_a_pacs_is_named_by_three_words() -> None:
     assert peer("[::1]:104:STORE") == ("::1", 104, "STORE")
     with pytest.raises(UserError, match="HOST:PORT:AET"):
         peer("pacs.example:104")
+
+
+def test_one_node_a_spool(tmp_path: Path) -> None:
+    (tmp_path / "spool" / "incoming").mkdir(parents=True)
+    node = Node(
+        NodeOptions(spool=str(tmp_path / "spool"), port=0, status_port=0, send_to=("127.0.0.1", 1, "PACS")),
+        make=StandIn,
+        classes=IMAGE_CLASSES,
+        check_kind=lambda header: None,
+    )
+    with locked(tmp_path / "spool"), pytest.raises(UserError, match="another process is running a node there"):
+        node.start()
 
 
 def test_numbers_for_people_and_for_prometheus(spool: Spool) -> None:

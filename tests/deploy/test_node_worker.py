@@ -12,7 +12,7 @@ from made_trained import made_trained
 
 from monai_thyroid.deploy.node.segmenting import Segmenter
 from monai_thyroid.deploy.node.spool import Spool, key_of
-from monai_thyroid.deploy.node.worker import Worker
+from monai_thyroid.deploy.node.worker import Worker, work_off
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import Predictor
 from monai_thyroid.images import read_raster
@@ -63,13 +63,19 @@ def test_the_model_finds_what_predict_finds(run: Path, tmp_path: Path) -> None:
 
 
 def test_disagreement_is_for_review(run: Path, tmp_path: Path) -> None:
-    other = made_trained(tmp_path / "other", bright=True, image_size=32, threshold=0.5)
-    path = tmp_path / "instance.dcm"
-    path.write_bytes(encoded(instance(1)))
-    segment = Segmenter([str(run), str(other)], review_below=0.9)
-    found = segment(path)
-    assert found.agreement == 1
-    assert not found.review
+    members = [str(made_trained(tmp_path / f"{seed}", seed=seed)) for seed in range(2)]
+    spool = Spool(tmp_path / "spool", model="ab" * 32)
+    key = key_of(instance(1).SOPInstanceUID)
+    spool.add(key, encoded(instance(1)))
+    segment = Segmenter(members, review_below=0.99)
+    found = segment(spool.path(key))
+    assert found.agreement is not None
+    assert found.agreement < 0.99
+    work_off(spool, segment, key)
+    (kept,) = spool.review.iterdir()
+    assert len(list(kept.iterdir())) == len(found.datasets)
+    with pytest.raises(UserError, match="for an ensemble"):
+        Segmenter([str(run)], review_below=0.9)
 
 
 @pytest.mark.parametrize("how", ["changed", "broken"])

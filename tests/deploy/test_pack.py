@@ -109,6 +109,16 @@ def test_masks_are_those_of_the_run(bundle: str, channels: int, options: dict[st
     assert pred["channel_def"] == {str(number): name for number, name in enumerate(["background", *classes])}
 
 
+def test_an_ensemble_is_postprocessed_as_its_first_member_says(tmp_path: Path) -> None:
+    """By every way to its masks; each member chose by itself."""
+    chosen = [{"threshold": 0.35, "smallest": 0.01, "images": 7}, {"threshold": 0.6, "images": 7}]
+    runs = [made_trained(tmp_path / str(seed), seed=seed, postprocessing=one) for seed, one in enumerate(chosen)]
+    packed = pack(runs, output=tmp_path / "packed", report=False).path
+    whole = TrainedRun(str(packed))
+    assert (whole.threshold, whole.postprocessing) == (0.35, TrainedRun(str(runs[0])).postprocessing)
+    assert Predictor(packed, device="cpu", runtime="torch").members[0].postprocessing == whole.postprocessing
+
+
 def test_an_ensemble_is_the_average_of_its_members(ensemble: Path, runs: list[Path]) -> None:
     batch = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -14,6 +14,7 @@ from PIL import Image
 from monai_thyroid import cli
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import TrainedRun, score_masks
+from monai_thyroid.images import png_mark
 from monai_thyroid.metrics import score_case
 from monai_thyroid.runfolder import read_evaluation, read_run, read_split
 
@@ -122,6 +123,15 @@ def test_masks_that_were_mirrored_on_their_way_are_told(folders: Path) -> None:
     assert warning in (
         read_run(folders / "run").warnings or read_evaluation(folders / "run/evaluations/labels-test").record.warnings
     )
+
+
+def test_what_predict_writes_beside_its_masks_is_left_out(folders: Path) -> None:
+    picture = Image.fromarray(mask(0) * 90)
+    picture.save(folders / "found" / "p0_0_overlay.png", pnginfo=png_mark())
+    assert "p0_0_overlay.png" in scored(folders).left_out
+    picture.save(folders / "found" / "p0_0_overlay.png")  # somebody else's, and perhaps a mask
+    with pytest.raises(UserError, match=r"p0_0_overlay\.png: no reference of that name"):
+        scored(folders)
 
 
 def test_groups_come_from_a_table(folders: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from forked import run_module
 from fuzz import World
 from PIL import Image
 
@@ -22,14 +21,7 @@ pytestmark = pytest.mark.slow
 
 def bundle(root: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     config = str(root / "bundles" / "thyroid" / f"{name}.yaml")
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--device", "cpu", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return run_module("monai.bundle", "run", "--config_file", config, "--device", "cpu", *options)
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from made_node import PATIENT, encoded, instance
+from made_node import PATIENT, certificates_in, encoded, instance
 from made_orthanc import TOOLS, NodeProcess, Orthanc, free_port, node_command, orthanc, send, until
 from made_trained import made_trained
 
-from monai_thyroid.deploy.dicom import check_kind
+from monai_thyroid.deploy.dicom import IMAGE_CLASSES, check_kind
 from monai_thyroid.deploy.node.delivery import Delivery
 from monai_thyroid.deploy.node.segmenting import Segmenter
+from monai_thyroid.deploy.node.server import Server
 from monai_thyroid.deploy.node.spool import Spool
 from monai_thyroid.deploy.node.web import Puller, WebPacs
 from monai_thyroid.deploy.node.worker import work_off
@@ -149,6 +150,33 @@ def test_by_the_web(pacs: Orthanc, run: Path, tmp_path: Path) -> None:
     assert spool.counts().done == 3
     assert puller().look() == 0, "they are done"
     assert len(pacs.instances("SR")) == before + 3
+
+
+def test_dcmtk_speaks_tls_to_the_node(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", model="ab" * 32)
+    found = certificates_in(tmp_path)
+    server = Server(
+        spool,
+        aet="MONAI_THYROID",
+        host="127.0.0.1",
+        port=0,
+        classes=IMAGE_CLASSES,
+        check_kind=lambda header: None,
+        reported=lambda transaction, kept: False,
+        tls=found["hospital"],
+    )
+    server.bind()
+    server.start()
+    path = tmp_path / "instance.dcm"
+    path.write_bytes(encoded(instance(1)))
+    try:
+        for name, tls in found.items():
+            options = ["+tls", tls.key, tls.certificate, "+cf", found["hospital"].authority]
+            assert (send([path], port=server.port, options=options) == 0) == (name == "hospital")
+        assert send([path], port=server.port) != 0
+    finally:
+        server.stop()
+    assert len(spool.waiting()) == 1
 
 
 def test_a_node_that_cannot_begin_says_why(pacs: Orthanc, run: Path, tmp_path: Path) -> None:

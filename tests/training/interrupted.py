@@ -22,12 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forked  # noqa: F401  (imports once what every child needs)
 import torch
 from monai.bundle import run
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_thyroid.runfolder import HistoryRow, RunFolder
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked import import_once
 
 
 class Moments:
@@ -107,6 +109,7 @@ def train(config: str, overrides: dict[str, Any], kill_at: int | None, log: Path
 
 
 def main(config: str, overrides_file: str, folder: str, moments: str) -> None:
+    import_once()
     logging.disable(logging.CRITICAL)
     overrides = json.loads(Path(overrides_file).read_text())
     base = Path(folder)

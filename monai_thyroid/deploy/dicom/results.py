@@ -21,6 +21,8 @@ __all__ = ["results"]
 
 _MOST_REGIONS = 20
 """Of a class and frame, measured one by one; a mask of noise has thousands."""
+_MOST_OF_ALL = 200
+"""Of all frames together, but for one of each: every one makes a report longer."""
 _MOST_LINES = 6
 """Of findings below a picture."""
 
@@ -48,6 +50,7 @@ def results(
         raise UserError(f"review_below {review_below}: give a number between 0 and 1")
     identity(source, tell=True)  # before any work
     count = len(source.frames)
+    most = min(_MOST_REGIONS, max(1, _MOST_OF_ALL // (count * len(model.classes))))
     masks: list[np.ndarray] = []
     findings: list[ClassFindings] = []
     pictures: list[np.ndarray | bytes] = []
@@ -61,7 +64,7 @@ def results(
                 f"{len(model.classes)}"
             )
         found = [
-            _found(prediction, frame, number, source=source, review_below=review_below)
+            _found(prediction, frame, number, source=source, most=most, review_below=review_below)
             for number in range(1, len(model.classes) + 1)
         ]
         picture = _picture(source, frame, prediction, found, model=model)
@@ -85,10 +88,10 @@ def results(
 
 
 def _found(
-    prediction: Prediction, frame: int, number: int, *, source: Source, review_below: float | None
+    prediction: Prediction, frame: int, number: int, *, source: Source, most: int, review_below: float | None
 ) -> ClassFindings:
     mask = prediction.mask == number
-    regions, count = regions_of(mask, spacing=source.spacing, most=_MOST_REGIONS)
+    regions, count = regions_of(mask, spacing=source.spacing, most=most)
     pixel = 1.0 if source.spacing is None else source.spacing[0] * source.spacing[1]
     agreement = None if prediction.agreement is None else prediction.agreement[number - 1]
     return ClassFindings(
@@ -125,8 +128,13 @@ def _picture(
                 f"{region.long_axis:.3g} x {region.short_axis:.3g} {length}",
             )
         )
-    if len(lines) > _MOST_LINES:
-        lines = [*lines[: _MOST_LINES - 1], (0, f"and {len(lines) - _MOST_LINES + 1} more, see the report")]
+    hidden = sum(one.count - len(one.regions) for one in found)
+    if len(lines) + bool(hidden) > _MOST_LINES:
+        hidden += len(lines) - _MOST_LINES + 1
+        regions = regions[: max(0, len(regions) - (len(lines) - _MOST_LINES + 1))]  # numbers would cover specks
+        lines = lines[: _MOST_LINES - 1]
+    if hidden:
+        lines.append((0, f"and {hidden} more, see the segmentation"))
     if source.spacing is None:
         lines.append((0, "no lengths in mm; the report says why"))
     low = None if not found[0].review else min(one.agreement for one in found if one.agreement is not None)

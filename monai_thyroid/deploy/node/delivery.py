@@ -138,6 +138,7 @@ class Delivery:
                     else f"spool: {error.strerror or type(error).__name__}"
                 )
                 self.trouble = reason
+                self._asked.clear()  # who was away may have forgotten what it was asked
                 wait = pause * random.uniform(0.8, 1.2)
                 logger.warning("results wait: %s; next try in %.1f s", reason, wait)
                 self._stop.wait(wait)

@@ -260,14 +260,14 @@ def run_node(
 
     Raises:
         UserError: it cannot begin.
+        KeyboardInterrupt: it was told by Ctrl-C, and has ended.
     """
     from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind
     from monai_thyroid.deploy.node.segmenting import Segmenter
 
-    if review_below is not None and len(models) < 2:
-        raise UserError("--review-below: one model has no agreement; add others by --with")
     os.umask(0o077)
     quiet()
+    threading.excepthook = _tell_of_thread
     make = partial(
         Segmenter,
         list(models),
@@ -284,14 +284,26 @@ def run_node(
         others=OTHER_CLASSES,
         check_kind=partial(_kind, check_kind),
     )
-    stopping = threading.Event()
+    stopping, told = threading.Event(), []
+
+    def stop(number: int, frame: object) -> None:
+        told.append(number)
+        stopping.set()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopping.set())
+        signal.signal(name, stop)
     node.start()
     logger.info("ready")
     stopping.wait()
     logger.info("stopping; what waits stays in the spool")
     node.stop()
+    if signal.SIGINT in told:
+        raise KeyboardInterrupt
+
+
+def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
+    """A connection's thread that ends by what was sent is one line; the bytes are not told."""
+    logger.warning("a connection was ended by what came (%s)", what.exc_type.__name__)
 
 
 def _kind(check_kind: Callable[[str, Any], None], header: Any) -> None:

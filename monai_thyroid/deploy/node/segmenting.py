@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_thyroid.deploy.node.spool import Segmented
-from monai_thyroid.errors import optional
+from monai_thyroid.errors import UserError, optional
 
 if TYPE_CHECKING:
     from monai_thyroid.deploy.dicom import Source
@@ -33,7 +33,7 @@ class Segmenter:
         model: SHA-256 of the weights, or of those of an ensemble.
 
     Raises:
-        UserError: a model cannot be used, or the extra ``dicom`` is not installed.
+        UserError: a model cannot be used, one alone has no agreement, or the extra ``dicom`` is not installed.
     """
 
     def __init__(
@@ -51,6 +51,10 @@ class Segmenter:
 
         optional("highdicom", extra="dicom")
         self._predictor = Predictor(models, device=device, runtime=runtime, tta=tta)
+        if review_below is not None and not (len(self._predictor.members) > 1 and 0 <= review_below <= 1):
+            raise UserError(
+                f"--review-below {review_below:g}: is a Dice between 0 and 1, for an ensemble; add models by --with"
+            )
         self._facts = model_facts(self._predictor.members)
         self.model = self._facts.weights_sha256
         self._review_below, self._tissue_only = review_below, tissue_only

@@ -36,6 +36,7 @@ COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 _VERIFICATION = "1.2.840.10008.1.1"
 _MOST_CONTEXT_BYTES = 1 << 20
 _PDU = 1 << 16
+_SILENT = 64
 
 OUT_OF_RESOURCES, MISMATCH, UNREADABLE, FAILURE, NOT_SUPPORTED = 0xA700, 0xA900, 0xC000, 0x0110, 0x0122
 
@@ -252,7 +253,7 @@ class Server:
         entity.require_calling_aet = sorted(self._access.calling)
         entity.maximum_associations = self._access.max_associations
         entity.maximum_pdu_size = _PDU
-        entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 30, 60, 60
+        entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 15, 60, 60
         handlers = [
             (evt.EVT_C_ECHO, self._echo),
             (evt.EVT_C_STORE, self._store),
@@ -344,11 +345,16 @@ class Server:
     def _measure(self, event: Any) -> None:
         """Count the bytes of the message that comes in, and throw away those beyond the limit."""
         message = event.assoc.dimse.message
-        held = 0 if message is None or message.data_set is None else message.data_set.tell()
+        if message is None:
+            return
+        held = message.data_set.tell()
         if held > self._access.max_bytes:
             message.data_set.seek(0)
             message.data_set.truncate()
             event.assoc._instance_bytes = held
+        if message.encoded_command_set.tell() > _MOST_CONTEXT_BYTES:  # a command has some hundred
+            message.encoded_command_set.seek(0)
+            message.encoded_command_set.truncate()
 
     def _established(self, event: Any) -> None:
         if not event.assoc.accepted_contexts:
@@ -444,6 +450,10 @@ def _listener() -> type:
             if self.ssl_context:
                 connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             return connection, address
+
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            # The library counts at their first word: those that say nothing are counted here.
+            return len(self.active_associations) < self.ae.maximum_associations + _SILENT
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             if self.ssl_context:

@@ -379,7 +379,7 @@ class Spool:
                 f"FROM (SELECT * FROM done ORDER BY rowid DESC LIMIT {_RECENT})"
             ).fetchone()
         waiting, outgoing, sent = len(self.waiting()), len(self.to_send()), len(self.to_confirm())
-        failed = len({name.partition(".")[0] for name in os.listdir(self.failed) if not name.endswith(".txt")})
+        failed = sum(not name.startswith(_PARTIAL) and not name.endswith(".txt") for name in os.listdir(self.failed))
         names = ("empty_rate", "area_px", "area_mm2", "agreement")
         return Counts(
             received=waiting + outgoing + sent + failed + done,
