@@ -40,7 +40,7 @@ def _history(folder: Path) -> list[dict[str, str]]:
         ("thyroid", "train_course.yaml", 0, 20),
         ("thyroid", "train_course.yaml", 2, 4),
         ("polyp", "train_course.yaml", 0, 14),
-        ("thyroid", "train.yaml", 0, 8),
+        ("thyroid", "train.yaml", 0, 6),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(
