@@ -459,6 +459,9 @@ def _listener() -> type:
                     return
             super().process_request_thread(request, client_address)
 
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            logger.warning("a connection of %s was ended by what came", word(client_address[0]))
+
         def shutdown(self) -> None:
             socketserver.TCPServer.shutdown(self)
             self.server_close()
