@@ -268,7 +268,8 @@ def _parser() -> argparse.ArgumentParser:
         "--margin",
         type=float,
         default=0.01,
-        help="how much worse than the best a network may be and still be recommended (default %(default)s)",
+        help="what counts: of the verdicts on pairs, and how much worse than the best the recommended network may be "
+        "(default %(default)s)",
     )
     report.add_argument("--metric", default="dice", help="one of those below (default %(default)s)")
     report.after = _comparable
@@ -325,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--cpus", type=float, default=1, help="of each run on Ray (default %(default)g)")
     compare.add_argument("--gpus", type=float, help="of each run on Ray (default 1 where the device is CUDA, else 0)")
     compare.add_argument(
-        "--margin", type=float, default=0.01, help="of the report's recommendation (default %(default)s)"
+        "--margin", type=float, default=0.01, help="of the report's verdicts and recommendation (default %(default)s)"
     )
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)

@@ -65,7 +65,7 @@ def propose(sizes: Sequence[Sequence[int]], shares: Sequence[float], *, train: i
     )
     reasons = [
         f"image_size {size}: what is small here (a tenth of the images have less) is then "
-        f"{across * size:.0f} pixels across{limit if wanted >= size else ''}"
+        f"{across * size:.0f} pixels across{limit if wanted > size else ''}"
     ]
     batch = next((some for some in (16, 8, 4) if train // some >= 10), 2)
     reasons.append(f"batch_size {batch}: {train} training images make {max(1, train // batch)} steps an epoch")

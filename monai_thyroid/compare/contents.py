@@ -426,7 +426,7 @@ class ShiftCell:
         n_cases: scored.
         n_groups: they belong to.
         in_domain: the dataset of its training.
-        holds_training_images: so that the score is too good.
+        holds_training_images: or data that the weights had seen before, so that the score is too good.
         data_hash: of what was scored.
     """
 

@@ -15,8 +15,8 @@ __all__ = ["DECISIONS", "Decision", "Word", "decide", "decided"]
 Word = Literal["better", "worse", "equivalent", "not inferior", "undecided"]
 
 DECISIONS = (
-    "Better and worse: the claims above. Equivalent: the simultaneous 95 % interval of the difference lies within the "
-    "margin of {margin:g} on both sides; of 100 comparisons, those of all pairs are right together in 95. Not "
+    "Verdicts. Better and worse: the claims. Equivalent: the simultaneous 95 % interval of the difference lies within "
+    "the margin of {margin:g} on both sides; of 100 comparisons, those of all pairs are right together in 95. Not "
     "inferior: the first is not worse than the second by more than the margin, as the 95 % interval of this pair by "
     "itself leaves that out (one-sided 2.5 % for each pair, not corrected for their number). Undecided: these data "
     "show none of it, which is no evidence that the two are alike."

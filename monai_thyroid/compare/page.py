@@ -211,7 +211,7 @@ def _opening(report: Report) -> str:
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") if dates else ""
     return (
         f"{plural(runs, 'run')}{when}. Compared on the part “{options.part}” by {METRICS[options.metric].title}; "
-        f"margin of the recommendation {options.margin:g}"
+        f"margin of verdicts and recommendation {options.margin:g}"
         f"{', declared before the runs were trained' if report.margin_declared else ''}."
     )
 
@@ -304,11 +304,9 @@ def _verdict(one: Decision) -> str:
     """Both directions in a few words, for a table."""
     if one.verdict == "better" and one.within_margin:
         return f"better, by less than {one.margin:g}"
-    if "not inferior" in (one.verdict, one.reverse):
-        fine = [
-            name for name, word in (("the first", one.verdict), ("the second", one.reverse)) if word == "not inferior"
-        ]
-        return f"{' and '.join(fine)} not inferior"
+    fine = one.verdict == "not inferior", one.reverse == "not inferior"
+    if any(fine):
+        return f"{'both' if all(fine) else 'first' if fine[0] else 'second'} not inferior"
     return one.verdict
 
 
@@ -518,12 +516,13 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
         Paragraph(f"Method: {comparison.method}"),
         Items(_notes(section, comparison)),
         table(
-            f"All pairs, the better mean first; difference of {section.axis}; {_n(comparison)}. Claim that the first "
-            f"is better: adjusted p below {ALPHA:g}, the interval leaves 0 out, and nothing above forbids it. "
+            f"All pairs, the better mean first; difference of {section.axis}; {_n(comparison)}. Better, which is a "
+            f"claim: adjusted p below {ALPHA:g}, the interval leaves 0 out, and nothing above forbids it. "
             f"{INTERVAL_JOINT} The other one: {INTERVAL_ALONE}{_open_intervals(comparison)}",
             [
                 ("First", "text"),
                 ("Second", "text"),
+                (f"Verdict at {decisions[0].margin:g}", "text"),
                 ("Difference", "number"),
                 ("95 % interval, by itself", "number"),
                 ("Simultaneous 95 % interval", "number"),
@@ -531,20 +530,17 @@ def _question(section: Section, comparison: Comparison | None, place: Place, fig
                 ("Adjusted p", _p),
                 (f"Effect ({comparison.pairs[0].effect_name})", _form("{:.2f}".format)),
                 ("Groups won / tied / lost", "tight"),
-                ("Claim", "text"),
-                (f"Verdict at a margin of {decisions[0].margin:g}", "text"),
             ],
             [
                 [
                     pair.first,
                     pair.second,
+                    _verdict(decision),
                     *_difference(pair, METRICS[section.metric]),
                     pair.p,
                     pair.p_adjusted,
                     pair.effect,
                     f"{pair.wins} / {pair.ties} / {pair.losses}",
-                    "yes" if pair.claim else "no",
-                    _verdict(decision),
                 ]
                 for pair, decision in zip(comparison.pairs, decisions, strict=True)
             ],
@@ -906,7 +902,8 @@ def _shift(one: Shift, figures: Path) -> list[Block]:
             "Dice of every model on every dataset it was scored on: mean over groups, its 95 % interval (of this model "
             "on further patients of that dataset, by bootstrap over groups), and the number of groups. An asterisk "
             "marks the dataset that the model was trained on (in-domain), other parts of it than the training's; a "
-            "dagger marks figures that include training images and are therefore too good."
+            "dagger marks figures that include training images, or data that the weights had seen before, and are "
+            "therefore too good."
         ),
     ]
     if one.unlike:

@@ -82,7 +82,14 @@ def plan_power(
     components = _components(like) if like else DEFAULT
     asked = _POWER if power is None else power
     one = outlook(
-        components, networks=networks, seeds=seeds, groups=groups, power=asked, differences=[detect], draws=2000
+        components,
+        networks=networks,
+        seeds=seeds,
+        groups=groups,
+        power=asked,
+        differences=[detect],
+        most=1.0,
+        draws=2000,
     )
     found = curves(one, difference=detect)
     output.mkdir(parents=True, exist_ok=True)

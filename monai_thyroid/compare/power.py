@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 MOST_GROUPS, MOST_SEEDS = 10_000, 30
+_HOPELESS = 1e5  # times all spreads together
 # Of Wilcoxon's test beside the t test where differences are normal.
 _WILCOXON = 3 / math.pi
 
@@ -142,14 +143,15 @@ def detectable(
         power: the probability, above 0 and below 1.
     """
     claimed = _claimed(components, networks, seeds, groups, draws)
-    high = max(10 * (components.interaction + components.chance + components.spread), 1e-9)
-    if claimed(high) < power:
-        return None
-    low, step = 0.0, high
-    while step > 1e-3 * high and high > 1e-9:
+    scale = components.interaction + components.chance + components.spread
+    low, high = 0.0, 4 * scale
+    while claimed(high) < power:
+        low, high = high, 4 * high
+        if high > _HOPELESS * scale:
+            return None
+    while high - low > 5e-3 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if claimed(middle) >= power else (middle, high)
-        step = high - low
     return high
 
 
@@ -241,6 +243,7 @@ def outlook(
     groups: int,
     power: float = 0.8,
     differences: Sequence[float] = (),
+    most: float = math.inf,
     draws: int = 500,
 ) -> Outlook:
     """What a comparison of so many networks, seeds and groups can find, and others of more seeds and groups.
@@ -248,10 +251,12 @@ def outlook(
     Args:
         components: as for `detectable`, and so the other arguments.
         differences: of which is told how many groups they need.
+        most: the largest difference there can be; what is beyond is none.
     """
 
     def found(of: Components, count: int) -> float | None:
-        return detectable(of, networks=networks, seeds=count, groups=groups, power=power, draws=draws)
+        least = detectable(of, networks=networks, seeds=count, groups=groups, power=power, draws=draws)
+        return None if least is None or least > most else least
 
     wide = components.spread_interval
     return Outlook(

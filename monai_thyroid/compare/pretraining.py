@@ -20,22 +20,24 @@ COLLECTIONS = {
 """Names under which weights are known, and datasets of this field that they were trained on; not all there are."""
 
 
-def contamination(runs: Iterable[Run]) -> str | None:
+def contamination(runs: Iterable[Run], *, dataset: str | None = None) -> str | None:
     """Why the scores of a model are those of data that its weights may have seen; None where no name says so.
 
     Names are alike where the words of one are among those of the other: ``HC18`` and ``hc18-800x540``.
 
     Args:
         runs: of one model.
+        dataset: that was scored; None for the one that it was trained on.
     """
     found: dict[str, None] = {}
     for run in runs:
+        scored = dataset or run.dataset
         for name in run.record.pretrained_on or []:
             listed = next((parts for known, parts in COLLECTIONS.items() if _words(known) == _words(name)), ())
-            if _alike(name, run.dataset):
-                if not _same_split(run):
+            if _alike(name, scored):
+                if scored != run.dataset or not _same_split(run):
                     found[f"pretrained on {name}"] = None
-            elif part := next((part for part in listed if _alike(part, run.dataset)), None):
+            elif part := next((part for part in listed if _alike(part, scored)), None):
                 found[f"pretrained on {name}, whose list has {part}"] = None
     return "; ".join(found) or None
 

@@ -165,7 +165,8 @@ def _outlook(analysis: Analysis, *, margin: float) -> Outlook | None:
     of_this = {"networks": len(comparison.networks), "seeds": comparison.n_seeds, "groups": comparison.n_groups}
     least = detectable(sound, **of_this, draws=500)
     differences = sorted({margin, *([] if least is None else [float(f"{least / 2:.1g}")])} - {0.0})
-    return outlook(sound, **of_this, differences=differences)
+    low, high = METRICS[analysis.metric].limits
+    return outlook(sound, **of_this, differences=differences, most=high - low)
 
 
 def _network(analysis: Analysis, network: str) -> NetworkResult:

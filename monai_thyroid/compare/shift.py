@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from monai_thyroid.compare.contents import Mean, Shift, ShiftCell, ShiftRow
+from monai_thyroid.compare.pretraining import contamination
 from monai_thyroid.compare.reading import Run
 from monai_thyroid.compare.sections import TRAINED_ON
 from monai_thyroid.compare.statistics import bootstrap_mean
@@ -57,7 +58,8 @@ def make_shift(runs: Sequence[Run], analyses: Sequence[Analysis]) -> list[Shift]
                             n_cases=len(of_class),
                             n_groups=len(set(groups)),
                             in_domain=own_domain,
-                            holds_training_images=own_domain and one.part in TRAINED_ON,
+                            holds_training_images=(own_domain and one.part in TRAINED_ON)
+                            or contamination([run], dataset=one.dataset) is not None,
                             data_hash=one.record.get("data_hash"),
                         )
                     )

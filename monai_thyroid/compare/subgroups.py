@@ -24,7 +24,7 @@ FEW = 10
 """Groups below which a subgroup is too small to be tested."""
 _LEVELS = 12
 _NUMBERS = 6  # different numbers beyond which a column is cut into thirds
-_MISSING = {"", "na", "n/a", "nan", "none", "null", "unknown"}
+_MISSING = {"", "na", "n/a", "nan"}
 _KEYS = ("case", "group")
 
 

@@ -58,7 +58,7 @@ class Postprocessing:
         shares = [found["smallest"], *([found["threshold"]] if found["threshold"] is not None else [])]
         numbers = all(isinstance(one, (int, float)) and not isinstance(one, bool) and 0 <= one <= 1 for one in shares)
         if not numbers or not all(isinstance(found[name], bool) for name in ("fill_holes", "largest_only")):
-            raise UserError(f"run.json: postprocessing holds {found}; shares of 0 to 1, and true or false")
+            raise UserError(f"postprocessing holds {found}; give shares of 0 to 1, and true or false")
         return cls(**found)
 
     def as_dict(self) -> dict[str, Any]:

@@ -74,7 +74,10 @@ class TrainedRun:
         self.classes: list[str] = self.record["classes"]
         self.activation: str = self.record["activation"]
         self.configured_threshold: float = self.record["threshold"]
-        self.postprocessing = Postprocessing.from_record(self.record.postprocessing)
+        try:
+            self.postprocessing = Postprocessing.from_record(self.record.postprocessing)
+        except UserError as error:
+            raise UserError(f"{self.path}: run.json: {error}") from error
         self.trust = _trusted(trust)
         self._parser = self._trusted_parser() if self.trust else None
         self._components = None if self.trust else self._read_components()

@@ -44,7 +44,7 @@ class Recorder:
             (network grid) decides on model.pt.
         dataset: told which epoch begins.
         average: the weights that are validated and become model.pt, where they are not the network's own; those go on
-            in last.pt. Attached with the recorder.
+            in last.pt. Attached with the recorder, unless it is already.
         stage: number of the training stage, from 1. One that is not the first goes on from the best weights of the
             stage before, and its own are the best only where they are better than those.
 
@@ -104,7 +104,7 @@ class Recorder:
         """Listen to the trainer."""
         engine.state.recorder = self
         self.epoch_seed.attach(engine)
-        if self.average is not None:
+        if self.average is not None and not engine.has_event_handler(self.average, Events.ITERATION_COMPLETED):
             self.average.attach(engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)

@@ -37,6 +37,7 @@ class WarmUpCosine(torch.optim.lr_scheduler.LRScheduler):
         self.steps = steps
         self.warm_up = warm_up
         super().__init__(optimizer)
+        self.base_lrs = [float(rate) for rate in self.base_lrs]  # to read them in each step would wait for the GPU
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each group for the coming step."""
@@ -44,7 +45,7 @@ class WarmUpCosine(torch.optim.lr_scheduler.LRScheduler):
         warm = self.warm_up if self.steps is None else min(self.warm_up, self.steps // 10)
         share = 0.0 if self.steps is None else min(1.0, done / self.steps)
         factor = min(1.0, (done + 1) / (warm + 1)) * 0.5 * (1 + math.cos(math.pi * share))
-        return [float(rate) * factor for rate in self.base_lrs]
+        return [rate * factor for rate in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers only: all that resuming needs."""
@@ -52,7 +53,7 @@ class WarmUpCosine(torch.optim.lr_scheduler.LRScheduler):
             "step": self.last_epoch,
             "steps": self.steps,
             "warm_up": self.warm_up,
-            "base_lrs": [float(rate) for rate in self.base_lrs],
+            "base_lrs": self.base_lrs,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

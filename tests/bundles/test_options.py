@@ -40,6 +40,7 @@ ELSEWHERE = {
     "test_thyroid.py": "network learning_rate resume overwrite mlflow init_from",
     "test_bundles.py": "sites test_sites first_stage_epochs first_stage_learning_rate",
     "test_strong.py": "hours weight_decay channels_last",
+    "test_postprocess.py": "postprocess",
     "every test": "dataset_dir output_dir",
 }
 NO_OPTIONS = {"bundle_root", "phantom"}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_thyroid.compare import make_report
+from monai_thyroid.compare.figures import curves
 from monai_thyroid.compare.report import build
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import score_masks
-from monai_thyroid.files import read_json, write_json
+from monai_thyroid.files import write_json
 
 MakeRun = Callable[..., Path]
 
@@ -48,23 +48,28 @@ def both(make_run: MakeRun, tmp_path: Path) -> tuple[list[Path], Path]:
     return runs, tmp_path / "nnunet"
 
 
-def test_it_is_ranked_on_the_same_cases(both: tuple[list[Path], Path], tmp_path: Path) -> None:
+def test_it_is_ranked_on_the_same_cases(both: tuple[list[Path], Path]) -> None:
     runs, masks = both
-    page = make_report([*runs, masks], output=tmp_path / "report", images=False)
-    report = read_json(tmp_path / "report" / "report.json")
-    (section,) = report["sections"]
-    assert [row["network"] for row in section["networks"]] == ["nnunet", "unet", "segnet"]
-    assert section["n_groups"] == 12
-    assert section["grouping"] == "known"
-    text = page.with_suffix(".md").read_text()
-    assert "scored from masks that something else made" in text
-    assert "nnunet seed 0 (pretrained on: Elsewhere)" in text
+    report = build([*runs, masks]).report
+    (section,) = report.sections
+    assert [row.network for row in section.networks] == ["nnunet", "unet", "segnet"]
+    assert section.n_groups == 12
+    assert section.grouping == "known"  # the run's own groups
+    told = "\n".join(report.warnings)
+    assert "scored from masks that something else made" in told
+    assert "nnunet seed 0 (pretrained on: Elsewhere)" in told
     # Its lack of a validation part does not make the choice between the others optimistic.
-    assert section["recommendation"]["selected_on"] == "validation"
-    assert section["recommendation"]["network"] == "unet"
-    assert "Not considered, as scored from masks on the part “test” alone: nnunet." in text
-    assert "of what was scored from masks (nnunet) the lowest seed" in section["chosen_by"]
-    assert "best validation Dice" in section["chosen_by"]
+    choice = section.recommendation
+    assert choice is not None
+    assert (choice.selected_on, choice.network) == ("validation", "unet")
+    assert "Not considered, as scored from masks on the part “test” alone: nnunet." in choice.limits
+    assert "of what was scored from masks (nnunet) the lowest seed" in section.chosen_by
+    assert "best validation Dice" in section.chosen_by
+
+
+def test_its_lack_of_a_history_is_drawn_as_nothing(tmp_path: Path) -> None:
+    epochs = [{"stage": 1, "train_loss": 1.0, "val_loss": 0.5, "val_dice": 0.4}] * 2
+    assert curves(tmp_path, "curves", histories={"unet": [epochs], "nnunet": [[]]}) == "curves"
 
 
 def test_other_references_are_never_compared_silently(both: tuple[list[Path], Path], tmp_path: Path) -> None:

@@ -64,6 +64,27 @@ def test_what_is_set_apart_is_marked_in_every_table_of_networks(make_run: MakeRu
     assert set(cells(cost, "Multiply-adds of one image")) == {"1.5 G"}
 
 
+def test_verdicts_subgroups_and_the_outlook_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    made, blocks = report(make_run, tmp_path)
+    (section,) = made.sections
+    for comparison, found in zip((section.weights, section.architectures), tables(blocks, "All pairs"), strict=True):
+        words = [one.verdict for one in section.decisions[comparison.question]]
+        told = cells(found, "Verdict at 0.01")
+        assert [text for text in told if text in ("better", "undecided")] == [
+            word for word in words if word in ("better", "undecided")
+        ]
+        assert [text == "better" for text in told] == [pair.claim for pair in comparison.pairs]
+    (sizes,) = tables(blocks, "By lesion size, thirds")
+    assert sum(map(int, cells(sizes, "Cases"))) == 24
+    assert all(text.endswith("(too few)") for text in cells(sizes, "Subgroup"))
+    (needs,) = tables(blocks, "What it takes")
+    assert cells(needs, "Seeds a network") == ["2", "3", "5", "10"]
+    assert section.outlook is not None
+    assert "segnet" not in section.outlook.components.source, "a seed of it collapsed"
+    assert "could have been found with a probability of 80 %" in prose(blocks)
+    assert "n.s." not in prose(blocks)
+
+
 def test_a_lacking_interval_is_explained(make_run: MakeRun, tmp_path: Path) -> None:
     _, blocks = report(make_run, tmp_path)
     for made in tables(blocks, "All pairs"):

@@ -74,6 +74,10 @@ def test_what_is_found_and_what_is_needed_agree() -> None:
     assert [row.seeds for row in many] == [2, 3, 5, 10]
     found = [row.detectable or 1.0 for row in many]
     assert found == sorted(found, reverse=True)
+    wild = detectable(SOME, networks=10, seeds=2, groups=60)
+    assert wild is not None
+    assert power(SOME, networks=10, seeds=2, groups=60, difference=wild) == pytest.approx(0.8, abs=0.01)
+    assert outlook(SOME, networks=10, seeds=2, groups=60, most=wild / 2).detectable is None
     assert detectable(SOME, networks=5, seeds=3, groups=8) is None, "eight groups allow no claim among five"
 
 

@@ -52,6 +52,17 @@ def test_a_start_from_a_run_by_the_same_split_has_seen_no_test(make_run: MakeRun
     assert why(pretrained_on=[], data="another split") == "pretrained on neck"
 
 
+def test_a_score_on_another_dataset_that_was_seen_before_is_marked(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet", others=["ddti"], pretrained_on=["UltraSam"])
+    make_run("segnet", others=["ddti"], pretrained_on=[])
+    (table,) = build([tmp_path / "runs"], images=False).report.shift
+    marked = {
+        row.network: [cell is not None and cell.holds_training_images for cell in row.cells] for row in table.rows
+    }
+    assert list(table.columns) == ["ddti-test", "neck-test"]
+    assert marked == {"unet": [True, False], "segnet": [False, False]}
+
+
 def test_what_may_have_seen_the_test_is_ranked_apart_with_its_reason(make_run: MakeRun, tmp_path: Path) -> None:
     for network, quality in {"unet": 0.8, "segnet": 0.7, "seen": 0.9, "seen_more": 0.95}.items():
         for seed in (0, 1):

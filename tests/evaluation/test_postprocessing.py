@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from made_trained import made_trained
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation import TrainedRun
 from monai_thyroid.evaluation.postprocessing import Postprocessing, ValidationCase, choose
 
 
@@ -128,3 +131,9 @@ def test_softmax_keeps_its_likeliest_class() -> None:
 def test_no_image_is_an_error() -> None:
     with pytest.raises(UserError, match="holds no image"):
         chosen()
+
+
+def test_nonsense_in_a_run_is_told_with_its_folder(tmp_path: Path) -> None:
+    run = made_trained(tmp_path / "run", postprocessing={"smallest": 3})
+    with pytest.raises(UserError, match=rf"{run}: run\.json: postprocessing holds"):
+        TrainedRun(str(run))

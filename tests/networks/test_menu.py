@@ -66,12 +66,14 @@ class TestSegNet(OwnNetworkContract):
 class TestResUNet(OwnNetworkContract):
     name = "resunet"
     arguments: ClassVar = {"filters": (8, 16, 16, 32)}
+    shallow: ClassVar = {"filters": (8, 16, 16)}
     too_small = (8, 5)
 
 
 class TestRNGUNet(OwnNetworkContract):
     name = "rngunet"
     arguments: ClassVar = {"filters": (8, 8, 16, 16, 32)}
+    shallow: ClassVar = {"filters": (8, 16, 16)}
     too_small = (16, 16)
 
     def wake(self, network: nn.Module) -> None:

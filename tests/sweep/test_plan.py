@@ -67,6 +67,7 @@ def test_every_run_is_planned_once_and_nothing_is_written(tmp_path: Path) -> Non
     assert job.path == tmp_path / "new/runs/thyroid/phantom" / job.path.parent.name / "seed-3-fold-1"
     assert [option(job, name) for name in ("network", "seed", "fold", "folds")] == ["'segnet'", "3", "1", "2"]
     assert option(job, "resume") == "True"
+    assert found.test_groups == 2, "the folds share the test part"
     assert list(tmp_path.iterdir()) == []
 
 

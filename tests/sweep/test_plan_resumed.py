@@ -55,7 +55,7 @@ def test_killed_and_started_again_equals_uninterrupted(root: Path, tmp_path: Pat
     for folder in (killed, whole):
         folder.parent.mkdir()
     process = subprocess.Popen(command(root, killed), stdout=log, stderr=log, env=environment)
-    end = time.monotonic() + 400
+    end = time.monotonic() + 600
     # In the middle of it: something is complete, something has begun and has epochs behind it.
     while True:
         states = trained(killed)

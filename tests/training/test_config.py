@@ -278,3 +278,12 @@ def test_the_order_of_keys_is_no_content() -> None:
     swapped = copy.deepcopy(plain)
     swapped["augmentation"].reverse()
     assert protocol_hash(swapped) != protocol_hash(plain)
+
+
+def test_not_choosing_postprocessing_is_the_recipe_of_before_there_was_a_choice() -> None:
+    before, off, on = (
+        {"seed": 0, "networks": {}, **more} for more in ({}, {"postprocess": "none"}, {"postprocess": "choose"})
+    )
+    assert protocol_hash(off) == protocol_hash(before) != protocol_hash(on)
+    hashes = [run_hash(one, data_hash="a", parent_sha256=None) for one in (before, off, on)]
+    assert hashes[0] == hashes[1] != hashes[2]
