@@ -61,7 +61,8 @@ def outlook_sentence(
     else:
         told.append(
             f"That comes of the standard deviation of {axis} a group between one network and another, "
-            f"{form(math.hypot(c.interaction, c.chance))}. One seed a network tells nothing of the spread from one training to the next."
+            f"{form(math.hypot(c.interaction, c.chance))}. One seed a network tells nothing of the spread from one "
+            "training to the next."
         )
     told.append(f"Taken from {c.source}, as if normal; the rule then is that of the claims, the other networks alike.")
     return " ".join(told)
