@@ -260,6 +260,8 @@ COMMANDS = {
     "predict": ["predict", "x", "y", "--output", "z"],
     "export": ["export", "x"],
     "pack": ["pack", "x", "--output", "y"],
+    "gain": ["gain", "x"],
+    "score": ["score", "--predictions", "x", "--references", "y", "--name", "n", "--output", "z"],
     "pacs": ["pacs", "--model", "x", "--spool", "y", "--send-to", "h:1:A"],
     "audit": ["audit", "x"],
     "report": ["report", "x", "--output", "y"],

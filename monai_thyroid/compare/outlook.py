@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from monai_thyroid.compare.contents import plural
@@ -60,7 +61,8 @@ def outlook_sentence(
     else:
         told.append(
             f"That comes of the standard deviation of {axis} a group between one network and another, "
-            f"{form(c.interaction)}. One seed a network tells nothing of the spread from one training to the next."
+            f"{form(math.hypot(c.interaction, c.chance))}. One seed a network tells nothing of the spread from one "
+            "training to the next."
         )
     told.append(f"Taken from {c.source}, as if normal; the rule then is that of the claims, the other networks alike.")
     return " ".join(told)

@@ -29,6 +29,7 @@ from monai_thyroid.compare.statistics import (
     INTERVAL_JOINT,
     OVERSTATES,
     SCOPE,
+    UNSTABLE,
     Comparison,
     Pair,
     Rate,
@@ -875,6 +876,11 @@ def _outlook(section: Section) -> list[Block]:
         told.append(
             "Where the spread over seeds rules, more groups find no smaller difference; with few seeds even a larger "
             "one, as little is then known of the error."
+        )
+    if section.architectures and any(UNSTABLE in text for text in section.architectures.warnings):
+        told.append(
+            "One spread over seeds is taken for all networks, and one of them varies more than the others (see the "
+            "warnings): between the others smaller differences are found than told here, with it only larger ones."
         )
     if section.grouping == "unknown":
         told.append("Groups are unknown, so each image is taken as a patient.")

@@ -142,7 +142,8 @@ def _told(one: Outlook, detect: float) -> list[str]:
         count = (
             f"no number of groups up to {MOST_GROUPS:,}" if row.groups[0] is None else plural(row.groups[0], "group")
         )
-        lines.append(f"  with {plural(row.seeds, 'seed')} each, {count}")
+        what = " (of the weights in hand only)" if row.seeds == 1 else ""
+        lines.append(f"  with {plural(row.seeds, 'seed')} each, {count}{what}")
     if one.seeds == 1:
         lines.append("One seed allows no claim about architectures; what is told of it is about the weights in hand.")
     return lines

@@ -32,6 +32,7 @@ __all__ = [
     "INTERVAL_JOINT",
     "OVERSTATES",
     "SCOPE",
+    "UNSTABLE",
     "Comparison",
     "Pair",
     "Rate",
@@ -61,6 +62,8 @@ OVERSTATES = (
     "A difference that is claimed overstates: it was claimed because it came out large, so expect less on further "
     "patients."
 )
+UNSTABLE = "varies from seed to seed"
+"""In the warning of a network that does so more than the others."""
 SCOPE = {
     "weights": (
         "Of these trained models, on further patients like those of this test set. The correction for many pairs is "
@@ -803,7 +806,7 @@ def _seed_warnings(by_seed: np.ndarray, collapsed: np.ndarray, names: Sequence[s
         if spreads[at] > max(_UNSTABLE * typical, 10.0**-_DECIMALS):
             lost = " (a seed of it collapsed)" if collapsed[at].any() else ""
             found.append(
-                f"{name} varies from seed to seed by more than {_UNSTABLE:g} times as much as the others{lost}, "
+                f"{name} {UNSTABLE} by more than {_UNSTABLE:g} times as much as the others{lost}, "
                 f"standard deviation {spreads[at]:.3g} beside a median of {typical:.3g}: false claims about it can be "
                 "more frequent than 5 %. More seeds of it are advised."
             )

@@ -81,7 +81,9 @@ class Segmenter:
         if dicom:
             from monai_thyroid.deploy.dicom import model_facts
 
-            self.facts = model_facts(predictor.members)
+            self.facts = model_facts(
+                predictor.members, tta=predictor.tta, review_below=review_below, tissue_only=tissue_only
+            )
         # A GPU wants several at once; on the CPU each thread has a core, and one image fills it.
         self.batch = 16 if predictor.device == "cuda" else 1
 

@@ -59,6 +59,7 @@ class Predictor:
 
     Attributes:
         classes: names of the classes.
+        tta: whether mirror images are averaged over.
         runtimes: of each member, what computes it and why, see `Choice`.
 
     Raises:
@@ -101,6 +102,7 @@ class Predictor:
             ]
         if problems:
             raise UserError(problems)
+        self.tta = tta
         self.flips = [_subsets(member.flips if tta else []) for member in self.members]
         self.runtimes = []
         self._compute: list[Compute] = []

@@ -120,7 +120,7 @@ def test_differences_are_told_as_finely_as_they_are_known(make_run: MakeRun, tmp
             assert len({len(text.split(".")[1]) for text in told}) == 1
             assert len(difference.split(".")[1]) in (2, 3)
             assert not any(re.fullmatch(r"[+−-]0\.0*", text) for text in told)
-            assert row[2].text == difference
+            assert row[3].text == difference
     lower = [row[3].value for row in weights.rows]
     assert lower == [pair.interval[0] for pair in made_report.sections[0].weights.pairs]
 

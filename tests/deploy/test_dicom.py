@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,17 @@ from pydicom.uid import RLELossless
 
 from monai_thyroid.cli import main
 from monai_thyroid.deploy import predict_archive
-from monai_thyroid.deploy.dicom import ModelFacts, coded_class, keep_patients_out_of_logs, read_source, results
+from monai_thyroid.deploy.dicom import (
+    ModelFacts,
+    coded_class,
+    keep_patients_out_of_logs,
+    model_facts,
+    read_source,
+    results,
+)
 from monai_thyroid.deploy.dicom.measure import outline_of, regions_of
 from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation.model import Model
 from monai_thyroid.files import read_csv
 from monai_thyroid.images import made_here
 from monai_thyroid.images.reading import read_labels
@@ -407,12 +416,14 @@ def test_results_are_new_series_of_the_same_study_and_patient_and_nothing_else_i
         assert one.file_meta.ImplementationVersionName == "monai_thyroid"
 
 
-def test_uids_follow_from_the_image_and_the_weights() -> None:
+def test_uids_follow_from_the_image_the_weights_and_the_settings() -> None:
     first, again = made(dicom_image(GREY)), made(dicom_image(GREY))
     other = made(dicom_image(GREY, SOPInstanceUID="1.2.3.5"))
     weights = made(dicom_image(GREY), model=ModelFacts("m", "1", "f" * 64, FACTS.classes))
+    settings = made(dicom_image(GREY), model=replace(FACTS, settings="threshold 0.3"))
     for modality, one in first.items():
         assert again[modality].SOPInstanceUID == one.SOPInstanceUID
+        assert settings[modality].SOPInstanceUID != one.SOPInstanceUID
         assert other[modality].SOPInstanceUID != one.SOPInstanceUID
         assert other[modality].SeriesInstanceUID == one.SeriesInstanceUID
         assert weights[modality].SOPInstanceUID != one.SOPInstanceUID
@@ -624,3 +635,11 @@ def test_mutated_files_crash_nothing() -> None:
             refused += 1
     assert taken > 30
     assert refused > 100
+
+
+def test_what_else_decides_results_is_part_of_the_facts(tmp_path: Path) -> None:
+    run = made_trained(tmp_path / "run")
+    chosen = made_trained(tmp_path / "chosen", postprocessing={"threshold": 0.4})
+    facts = [model_facts([Model(run)], tta=False), model_facts([Model(run)], tta=True), model_facts([Model(chosen)])]
+    assert len({one.weights_sha256 for one in facts}) == 1
+    assert len({one.fingerprint for one in facts}) == 3

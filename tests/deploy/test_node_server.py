@@ -23,7 +23,6 @@ from made_node import PATIENT, StandIn, certificates_in, encoded, instance, resu
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage, UltrasoundImageStorage
 
-from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind
 from monai_thyroid.deploy.node import Access, Node, NodeOptions, Tls, peer
 from monai_thyroid.deploy.node.delivery import Delivery, Pacs, UnavailableError
 from monai_thyroid.deploy.node.server import COMMITMENT, COMMITMENT_INSTANCE, RefusedError, Server, check_instance
@@ -58,9 +57,6 @@ def listening(spool: Spool, **options: Any) -> Iterator[Server]:
         aet=NODE,
         host="127.0.0.1",
         port=0,
-        classes=IMAGE_CLASSES,
-        others=OTHER_CLASSES,
-        check_kind=lambda header: check_kind("it", header),
         **{"reported": lambda transaction, kept: False, **options},
     )
     server.bind()
@@ -114,8 +110,10 @@ def test_what_is_taken_is_whole(spool: Spool) -> None:
     ("wrong", "status", "reason"),
     [
         ({"SOPClassUID": SegmentationStorage}, 0x0122, "is a segmentation, not an image"),
-        ({"Rows": 20_000, "Columns": 10_000}, 0xC000, "200 megapixels"),
-        ({"Rows": 0}, 0xC000, "no Rows"),
+        ({"Rows": 20_000, "Columns": 10_000}, 0xC000, "is 10000 x 20000 pixels, more than"),
+        ({"Rows": 0}, 0xC000, "says no Rows"),
+        ({"StudyInstanceUID": ""}, 0xC000, "lacks StudyInstanceUID"),
+        ({"PixelData": b"too short"}, 0xC000, "pixels are cut off (10 of"),
         ({"ImageType": ["DERIVED", "PRIMARY", "MONAI_THYROID"]}, 0xA900, "is a result of monai_thyroid"),
     ],
 )
@@ -293,7 +291,7 @@ def test_whatever_stands_in_a_header_it_is_taken_or_refused() -> None:
     random, content = Random(1), encoded(instance(1))
     for _ in range(300):
         with contextlib.suppress(RefusedError):
-            check_instance(changed(content, random), check_kind=lambda header: check_kind("it", header))
+            check_instance(changed(content, random))
 
 
 def test_a_port_in_use_is_told(spool: Spool) -> None:
@@ -303,8 +301,6 @@ def test_a_port_in_use_is_told(spool: Spool) -> None:
             aet=NODE,
             host="127.0.0.1",
             port=server.port,
-            classes=IMAGE_CLASSES,
-            check_kind=lambda header: None,
             reported=lambda transaction, kept: False,
         )
         with pytest.raises(UserError, match=f"--port {server.port}: cannot listen there"):
@@ -514,8 +510,6 @@ def test_one_node_a_spool(tmp_path: Path) -> None:
     node = Node(
         NodeOptions(spool=str(tmp_path / "spool"), port=0, status_port=0, send_to=("127.0.0.1", 1, "PACS")),
         make=StandIn,
-        classes=IMAGE_CLASSES,
-        check_kind=lambda header: None,
     )
     with locked(tmp_path / "spool"), pytest.raises(UserError, match="another process is running a node there"):
         node.start()

@@ -17,7 +17,6 @@ from made_node import PATIENT, certificates_in, encoded, instance
 from made_orthanc import TOOLS, NodeProcess, Orthanc, free_port, node_command, orthanc, send, until
 from made_trained import made_trained
 
-from monai_thyroid.deploy.dicom import IMAGE_CLASSES, check_kind
 from monai_thyroid.deploy.node.delivery import Delivery
 from monai_thyroid.deploy.node.segmenting import Segmenter
 from monai_thyroid.deploy.node.server import Server
@@ -138,7 +137,7 @@ def test_by_the_web(pacs: Orthanc, run: Path, tmp_path: Path) -> None:
     spool.model = segment.model
 
     def puller() -> Puller:
-        return Puller(url, spool, check_kind=lambda header: check_kind("it", header))
+        return Puller(url, spool)
 
     assert puller().look() == 3
     assert puller().look() == 0, "they are on their way"
@@ -160,8 +159,6 @@ def test_dcmtk_speaks_tls_to_the_node(tmp_path: Path) -> None:
         aet="MONAI_THYROID",
         host="127.0.0.1",
         port=0,
-        classes=IMAGE_CLASSES,
-        check_kind=lambda header: None,
         reported=lambda transaction, kept: False,
         tls=found["hospital"],
     )

@@ -9,6 +9,7 @@ from monai_thyroid.deploy.dicom.source import (
     OTHER_CLASSES,
     Source,
     check_kind,
+    check_source,
     keep_patients_out_of_logs,
     read_source,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "ModelFacts",
     "Source",
     "check_kind",
+    "check_source",
     "coded_class",
     "keep_patients_out_of_logs",
     "model_facts",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.sr.coding import Code
 
@@ -79,6 +81,7 @@ class ModelFacts:
         weights_sha256: SHA-256 of its weights, 64 hexadecimal digits; of an ensemble see `model_facts`.
         classes: in the order of their numbers, from 1.
         manufacturer: who is responsible for it, at most 64 characters.
+        settings: what else decides the results, such as threshold and postprocessing, as text.
 
     Raises:
         UserError: one of them cannot stand in a DICOM object.
@@ -89,6 +92,12 @@ class ModelFacts:
     weights_sha256: str
     classes: tuple[ClassFacts, ...]
     manufacturer: str = "monai_thyroid"
+    settings: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the results, so that objects of one UID never differ; 64 hexadecimal digits."""
+        return hashlib.sha256(f"{self.weights_sha256}\n{self.settings}".encode()).hexdigest()
 
     def __post_init__(self) -> None:
         problems = [
@@ -104,23 +113,31 @@ class ModelFacts:
             raise UserError(problems)
 
 
-def model_facts(models: Sequence[Model], *, manufacturer: str = "monai_thyroid") -> ModelFacts:
+def model_facts(models: Sequence[Model], *, manufacturer: str = "monai_thyroid", **options: Any) -> ModelFacts:
     """The facts of a model, or of an ensemble, whose hash is that of its members' sorted hashes.
 
     Args:
         models: one or several, of the same classes.
         manufacturer: who is responsible.
+        options: with which it is applied, as far as they change results, such as ``tta``.
     """
     hashes = sorted(model.weights for model in models)
     joint = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     names = list(dict.fromkeys(_name(model) for model in models))
     name = names[0] if len(models) == 1 else f"ensemble of {len(models)}: {', '.join(names)}"
+    settings = {
+        "version": __version__,
+        "threshold": models[0].threshold,
+        "postprocessing": models[0].postprocessing.as_dict(),
+        **options,
+    }
     return ModelFacts(
         name=name[:64],
         version=f"{__version__} (weights {joint[:12]})",
         weights_sha256=joint,
         classes=tuple(map(coded_class, models[0].classes)),
         manufacturer=manufacturer,
+        settings=json.dumps(settings, sort_keys=True),
     )
 
 

@@ -55,8 +55,8 @@ class Kind:
         self.word, self.modality, self.series_number, self.title = word, modality, series_number, title
 
     def sop_instance_uid(self, source: Source, facts: ModelFacts) -> str:
-        """The same for the same image and weights, so that whoever makes it again makes the same object."""
-        return result_uid(self.word, str(source.dataset.SOPInstanceUID), facts.weights_sha256)
+        """The same for the same image, weights and settings, so that whoever makes it again makes the same object."""
+        return result_uid(self.word, str(source.dataset.SOPInstanceUID), facts.fingerprint)
 
     def series_instance_uid(self, source: Source, facts: ModelFacts) -> str:
         """One series for the results of all images of a series."""
@@ -64,7 +64,7 @@ class Kind:
             f"{self.word} series",
             str(source.dataset.StudyInstanceUID),
             str(source.dataset.SeriesInstanceUID),
-            facts.weights_sha256,
+            facts.fingerprint,
         )
 
     def description(self, facts: ModelFacts) -> str:

@@ -213,7 +213,7 @@ class _Writer:
         evaluations = [self.sr.QualitativeEvaluation(_PRESENCE, presence)]
         if one.review:
             evaluations.append(self.sr.QualitativeEvaluation(_REVIEW, _NEEDED))
-        uid = result_uid("tracking", str(self.source.dataset.SOPInstanceUID), self.facts.weights_sha256, words)
+        uid = result_uid("tracking", str(self.source.dataset.SOPInstanceUID), self.facts.fingerprint, words)
         return {
             "tracking_identifier": self.sr.TrackingIdentifier(uid=uid, identifier=words),
             "finding_category": facts.category,

@@ -12,7 +12,15 @@ from monai_thyroid.images.formats import file_bytes, printable
 from monai_thyroid.images.marks import DICOM_MARK
 from monai_thyroid.images.raster import max_pixels
 
-__all__ = ["IMAGE_CLASSES", "OTHER_CLASSES", "Source", "check_kind", "keep_patients_out_of_logs", "read_source"]
+__all__ = [
+    "IMAGE_CLASSES",
+    "OTHER_CLASSES",
+    "Source",
+    "check_kind",
+    "check_source",
+    "keep_patients_out_of_logs",
+    "read_source",
+]
 
 Source = DicomImage
 """A DICOM image that may be segmented; see `DicomImage`."""
@@ -68,6 +76,22 @@ def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tiss
         name, content = printable(os.fspath(path_or_file)), file_bytes(path_or_file)
     else:
         name, content = printable(str(getattr(path_or_file, "name", "DICOM object"))), path_or_file.read()
+    source = check_source(name, content, tissue_only=tissue_only)
+    _ = source.frames[0]
+    return source
+
+
+def check_source(name: str, content: bytes, *, tissue_only: bool = False) -> Source:
+    """Read and check all of a DICOM image but its pixels, of which no frame is decoded.
+
+    Args:
+        name: of the file, for messages.
+        content: its bytes.
+        tissue_only: as for `read_source`.
+
+    Raises:
+        UserError: as `read_source`, but for pixels that cannot be decoded.
+    """
     if is_dicomdir(name):
         raise UserError(f"{name}: is an index of images, not an image")
     check_inflated(name, content)
@@ -79,7 +103,6 @@ def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tiss
         _ = source.spacing, source.tissue
     except Exception as error:
         raise UserError(f"{name}: its spacing or its ultrasound regions cannot be read") from error
-    _ = source.frames[0]
     return source
 
 

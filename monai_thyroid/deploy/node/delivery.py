@@ -7,6 +7,7 @@ import queue
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -144,8 +145,9 @@ class Delivery:
                 self._stop.wait(wait)
                 pause = min(2 * pause, self._longest)
                 continue
-            except Exception:  # a fault of ours must not end the delivery
-                logger.exception("delivery")
+            except Exception as error:  # a fault of ours must not end the delivery; its text might quote a result
+                where = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("delivery failed (%s), trying again\n%s", type(error).__name__, where)
                 self._stop.wait(self._longest)
                 continue
             if self.trouble and not idle:

@@ -7,11 +7,10 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from monai_thyroid.deploy.node.delivery import Delivery, Destination, Pacs
 from monai_thyroid.deploy.node.server import Access, Server, Tls
@@ -124,9 +123,6 @@ class Node:
     Args:
         options: how it works.
         make: makes what segments, in the worker's process; must be picklable.
-        classes: UIDs of the SOP classes that are taken.
-        others: of those that are refused one by one, saying why, and not when a connection is made.
-        check_kind: what else an instance is refused for, by its header.
 
     Raises:
         UserError: something given cannot be used.
@@ -137,9 +133,6 @@ class Node:
         options: NodeOptions,
         *,
         make: Callable[[], Segment],
-        classes: Collection[str],
-        others: Collection[str] = (),
-        check_kind: Callable[[Any], None],
     ) -> None:
         self.options = options
         self.spool = Spool(options.spool, max_queue=options.max_queue, min_free=options.min_free)
@@ -152,7 +145,6 @@ class Node:
             self.puller = Puller(
                 options.dicomweb,
                 self.spool,
-                check_kind=check_kind,
                 every=options.every,
                 days=options.days,
                 max_bytes=options.access.max_bytes,
@@ -172,9 +164,6 @@ class Node:
                 aet=options.aet,
                 host=options.host,
                 port=options.port,
-                classes=classes,
-                others=others,
-                check_kind=check_kind,
                 reported=self._reported,
                 # The PACS calls to say what it keeps.
                 access=Access(
@@ -262,7 +251,6 @@ def run_node(
         UserError: it cannot begin.
         KeyboardInterrupt: it was told by Ctrl-C, and has ended.
     """
-    from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind
     from monai_thyroid.deploy.node.segmenting import Segmenter
 
     os.umask(0o077)
@@ -280,9 +268,6 @@ def run_node(
     node = Node(
         options,
         make=make,
-        classes=IMAGE_CLASSES,
-        others=OTHER_CLASSES,
-        check_kind=partial(_kind, check_kind),
     )
     stopping, told = threading.Event(), []
 
@@ -304,10 +289,3 @@ def run_node(
 def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
     """A connection's thread that ends by what was sent is one line; the bytes are not told."""
     logger.warning("a connection was ended by what came (%s)", what.exc_type.__name__)
-
-
-def _kind(check_kind: Callable[[str, Any], None], header: Any) -> None:
-    try:
-        check_kind("it", header)
-    except UserError as error:
-        raise UserError(str(error).removeprefix("it: ")) from error

@@ -30,7 +30,7 @@ class Segmenter:
         tissue_only: blacken what lies outside of the ultrasound regions that show tissue.
 
     Attributes:
-        model: SHA-256 of the weights, or of those of an ensemble.
+        model: SHA-256 of the weights and of all settings that decide the results.
 
     Raises:
         UserError: a model cannot be used, one alone has no agreement, or the extra ``dicom`` is not installed.
@@ -55,8 +55,8 @@ class Segmenter:
             raise UserError(
                 f"--review-below {review_below:g}: is a Dice between 0 and 1, for an ensemble; add models by --with"
             )
-        self._facts = model_facts(self._predictor.members)
-        self.model = self._facts.weights_sha256
+        self._facts = model_facts(self._predictor.members, tta=tta, review_below=review_below, tissue_only=tissue_only)
+        self.model = self._facts.fingerprint
         self._review_below, self._tissue_only = review_below, tissue_only
         # Whatever else is wrong with the network shows here, and not with the first patient.
         self._predictor(np.zeros((64, 64), np.uint8))

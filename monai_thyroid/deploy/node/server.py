@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_thyroid.deploy.dicom import IMAGE_CLASSES, OTHER_CLASSES, check_kind, check_source
 from monai_thyroid.deploy.node.spool import Spool, SpoolFullError, key_of, shown
 from monai_thyroid.errors import UserError, optional
+from monai_thyroid.images.dicom import check_inflated
 
 __all__ = [
     "COMMITMENT",
@@ -36,12 +38,10 @@ COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 _VERIFICATION = "1.2.840.10008.1.1"
 _MOST_CONTEXT_BYTES = 1 << 20
 _PDU = 1 << 16
+_IT = "it"
 _SILENT = 64
 
 OUT_OF_RESOURCES, MISMATCH, UNREADABLE, FAILURE, NOT_SUPPORTED = 0xA700, 0xA900, 0xC000, 0x0110, 0x0122
-
-CheckKind = Callable[[Any], None]
-"""Raises `UserError` for a header of what is not segmented."""
 
 
 class RefusedError(Exception):
@@ -124,47 +124,49 @@ def word(text: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(text).strip())[:64]
 
 
-def check_instance(content: bytes, *, check_kind: CheckKind, instance: str | None = None) -> str:
-    """Look at an instance's header before it is taken.
+def check_instance(content: bytes, *, instance: str | None = None) -> str:
+    """Look at all of an instance but its pixels before it is taken.
 
     Args:
         content: of a DICOM file.
-        check_kind: whether such things are segmented.
         instance: its SOP Instance UID as the sender named it.
 
     Returns:
         The SOP Instance UID.
 
     Raises:
-        RefusedError: it is no DICOM, of another kind, not what the sender says, or too large.
+        RefusedError: it is no DICOM, of another kind, not what the sender says, lacks something, or is too large.
     """
     import pydicom
 
-    from monai_thyroid.images.raster import max_pixels
-
-    names = "SOPClassUID SOPInstanceUID Modality ImageType Rows Columns".split()
+    names = "SOPClassUID SOPInstanceUID Modality ImageType".split()
     try:
+        check_inflated(_IT, content)
         header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, specific_tags=names)
         found = str(header.get("SOPInstanceUID") or "")
-        rows, columns = (int(header.get(name) or 0) for name in ("Rows", "Columns"))
+    except UserError as error:
+        raise RefusedError(UNREADABLE, _reason(error)) from error
     except Exception as error:  # whatever a parser raises on bytes of something else
         raise RefusedError(UNREADABLE, f"no DICOM, or its header is broken ({type(error).__name__})") from error
     if not found:
         raise RefusedError(UNREADABLE, "says no SOP Instance UID")
     if instance is not None and found != instance:
         raise RefusedError(MISMATCH, "has another SOP Instance UID than the sender says")
+    status = MISMATCH
     try:
-        check_kind(header)
+        check_kind(_IT, header)
+        status = UNREADABLE
+        check_source(_IT, content)
     except UserError as error:
-        raise RefusedError(MISMATCH, str(error)) from error
-    if rows < 1 or columns < 1:
-        raise RefusedError(UNREADABLE, "has no Rows or no Columns")
-    if rows * columns > max_pixels():
-        raise RefusedError(UNREADABLE, f"has {rows * columns / 1e6:.0f} megapixels, more than {max_pixels() / 1e6:g}")
+        raise RefusedError(status, _reason(error)) from error
     return found
 
 
-def take(spool: Spool, content: bytes, *, check_kind: CheckKind, sender: str, instance: str | None = None) -> bool:
+def _reason(error: UserError) -> str:
+    return str(error).removeprefix(f"{_IT}: ")
+
+
+def take(spool: Spool, content: bytes, *, sender: str, instance: str | None = None) -> bool:
     """Take an instance into the spool, unless it is known.
 
     Returns:
@@ -173,7 +175,7 @@ def take(spool: Spool, content: bytes, *, check_kind: CheckKind, sender: str, in
     Raises:
         RefusedError: see `check_instance`; or the spool or the disk is full.
     """
-    key = key_of(check_instance(content, check_kind=check_kind, instance=instance))
+    key = key_of(check_instance(content, instance=instance))
     if spool.knows(key):
         logger.info("%s: from %s again; it is known", shown(key), sender)
         return False
@@ -195,9 +197,6 @@ class Server:
         aet: its AE title; those who call another one are refused.
         host: address to listen at.
         port: 0 for any that is free.
-        classes: UIDs of the SOP classes that are taken.
-        others: of those that are refused one by one, saying why, and not when a connection is made.
-        check_kind: what else an instance is refused for.
         reported: is given the transaction, and the SOP Instance UIDs that the PACS keeps; whether it was asked for.
         access: who may send what.
         tls: None for none.
@@ -213,17 +212,13 @@ class Server:
         aet: str,
         host: str,
         port: int,
-        classes: Collection[str],
-        others: Collection[str] = (),
-        check_kind: CheckKind,
         reported: Callable[[str, set[str]], bool],
         access: Access | None = None,
         tls: Tls | None = None,
     ) -> None:
         optional("pynetdicom", extra="dicom")
         self._spool, self._aet, self._host, self._asked_port = spool, aet, host, port
-        self._classes, self._others = classes, others
-        self._check_kind, self._reported = check_kind, reported
+        self._reported = reported
         self._access, self._tls = access or Access(), tls
         self._server: Any = None
         self._listens = False
@@ -245,7 +240,7 @@ class Server:
 
         entity = AE(ae_title=self._aet)
         syntaxes = _readable()
-        for uid in sorted({*self._classes, *self._others}):
+        for uid in sorted({*IMAGE_CLASSES, *OTHER_CLASSES}):  # the latter to say one by one why not
             entity.add_supported_context(uid, syntaxes)
         entity.add_supported_context(_VERIFICATION)
         entity.add_supported_context(COMMITMENT, scu_role=False, scp_role=True)
@@ -312,12 +307,11 @@ class Server:
             take(
                 self._spool,
                 event.encoded_dataset(),
-                check_kind=self._check_kind,
                 sender=sender,
                 instance=instance,
             )
         except RefusedError as refused:
-            other = refused.status == MISMATCH and event.request.AffectedSOPClassUID in self._others
+            other = refused.status == MISMATCH and event.request.AffectedSOPClassUID in OTHER_CLASSES
             return self._no(sender, NOT_SUPPORTED if other else refused.status, str(refused))
         except Exception as error:  # one sender's data must not end the node
             return self._no(sender, FAILURE, f"cannot be taken ({type(error).__name__})")
@@ -400,13 +394,12 @@ def _readable() -> list[Any]:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import (
         AllTransferSyntaxes,
-        DeflatedExplicitVRLittleEndian,
         ExplicitVRBigEndian,
         ExplicitVRLittleEndian,
         ImplicitVRLittleEndian,
     )
 
-    plain = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian]
+    plain = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
     packed = []
     for uid in AllTransferSyntaxes:
         if uid.is_compressed and uid not in plain:
@@ -465,6 +458,9 @@ def _listener() -> type:
                     self.shutdown_request(request)
                     return
             super().process_request_thread(request, client_address)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            logger.warning("a connection of %s was ended by what came", word(client_address[0]))
 
         def shutdown(self) -> None:
             socketserver.TCPServer.shutdown(self)

@@ -153,7 +153,7 @@ class Spool:
 
     Args:
         folder: is made where it is not there, for this user alone.
-        model: SHA-256 of the weights, or of those of an ensemble; may be set later, before anything is taken.
+        model: SHA-256 of weights and settings, see `ModelFacts.fingerprint`; may be set until anything is taken.
         max_queue: how many instances may be on their way.
         min_free: bytes that must stay free on the disk.
 
@@ -203,7 +203,7 @@ class Spool:
     # Taking
 
     def name_of(self, key: str) -> str:
-        """The name of an instance with this model: what is done with other weights is to be done anew."""
+        """The name of an instance with this model: what is done with other weights or settings is to be done anew."""
         return f"{key}-{self.model[:8]}"
 
     def knows(self, key: str) -> bool:

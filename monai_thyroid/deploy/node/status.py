@@ -146,8 +146,12 @@ class Status:
             def log_message(self, *_: object) -> None:
                 """Keep requests out of the log."""
 
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Who asks and does not wait for the answer is no trouble."""
+
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+            self._server = Server(("127.0.0.1", port), Handler)
         except OSError as error:
             raise UserError(f"--status-port {port}: cannot listen there ({error.strerror})") from error
         self._server.daemon_threads = True

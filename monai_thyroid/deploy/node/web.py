@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from monai_thyroid.deploy.node.delivery import DeclinedError, Session, UnavailableError
-from monai_thyroid.deploy.node.server import MISMATCH, OUT_OF_RESOURCES, UNREADABLE, CheckKind, RefusedError, take, word
+from monai_thyroid.deploy.node.server import MISMATCH, OUT_OF_RESOURCES, UNREADABLE, RefusedError, take, word
 from monai_thyroid.deploy.node.spool import Job, Spool, key_of, shown
 from monai_thyroid.errors import UserError, optional
 
@@ -87,7 +87,6 @@ class Puller:
     Args:
         url: of the service.
         spool: takes them.
-        check_kind: what is not taken.
         every: seconds between two looks.
         days: how old a study may be; today's and yesterday's are 1.
         max_bytes: of an instance.
@@ -99,14 +98,13 @@ class Puller:
         url: str,
         spool: Spool,
         *,
-        check_kind: CheckKind,
         every: float = 30,
         days: int = 1,
         max_bytes: int = 512 << 20,
         modalities: Sequence[str] = MODALITIES,
     ) -> None:
         self._client, self._where = _client(url), word(url.partition("?")[0])
-        self._spool, self._check_kind = spool, check_kind
+        self._spool = spool
         self._every, self._days, self._max_bytes, self._modalities = every, days, max_bytes, modalities
         self._refused: set[str] = set()
         self._stop = threading.Event()
@@ -173,7 +171,6 @@ class Puller:
             return take(
                 self._spool,
                 buffer.getvalue(),
-                check_kind=self._check_kind,
                 sender=self._where,
                 instance=instance,
             )

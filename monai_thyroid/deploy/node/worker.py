@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class Segment(Protocol):
     """Segments the instance in a file; raises `UserError` for one that it cannot segment.
 
     Attributes:
-        model: SHA-256 of the weights, or of those of an ensemble.
+        model: SHA-256 of weights and settings, see `ModelFacts.fingerprint`.
     """
 
     model: str
@@ -107,7 +108,7 @@ def work_off(spool: Spool, segment: Callable[[Path], Segmented], key: str) -> No
     try:
         spool.segmented(key, found, seconds=seconds)
         logger.info("%s: segmented in %.2f s%s", shown(key), seconds, ", for review" if found.review else "")
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         _wait_for_the_disk(key, error)
     except Exception as error:
         _failed(spool, key, error)
