@@ -17,7 +17,8 @@ __all__ = ["TimeBudget", "WarmUpCosine"]
 
 logger = logging.getLogger(__name__)
 
-_MEASURED = 0.03  # share of the time in which the seconds of an epoch are found out
+_MEASURED = 0.03  # share of the time in which the seconds of an epoch are found out, the first one aside,
+_FIRST = 0.15  # unless that alone takes so much of it
 
 
 class WarmUpCosine(torch.optim.lr_scheduler.LRScheduler):
@@ -146,9 +147,10 @@ class TimeBudget:
         # Each epoch of these was validated; later ones are every so many epochs.
         self._whole.append(self._trained - self._began + (now - self._trained) / self.val_interval)
         # The first one also makes plans and fills caches, so it counts only where there is no time for others.
-        measured = self._whole[1:] or self._whole
-        enough = sum(measured) >= _MEASURED * self.hours * 3600
-        each = sum(measured) / len(measured)
+        first, *others = self._whole
+        whole = self.hours * 3600
+        enough = sum(others) >= _MEASURED * whole if others else first >= _FIRST * whole
+        each = sum(others) / len(others) if others else first
         more = max(0, round((self._end - now) / each)) if enough or now >= self._end else None
         more = agreed(more)
         if more is None:

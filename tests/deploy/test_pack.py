@@ -356,7 +356,7 @@ def test_exports_are_taken_along_and_used(scans: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_tells_scores_with_intervals_and_limits(root: Path, tmp_path: Path) -> None:
-    run = root / "tests" / "data" / "older_run"
+    run = shutil.copytree(root / "tests" / "data" / "older_run", tmp_path / "older_run")  # whatever is kept beside it
     packed = pack([run], output=tmp_path / "packed").path
     card = (packed / "docs" / "README.md").read_text()
     assert re.search(r"\| 1 \| phantom-test \| nodule \| 6 \| 0\.037 \(0\.0\d\d to 0\.0\d\d\)", card)
