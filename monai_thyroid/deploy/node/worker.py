@@ -87,6 +87,8 @@ def work_off(spool: Spool, segment: Callable[[Path], Segmented], key: str) -> No
     """Segment one instance: after this it is segmented, has failed, or waits for room on the disk."""
     at_work = spool.folder / _AT_WORK
     try:
+        if spool.drop_segmented(key):
+            return
         attempts = _attempts(at_work, key)
         if attempts >= _CHANCES:
             reason = f"reading or segmenting it ended the process {attempts} times, or took too long"
