@@ -205,9 +205,17 @@ def test_what_cannot_be_segmented_is_kept_with_the_reason(spool: Spool, caplog: 
     assert not list(spool.failed.iterdir())
 
 
-def test_what_a_library_says_of_a_patient_is_not_logged(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("reworded", [False, True])
+def test_what_a_library_says_of_a_patient_is_not_logged(
+    spool: Spool, caplog: pytest.LogCaptureFixture, reworded: bool
+) -> None:
     def quoting(path: Path) -> Any:
-        raise ValueError("PatientName SECRET^PATIENT is no number")
+        try:
+            raise ValueError("PatientName SECRET^PATIENT is no number")
+        except ValueError as error:
+            if reworded:
+                raise UserError(f"{path}: cannot be read ({error})") from error
+            raise
 
     key, content = next(iter(CONTENTS.items()))
     spool.add(key, content)
