@@ -161,7 +161,7 @@ class Spool:
         UserError: the folder holds something else or cannot be written to.
     """
 
-    def __init__(self, folder: str | Path, *, model: str = "", max_queue: int = 10_000, min_free: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, model: str = "", max_queue: int = 10_000, min_free: float = 0) -> None:
         self.folder, self.model = Path(folder).expanduser(), model
         self.max_queue, self.min_free = max_queue, min_free
         self.incoming, self.outgoing, self.sent, self.failed, self.review = (
