@@ -553,7 +553,7 @@ def _pacs(options: argparse.Namespace) -> int:
         days=options.days,
         access=Access(
             calling=_listed(options.accept_from),
-            max_bytes=int(options.max_megabytes * 1e6),
+            max_bytes=options.max_megabytes * 1e6,
             max_rate=options.max_rate,
             max_associations=options.max_associations,
         ),
@@ -562,7 +562,7 @@ def _pacs(options: argparse.Namespace) -> int:
         commitment=not options.no_commitment,
         status_port=options.status_port,
         max_queue=options.max_queue,
-        min_free=int(options.min_free * 1e9),
+        min_free=options.min_free * 1e9,
         patience=options.patience,
     )
     run_node(

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.model import members
 from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_json
 from monai_thyroid.images import IMAGE_SUFFIXES, is_image, stem
-from monai_thyroid.images.dicom import dicomdir_files, is_dicomdir
+from monai_thyroid.images.dicom import DICOM, dicomdir_files, is_dicomdir
 
 __all__ = ["COLUMNS", "ArchiveResult", "predict_archive"]
 
@@ -36,6 +37,8 @@ COLUMNS = (
 """
 
 _TABLE = "predictions.csv"
+_FRAME = re.compile(r"(.+)_frame\d+", re.DOTALL)
+_ONE_IMAGE = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in DICOM.suffixes)
 _ENDINGS = ("_mask", "_overlay", "_probability", "_sr.dcm", "_seg.dcm", "_sc.dcm")
 
 
@@ -220,8 +223,16 @@ def _jobs(inputs: Sequence[str | Path], output: Path) -> tuple[list[Job], dict[s
     # Of files that differ by their suffix alone, each keeps it.
     shared = Counter(targets.values())
     targets = {source: found[source] if shared[target] > 1 else target for source, target in targets.items()}
+    several = {target: source for source, target in targets.items() if not source.lower().endswith(_ONE_IMAGE)}
     owners: dict[str, str] = {}
     for source, target in targets.items():
+        # What is called like a frame of a DICOM file beside it keeps its suffix, too.
+        if (frame := _FRAME.fullmatch(target)) and (whole := several.get(frame[1], source)) != source:
+            targets[source] = target = found[source]
+            if _FRAME.fullmatch(target):
+                problems.append(
+                    f"{source}: may have the same mask as a frame of {whole}; segment them into two outputs"
+                )
         if (other := owners.setdefault(target, source)) != source:
             problems.append(f"{source}: would have the same mask as {other}; segment their folders into two outputs")
     if problems:

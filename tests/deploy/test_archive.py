@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_dicom import dicom_image, saved
 from made_trained import in_every_format, made_trained, marker
 from PIL import Image
 
@@ -183,6 +184,22 @@ def test_files_that_differ_by_their_suffix_keep_it(run: Path, tmp_path: Path) ->
     assert Image.open(masks[0]).size == marker().shape
     with pytest.raises(UserError, match="would have the same mask"):
         predict_archive([run], [archive(tmp_path / "b", 1), archive(tmp_path / "c", 1)], output=tmp_path / "o")
+
+
+def test_frames_and_files_of_their_names_have_masks_of_their_own(run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    still = dicom_image(marker())
+    saved(source / "a.dcm", dicom_image(np.stack([marker()[::-1]] * 2), kind="US several"))
+    saved(source / "a_frame1.dcm", still)
+    Image.fromarray(marker()).save(source / "b.png")
+    Image.fromarray(marker()).save(source / "b_frame1.png")
+    predict(run, source, tmp_path / "out")
+    names = {row["mask"] for row in read_csv(tmp_path / "out" / "predictions.csv")}
+    assert names == {f"{name}_mask.png" for name in ("a_frame1", "a_frame2", "a_frame1.dcm", "b", "b_frame1")}
+    saved(source / "a_frame2", still)
+    with pytest.raises(UserError, match="may have the same mask as a frame of"):
+        predict(run, source, tmp_path / "again")
 
 
 def test_nothing_to_segment_is_said_before_anything_is_written(run: Path, tmp_path: Path) -> None:

@@ -490,6 +490,9 @@ def test_files_that_are_no_certificates_are_told(tmp_path: Path, certificates: d
         ({"aet": "MUCH_TOO_LONG_A_TITLE"}, "1 to 16 ASCII characters"),
         ({"port": 70_000}, "--port 70000: give a port"),
         ({"send_tls": True}, "--send-tls: give --tls-certificate"),
+        ({"min_free": float("nan")}, "--min-free: give 0 or more"),
+        ({"every": float("inf")}, "--every: give a number above 0"),
+        ({"send_to": ("pacs.example", 0, "STORE")}, "--send-to 0: give a port"),
         ({"max_queue": 0, "every": -1}, "--every: give a number above 0\n--max-queue: give a number above 0"),
     ],
 )

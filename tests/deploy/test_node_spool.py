@@ -205,9 +205,17 @@ def test_what_cannot_be_segmented_is_kept_with_the_reason(spool: Spool, caplog: 
     assert not list(spool.failed.iterdir())
 
 
-def test_what_a_library_says_of_a_patient_is_not_logged(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("reworded", [False, True])
+def test_what_a_library_says_of_a_patient_is_not_logged(
+    spool: Spool, caplog: pytest.LogCaptureFixture, reworded: bool
+) -> None:
     def quoting(path: Path) -> Any:
-        raise ValueError("PatientName SECRET^PATIENT is no number")
+        try:
+            raise ValueError("PatientName SECRET^PATIENT is no number")
+        except ValueError as error:
+            if reworded:
+                raise UserError(f"{path}: cannot be read ({error})") from error
+            raise
 
     key, content = next(iter(CONTENTS.items()))
     spool.add(key, content)
@@ -237,6 +245,21 @@ def test_other_weights_are_other_work(spool: Spool, tmp_path: Path) -> None:
     deliver(spool, pacs)
     assert spool.knows(key)
     assert not Spool(spool.folder, model="cd" * 32).knows(key)
+
+
+def test_results_by_other_weights_do_not_replace_what_waits(spool: Spool) -> None:
+    key, content = next(iter(CONTENTS.items()))
+    spool.add(key, content)
+    work_off(spool, stand_in, key)
+    other = Spool(spool.folder, model="cd" * 32)
+    other.add(key, content)
+    Spool(spool.folder).recover()  # as a node does that does not know its weights yet
+    assert other.waiting() == [key]
+    work_off(other, stand_in, key)
+    assert sorted(other.to_send()) == [f"{key}-abababab", f"{key}-cdcdcdcd"]
+    spool.path(key).write_bytes(content)  # what a kill after the last step but one leaves
+    work_off(spool, lambda path: pytest.fail("segmented again"), key)
+    assert not spool.waiting()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

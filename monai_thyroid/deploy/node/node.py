@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -65,7 +66,7 @@ class NodeOptions:
     commitment: bool = True
     status_port: int | None = 8104
     max_queue: int = 10_000
-    min_free: int = 1_000_000_000
+    min_free: float = 1_000_000_000
     patience: float = 600
 
     def __post_init__(self) -> None:
@@ -75,7 +76,10 @@ class NodeOptions:
         if (self.send_to is None) == (self.dicomweb is None):
             problems.append("give either --send-to HOST:PORT:AET or --dicomweb URL")
         if self.send_to is not None:
-            problems += [*_port_problems("--send-to", self.send_to[1]), *_title_problems("--send-to", self.send_to[2])]
+            problems += [
+                *_port_problems("--send-to", self.send_to[1], least=1),
+                *_title_problems("--send-to", self.send_to[2]),
+            ]
         if self.send_tls and self.tls is None:
             problems.append("--send-tls: give --tls-certificate, --tls-key and --tls-authority, too")
         if self.status_port is not None:
@@ -89,8 +93,8 @@ class NodeOptions:
             "--max-associations": self.access.max_associations,
             "--patience": self.patience,
         }
-        problems += [f"{name}: give a number above 0" for name, value in limits.items() if not value > 0]
-        if self.min_free < 0:
+        problems += [f"{name}: give a number above 0" for name, value in limits.items() if not 0 < value < math.inf]
+        if not 0 <= self.min_free < math.inf:
             problems.append("--min-free: give 0 or more")
         if problems:
             raise UserError(problems)
@@ -113,8 +117,8 @@ def _title_problems(option: str, title: str) -> list[str]:
     return [] if good else [f"{option} {title}: an AE title has 1 to 16 ASCII characters without a backslash"]
 
 
-def _port_problems(option: str, port: int) -> list[str]:
-    return [] if 0 <= port < 65536 else [f"{option} {port}: give a port, 1 to 65535"]
+def _port_problems(option: str, port: int, *, least: int = 0) -> list[str]:
+    return [] if least <= port < 65536 else [f"{option} {port}: give a port, 1 to 65535"]
 
 
 class Node:

@@ -114,7 +114,7 @@ class Access:
     """
 
     calling: Collection[str] = ()
-    max_bytes: int = 512 << 20
+    max_bytes: float = 512 << 20
     max_rate: float = 100
     max_associations: int = 16
 

@@ -161,7 +161,7 @@ class Spool:
         UserError: the folder holds something else or cannot be written to.
     """
 
-    def __init__(self, folder: str | Path, *, model: str = "", max_queue: int = 10_000, min_free: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, model: str = "", max_queue: int = 10_000, min_free: float = 0) -> None:
         self.folder, self.model = Path(folder).expanduser(), model
         self.max_queue, self.min_free = max_queue, min_free
         self.incoming, self.outgoing, self.sent, self.failed, self.review = (
@@ -197,8 +197,6 @@ class Spool:
             for path in list(folder.iterdir()):
                 if self.is_done(path.name):
                     _remove(path)
-                elif folder == self.outgoing:
-                    (self.incoming / f"{path.name.partition('-')[0]}{_SUFFIX}").unlink(missing_ok=True)
 
     # Taking
 
@@ -265,6 +263,15 @@ class Spool:
     def path(self, key: str) -> Path:
         """Where an instance lies that waits."""
         return self.incoming / f"{key}{_SUFFIX}"
+
+    def drop_segmented(self, key: str) -> bool:
+        """Remove an instance that waits although its results by this model are there; returns whether they are.
+
+        A process that ended between the two steps leaves that. Results by other weights do not count.
+        """
+        if there := self._is_segmented(key):
+            self.path(key).unlink(missing_ok=True)
+        return there
 
     def segmented(self, key: str, found: Segmented, *, seconds: float) -> None:
         """Keep the results of an instance, in whose place they come.

@@ -100,7 +100,7 @@ class Puller:
         *,
         every: float = 30,
         days: int = 1,
-        max_bytes: int = 512 << 20,
+        max_bytes: float = 512 << 20,
         modalities: Sequence[str] = MODALITIES,
     ) -> None:
         self._client, self._where = _client(url), word(url.partition("?")[0])

@@ -88,6 +88,8 @@ def work_off(spool: Spool, segment: Callable[[Path], Segmented], key: str) -> No
     """Segment one instance: after this it is segmented, has failed, or waits for room on the disk."""
     at_work = spool.folder / _AT_WORK
     try:
+        if spool.drop_segmented(key):
+            return
         attempts = _attempts(at_work, key)
         if attempts >= _CHANCES:
             reason = f"reading or segmenting it ended the process {attempts} times, or took too long"
@@ -121,10 +123,14 @@ def _wait_for_the_disk(key: str, error: Exception) -> None:
 
 def _failed(spool: Spool, key: str, error: Exception) -> None:
     """What a library says of its own may quote the instance: that goes into the folder and not into the log."""
-    known = isinstance(error, UserError)
+    known, cause = isinstance(error, UserError), error.__cause__
     path = str(spool.path(key))
-    reason = str(error).removeprefix(f"{path}: ").replace(path, "the instance")
-    logger.error("%s: failed: %s", shown(key), reason if known else f"{type(error).__name__}, see its file in failed")
+    reason = told = str(error).removeprefix(f"{path}: ").replace(path, "the instance")
+    if not known:
+        told = f"{type(error).__name__}, see its file in failed"
+    elif cause is not None and not isinstance(cause, UserError):
+        told = f"{reason.partition(' (')[0]} ({type(cause).__name__}, see its file in failed)"
+    logger.error("%s: failed: %s", shown(key), told)
     try:
         spool.fail(key, reason if known else f"{type(error).__name__}: {reason}")
     except OSError as full:
