@@ -8,14 +8,14 @@ from typing import Any
 
 from monai_thyroid.compare import bootstrap_mean
 from monai_thyroid.errors import UserError
-from monai_thyroid.metrics import METRICS
+from monai_thyroid.metrics import METRICS, summarise
 from monai_thyroid.metrics.calibration import expected_calibration_error
 from monai_thyroid.pages import Block, Callout, Heading, Items, Paragraph, markdown, table
 from monai_thyroid.runfolder import Evaluation, RunFiles, RunRecord, grouping_of, read_evaluation, read_split
 
 __all__ = ["model_card"]
 
-_SHOWN = ("dice", "iou", "precision", "recall", "hd95")
+_SHOWN = [name for name, one in METRICS.items() if one.comparable or name in ("precision", "recall")]
 _POOR = 0.5
 """Dice below which an image counts as failed."""
 
@@ -162,6 +162,7 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
 
 def _intervals(scored: Evaluation, name: str) -> list[str]:
     rows = [row for row in scored.of_class(name) if not row.error]
+    unit = summarise(rows)["distance_unit"]
     cells = []
     for metric in _SHOWN:
         values = [(row.scores.get(metric), str(row.group)) for row in rows]
@@ -170,9 +171,12 @@ def _intervals(scored: Evaluation, name: str) -> list[str]:
             cells.append("not scored")
             continue
         mean, low, high = bootstrap_mean([value for value, _ in known], groups=[group for _, group in known])
+        if METRICS[metric].scaled and unit == "mixed":
+            cells.append("of cases in mm and in pixels")
+            continue
         digits = 3 if METRICS[metric].limits[1] == 1 else 1
         limits = f" ({low:.{digits}f} to {high:.{digits}f})" if math.isfinite(low) else ""
-        cells.append(f"{mean:.{digits}f}{limits}")
+        cells.append(f"{mean:.{digits}f}{f' {unit}' if METRICS[metric].unit else ''}{limits}")
     try:
         calibration = expected_calibration_error(scored.calibration(name))
     except (UserError, ValueError):
