@@ -509,6 +509,12 @@ def test_options_are_checked_first(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_all_that_is_wrong_with_the_options_is_told() -> None:
+    with pytest.raises(UserError) as caught:
+        pack([], output="new", version="1", metadata="absent")
+    assert len(caught.value.problems) == 2
+
+
 def test_metadata_and_licence_are_ones_own(tmp_path: Path, runs: list[Path]) -> None:
     write_json(tmp_path / "about.json", {"authors": "A hospital", "name": "Nodules <b>*"})
     (tmp_path / "terms.txt").write_text("All rights reserved")
