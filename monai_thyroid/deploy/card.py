@@ -136,7 +136,10 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
             if grouping_of(record, scored) == "leaky":
                 page.append(Callout("warning", [f"{scored.name}: patients are in training and in test, on request."]))
     if not rows:
-        return [*page, Callout("warning", ["No evaluation was kept with the run: nothing is known of its scores."])]
+        tests = [(record.test or {}).get("dice_mean") for _, record in runs]
+        known = ", ".join(f"{dice:.3f}" for dice in tests if dice is not None)
+        told = f"all that it recorded is a mean test Dice of {known}" if known else "nothing is known of its scores"
+        return [*page, Callout("warning", [f"No evaluation was kept with the run: {told}."])]
     titles = [METRICS[name].title for name in _SHOWN]
     columns = ("run", "data", "class", "images", *titles, "calibration error")
     page.append(table("Scores", [(name, "text") for name in columns], rows))

@@ -102,8 +102,12 @@ def pack(
         OSError: something cannot be written; nothing is left.
     """
     output = Path(os.path.abspath(Path(output).expanduser()))
-    given = _read_metadata(metadata)
     problems = _option_problems(output, formats=formats, int8=int8, version=version, zipped=zipped, licence=licence)
+    given = {}
+    try:
+        given = _read_metadata(metadata)
+    except UserError as error:
+        problems += error.problems
     if problems:
         raise UserError(problems)
     trained = _trained(runs)

@@ -486,7 +486,10 @@ def test_facts_that_no_object_can_hold_are_refused() -> None:
 def test_classes_have_codes() -> None:
     assert coded_class("Nodule").type.value == "27925004"
     assert coded_class("polyp").site is not None
-    assert coded_class("my odd class of things").type[:2] == ("MY_ODD_CLASS_OF_", "99MONAITHYROID")
+    assert coded_class("odd_class").type[:2] == ("ODD_CLASS", "99MONAITHYROID")
+    alike = [coded_class(f"left ventricle {side}").type.value for side in ("endocardium", "epicardium")]
+    assert len(set(alike)) == 2
+    assert all(value.startswith("LEFT_VENTRI") and len(value) == 16 for value in alike)
 
 
 # The command

@@ -38,6 +38,19 @@ def test_what_ends_the_worker_does_not_end_the_work(tmp_path: Path, caplog: pyte
     assert not (spool.folder / "working.json").exists()
 
 
+def test_an_instance_is_not_blamed_for_the_end_of_the_node(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    worker = Worker(Fragile, spool)
+    worker.start()
+    dataset = instance(2, InstanceNumber=2)  # takes long
+    spool.add(key_of(dataset.SOPInstanceUID), encoded(dataset))
+    while not (spool.folder / "working.json").exists():
+        time.sleep(0.05)
+    worker.stop(wait=0.1)
+    assert spool.waiting()
+    assert not (spool.folder / "working.json").exists()
+
+
 def test_a_model_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not the file that run\.json names"):
         Worker(Unsound, Spool(tmp_path / "spool")).start()

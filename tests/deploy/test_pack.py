@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from PIL import Image
 
 from monai_thyroid.cli import main
 from monai_thyroid.deploy import predict_archive
+from monai_thyroid.deploy.card import _scores
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import Predictor, TrainedRun
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import read_json, sha256_file, write_json
-from monai_thyroid.runfolder import run_files
+from monai_thyroid.runfolder import RunRecord, run_files
 
 SOFTMAX = {"to_original_grid::2::sigmoid": False, "to_original_grid::2::softmax": True}
 SIZES = ((75, 110), (31, 97), (64, 64))
@@ -508,6 +510,20 @@ def test_options_are_checked_first(
     with pytest.raises(UserError, match=re.escape(words)):
         pack(runs[:1], **{"output": "new", **options})
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_score_without_its_evaluation_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    record = RunRecord.from_json({"dataset": "made", "network": "unet", "seed": 0, "status": "done"})
+    for test, words in ((None, "nothing is known"), ({"dice_mean": 0.9354}, "a mean test Dice of 0.935")):
+        page = str(_scores([(run_files(tmp_path), replace(record, test=test))]))
+        assert words in page
+
+
+def test_all_that_is_wrong_with_the_options_is_told() -> None:
+    with pytest.raises(UserError) as caught:
+        pack([], output="new", version="1", metadata="absent")
+    assert len(caught.value.problems) == 2
 
 
 def test_metadata_and_licence_are_ones_own(tmp_path: Path, runs: list[Path]) -> None:

@@ -67,7 +67,9 @@ def coded_class(name: str) -> ClassFacts:
     if name.lower() in _KNOWN:
         category, kind, site = _KNOWN[name.lower()]
         return ClassFacts(name, category, kind, site)
-    value = re.sub(r"[^A-Z0-9_]", "_", name.upper())[:16] or "CLASS"
+    value = re.sub(r"[^A-Z0-9_]", "_", name.upper())
+    if value != name.upper() or not 0 < len(value) <= 16:  # classes of other names have other codes
+        value = f"{value[:11]}_{hashlib.sha256(name.encode()).hexdigest()[:4].upper()}"
     return ClassFacts(name, _TISSUE, Code(value, OWN_SCHEME, name[:64]))
 
 

@@ -223,6 +223,7 @@ class Worker:
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
+                (self._spool.folder / _AT_WORK).unlink(missing_ok=True)  # it was not the instance that ended it
 
     @property
     def pid(self) -> int:
