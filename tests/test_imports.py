@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -220,3 +221,14 @@ def test_networks_data_and_runs_pull_in_no_optional_package() -> None:
     assert "monai_thyroid.training.session" in more
     assert not more & {*OPTIONAL, "matplotlib", "matplotlib.pyplot"}
     assert not (before | more) & {"segmentation_models_pytorch", "timm", "openvino"}
+
+
+def test_nothing_here_has_a_name_that_configs_ask_monai_for() -> None:
+    """MONAI looks a short ``_target_`` up in all loaded modules whose name begins with its own, and takes the first."""
+    texts = [path.read_text("utf-8") for path in (PACKAGE.parent / "bundles").rglob("*.yaml")]
+    asked = {name for text in texts for name in re.findall(r"_target_: (\w+)(?![\w.])", text)}
+    assert {"Dataset", "SupervisedTrainer"} <= asked
+    for path in PACKAGE.rglob("*.py"):
+        body = ast.parse(path.read_text("utf-8")).body
+        named = {node.name for node in body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        assert not named & asked, path

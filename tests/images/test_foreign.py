@@ -11,7 +11,6 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from monai_thyroid.errors import UserError
@@ -63,7 +62,7 @@ def seg(
         shared.PlanePositionSequence = [position]
         dataset.SharedFunctionalGroupsSequence = [shared]
     if kind == "BINARY":
-        packed = pack_bits(stack.astype(np.uint8))
+        packed = np.packbits(stack.astype(bool), bitorder="little").tobytes()
         dataset.PixelData = packed + b"\0" * (len(packed) % 2)
     elif kind == "LABELMAP":
         dataset.PixelData = labels.tobytes() + b"\0" * (labels.size % 2)

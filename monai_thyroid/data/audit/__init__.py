@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture, find_all
+from monai_thyroid.data.audit.findings import AuditedData, Finding, Level, Picture, find_all
 from monai_thyroid.data.audit.measure import Facts, measure
 from monai_thyroid.data.audit.page import render_html, render_text
 from monai_thyroid.data.folders import read_listing
@@ -34,7 +34,7 @@ class Audit:
     """
 
     name: str
-    data: Dataset = field(repr=False)
+    data: AuditedData = field(repr=False)
     findings: list[Finding]
 
     @property
@@ -164,7 +164,7 @@ def audit_dataset(
     if not listing.items:
         raise UserError(listing.problems or f"{root}: holds no image with a mask")
     facts = map_files(measure, listing.items, "Looking at images")
-    data = Dataset(root=root, listing=listing, facts=facts, split=split_file is not None)
+    data = AuditedData(root=root, listing=listing, facts=facts, split=split_file is not None)
     audit = Audit(name=root.stem if root.is_file() else root.name, data=data, findings=find_all(data))
     if write_groups is not None:
         audit.write_groups(write_groups)

@@ -21,7 +21,7 @@ from monai_thyroid.data.layouts import Item, Listing
 from monai_thyroid.data.layouts.listing import natural_key
 from monai_thyroid.files import read_json
 
-__all__ = ["Dataset", "Finding", "Level", "Picture", "find_all"]
+__all__ = ["AuditedData", "Finding", "Level", "Picture", "find_all"]
 
 _PICTURES = 6
 _NEIGHBOURS = 0.9
@@ -73,7 +73,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class AuditedData:
     """What is looked at: the items and their facts, in the same order.
 
     Attributes:
@@ -148,9 +148,9 @@ class Dataset:
         return bool(levels) and len(levels) > 2 and max(levels) < CLASS_LEVELS
 
 
-def find_all(data: Dataset) -> list[Finding]:
+def find_all(data: AuditedData) -> list[Finding]:
     """Every finding, the worst first."""
-    looks: Sequence[Callable[[Dataset], Iterable[Finding]]] = (
+    looks: Sequence[Callable[[AuditedData], Iterable[Finding]]] = (
         _files,
         _sizes,
         _orientations,
@@ -178,7 +178,7 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _files(data: Dataset) -> Iterable[Finding]:
+def _files(data: AuditedData) -> Iterable[Finding]:
     unreadable = [problem for facts in data.facts for problem in facts.problems]
     if unreadable:
         text = (
@@ -192,7 +192,7 @@ def _files(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.NOTE, "Left out or guessed", "While the folder was read:", list(data.listing.notes))
 
 
-def _sizes(data: Dataset) -> Iterable[Finding]:
+def _sizes(data: AuditedData) -> Iterable[Finding]:
     lines: list[str] = []
     pictures: list[Picture] = []
     for item, facts in data.pairs():
@@ -211,7 +211,7 @@ def _sizes(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.PROBLEM, "Image and mask differ in size", text, lines, pictures[:_PICTURES])
 
 
-def _orientations(data: Dataset) -> Iterable[Finding]:
+def _orientations(data: AuditedData) -> Iterable[Finding]:
     turned = [(item, facts) for item, facts in data.pairs() if (facts.orientation, facts.label_orientation) != (1, 1)]
     if not turned:
         return
@@ -233,7 +233,7 @@ def _orientations(data: Dataset) -> Iterable[Finding]:
     yield Finding(Level.WARNING if alone else Level.NOTE, "Turned by EXIF", text, lines, pictures)
 
 
-def _levels(data: Dataset) -> Iterable[Finding]:
+def _levels(data: AuditedData) -> Iterable[Finding]:
     bad = [(item, facts.level_problem) for item, facts in data.pairs() if facts.level_problem]
     if bad:
         text = "These masks do not tell foreground from background: nothing true can be learned from them."
@@ -257,7 +257,7 @@ def _levels(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.NOTE, "Several classes", "The masks hold class numbers:", lines)
 
 
-def _empty(data: Dataset) -> Iterable[Finding]:
+def _empty(data: AuditedData) -> Iterable[Finding]:
     known = [(item["part"], facts.area == 0 if facts.label_size else None) for item, facts in data.pairs()]
     if parts := empty_parts(known):
         yield Finding(Level.PROBLEM, "Parts without foreground", "Training and evaluation refuse such a part.", parts)
@@ -271,7 +271,7 @@ def _empty(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.NOTE, "Empty masks", text, lines, [_picture(item) for item in empty[:3]])
 
 
-def _specks(data: Dataset) -> Iterable[Finding]:
+def _specks(data: AuditedData) -> Iterable[Finding]:
     found = [(item, facts) for item, facts in data.pairs() if facts.specks]
     if found:
         only = sum(facts.specks == facts.blobs for _, facts in found)
@@ -286,14 +286,14 @@ def _specks(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.WARNING if only else Level.NOTE, "Tiny specks", text, lines, pictures)
 
 
-def _flat(data: Dataset) -> Iterable[Finding]:
+def _flat(data: AuditedData) -> Iterable[Finding]:
     flat = [item for item, facts in data.pairs() if facts.flat]
     if flat:
         text = "These images have one grey level. The export that made them failed."
         yield Finding(Level.PROBLEM, "Blank images", text, [item["case"] for item in flat])
 
 
-def _boxes(data: Dataset) -> Iterable[Finding]:
+def _boxes(data: AuditedData) -> Iterable[Finding]:
     """Compare masks with the boxes that HyperKvasir and Kvasir-SEG have beside them."""
     table = next(
         (
@@ -346,7 +346,7 @@ def _box_overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return width * height / (sum(areas) - width * height)
 
 
-def _groups(data: Dataset) -> Iterable[Finding]:
+def _groups(data: AuditedData) -> Iterable[Finding]:
     unit = data.listing.unit
     if data.listing.alike:
         text = (
@@ -371,7 +371,7 @@ def _groups(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.PROBLEM, "Groups in several parts", text, lines)
 
 
-def _same_images(data: Dataset) -> Iterable[Finding]:
+def _same_images(data: AuditedData) -> Iterable[Finding]:
     exact, near = data.exact, data.near
     yield from _duplicates(data, exact, exact=True)
     yield from _duplicates(data, near, exact=False)
@@ -395,7 +395,7 @@ def _contrary(one: Facts, other: Facts) -> bool:
     return total > 2 and 2 * float(np.minimum(one.mask_thumb, other.mask_thumb).sum()) / total < 0.5
 
 
-def _duplicates(data: Dataset, pairs: Sequence[tuple[int, int, float]], *, exact: bool) -> Iterable[Finding]:
+def _duplicates(data: AuditedData, pairs: Sequence[tuple[int, int, float]], *, exact: bool) -> Iterable[Finding]:
     kind = "Identical images" if exact else "Near-identical images"
     same = "images equal pixel by pixel" if exact else "almost the same picture (perceptual hash and detail agree)"
     across_parts, across_groups, within = [], [], []
@@ -437,7 +437,7 @@ def _place(item: Item) -> str:
     return f"{item['case']} ({', '.join(where)})"
 
 
-def _neighbours(data: Dataset) -> Iterable[Finding]:
+def _neighbours(data: AuditedData) -> Iterable[Finding]:
     """A video in disguise: files whose neighbours by name are almost the same picture."""
     order, alike = data.neighbours
     if not (count := sum(alike)):
@@ -474,7 +474,7 @@ def _torn(one: Item, other: Item) -> bool:
     return one["part"] != other["part"]
 
 
-def _marks(data: Dataset) -> Iterable[Finding]:
+def _marks(data: AuditedData) -> Iterable[Finding]:
     best_effort = " This is a guess by simple rules: it overlooks faint marks and takes some anatomy for letters."
     text_items = [(item, facts.marks.characters) for item, facts in data.pairs() if facts.marks.characters >= 6]
     if text_items:
@@ -505,7 +505,7 @@ def _marks(data: Dataset) -> Iterable[Finding]:
         yield Finding(Level.NOTE, "Caliper and coloured marks", text, lines, pictures)
 
 
-def _kinds(data: Dataset) -> Iterable[Finding]:
+def _kinds(data: AuditedData) -> Iterable[Finding]:
     kinds = Counter(facts.kind for facts in data.facts if facts.kind)
     if len(kinds) > 1:
         lines = [f"{kind}: {count} images" for kind, count in kinds.most_common()]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from monai_thyroid import drawing, pages
-from monai_thyroid.data.audit.findings import Dataset, Finding, Level, Picture
+from monai_thyroid.data.audit.findings import AuditedData, Finding, Level, Picture
 from monai_thyroid.data.audit.measure import CLASS_LEVELS, foreground
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import read_raster, to_channels
@@ -32,7 +32,7 @@ class Audited(Protocol):
         """Name of the dataset."""
 
     @property
-    def data(self) -> Dataset:
+    def data(self) -> AuditedData:
         """The dataset's items and measurements."""
 
     @property
@@ -173,7 +173,7 @@ def _resize(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)) > 127
 
 
-def _histogram(data: Dataset) -> list[pages.Block]:
+def _histogram(data: AuditedData) -> list[pages.Block]:
     """Marked areas by part, on a logarithmic scale, as bars."""
     parts: dict[str, list[float]] = {}
     for item, facts in data.pairs():
