@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from made_files import save_dataset
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -70,8 +71,7 @@ def seg(
         dataset.MaximumFractionalValue = 200
         content = np.where(stack, 200, 0).astype(np.uint8).tobytes()
         dataset.PixelData = content + b"\0" * (len(content) % 2)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+    return save_dataset(path, dataset)
 
 
 def _segment(number: int, name: str) -> Dataset:
