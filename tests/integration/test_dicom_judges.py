@@ -17,6 +17,8 @@ from pydicom.sequence import Sequence
 
 from monai_thyroid.deploy.dicom import read_source, results
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(pydicom.__file__).parent / "data" / "test_files"
 Find = Callable[[str], str]
 EMPTY = np.zeros((60, 83), np.uint8)

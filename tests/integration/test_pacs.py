@@ -26,6 +26,8 @@ from monai_thyroid.deploy.node.worker import work_off
 from monai_thyroid.evaluation import Predictor
 from monai_thyroid.images import read_raster
 
+pytestmark = pytest.mark.slow
+
 COUNT = 40
 PARTS = 4
 
