@@ -738,7 +738,7 @@ def test_real_images_from_the_literal_command(
         options += ["--first_stage_epochs", "1"]
     command(
         bundle,
-        "train_course",
+        course(bundle).removesuffix(".yaml"),
         "--dataset_dir",
         str(data_dir / bundle),
         "--output_dir",
