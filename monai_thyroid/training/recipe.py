@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,8 @@ from monai.engines.utils import IterationEvents
 
 from monai_thyroid.data import ResidentDataset
 from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.networks import normalises
-from monai_thyroid.runfolder import read_config
+from monai_thyroid.runfolder import read_config, run_files
 
 __all__ = ["ClipGradients", "WeightAverage", "decay_groups", "learning_rate", "normalisation"]
 
@@ -42,14 +42,23 @@ def normalisation(
     if normalises(network):
         return untouched
     if init_from:
-        folder = find_weights(init_from).parent
-        if (folder / "config.yaml").is_file():
-            kept = read_config(folder).get("normalisation") or untouched
+        if facts := _facts(init_from):
+            kept = read_config(facts).get("normalisation") or untouched
             if not isinstance(kept, Mapping) or [len(kept[name]) for name in untouched] != [channels] * 2:
                 raise UserError(f"init_from {init_from}: its images had other channels than {channels}")
             return {name: [float(value) for value in kept[name]] for name in untouched}
         logger.warning("%s: how its images were normalised is not known; taking this training part's", init_from)
     return dataset.statistics()
+
+
+def _facts(init_from: str) -> Path | None:
+    """The folder with the config of what training starts from: a run folder, a packed bundle or a run's model.pt."""
+    given = Path(init_from).expanduser()
+    try:
+        facts = run_files(given if given.is_dir() else given.parent).facts
+    except UserError:
+        return None
+    return facts if (facts / "config.yaml").is_file() else None
 
 
 def learning_rate(rate: float, *, device: str | torch.device) -> float | torch.Tensor:

@@ -15,6 +15,7 @@ import yaml
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from monai_thyroid.deploy.pack import pack
 from monai_thyroid.evaluation import Predictor
 from monai_thyroid.evaluation.pixels import PixelPath
 from monai_thyroid.files import read_csv, read_json
@@ -111,10 +112,12 @@ def test_starting_from_a_run_takes_its_normalisation(
     other = write_phantom(tmp_path / "other", cases=8, seed=5, height=48, width=48)
     given = {"dataset_dir": str(other), "output_dir": str(tmp_path / "runs"), "max_epochs": 1}
     kept = {}
-    for name, parent in (("strong", strong), ("course", trained), ("none", None)):
+    packed = pack([strong], output=tmp_path / "packed", report=False).path
+    for name, parent in (("strong", strong), ("packed", packed), ("course", trained), ("none", None)):
         run = train_strong(**given, init_from=parent and str(parent), overwrite=True)
         kept[name] = yaml.safe_load((run / "config.yaml").read_text())["normalisation"]
     assert kept["strong"] == yaml.safe_load((strong / "config.yaml").read_text())["normalisation"]
+    assert kept["packed"] == kept["strong"]
     assert kept["course"] == {"mean": [0.0], "std": [1.0]}
     assert kept["none"]["mean"] not in (kept["strong"]["mean"], [0.0])
 
