@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from monai_thyroid.lazy import lazily
 
 if TYPE_CHECKING:
     from monai_thyroid.data.classes import found_classes
@@ -32,23 +33,19 @@ __all__ = [
     "read_listing",
 ]
 
-_MODULES = {
-    "classes": ("found_classes",),
-    "datalist": ("Datalist",),
-    "dataset": ("SeededCacheDataset",),
-    "folders": ("read_listing",),
-    "inspection": ("Inspection",),
-    "layouts": ("LAYOUTS",),
-    "loading": ("PHANTOM", "load_datalist"),
-    "mapping": ("map_files",),
-    "resident": ("ResidentDataset", "ResidentLoader"),
-    "splits": ("PARTS",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: a dataset can be listed and audited without torch and MONAI, which load for seconds."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# A dataset can be listed and audited without torch and MONAI.
+__getattr__ = lazily(
+    __name__,
+    {
+        "classes": ("found_classes",),
+        "datalist": ("Datalist",),
+        "dataset": ("SeededCacheDataset",),
+        "folders": ("read_listing",),
+        "inspection": ("Inspection",),
+        "layouts": ("LAYOUTS",),
+        "loading": ("PHANTOM", "load_datalist"),
+        "mapping": ("map_files",),
+        "resident": ("ResidentDataset", "ResidentLoader"),
+        "splits": ("PARTS",),
+    },
+)

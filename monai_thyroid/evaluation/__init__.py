@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from monai_thyroid.lazy import lazily
 
 if TYPE_CHECKING:
     from monai_thyroid.evaluation.choosing import set_postprocessing
@@ -32,21 +33,17 @@ __all__ = [
     "set_postprocessing",
 ]
 
-_MODULES = {
-    "choosing": ("set_postprocessing",),
-    "gain": ("Gain", "gain_table", "measure_gain"),
-    "inputs": ("input_items",),
-    "masks": ("ScoredMasks", "score_masks"),
-    "precision": ("AutocastInferer", "default_device", "default_precision"),
-    "predictor": ("Prediction", "Predictor"),
-    "scoring": ("CaseScores",),
-    "trained": ("TrainedRun",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: an archive can be segmented without torch and MONAI, which load for seconds."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# An archive can be segmented without torch and MONAI.
+__getattr__ = lazily(
+    __name__,
+    {
+        "choosing": ("set_postprocessing",),
+        "gain": ("Gain", "gain_table", "measure_gain"),
+        "inputs": ("input_items",),
+        "masks": ("ScoredMasks", "score_masks"),
+        "precision": ("AutocastInferer", "default_device", "default_precision"),
+        "predictor": ("Prediction", "Predictor"),
+        "scoring": ("CaseScores",),
+        "trained": ("TrainedRun",),
+    },
+)
