@@ -8,11 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from monai_thyroid.evaluation.predictor import Prediction
+from monai_thyroid.metrics import label_components
 
 __all__ = ["findings"]
-
-# As lesions are counted in evaluation: pixels that touch by a corner belong together.
-_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 def findings(prediction: Prediction, number: int, *, spacing: tuple[float, float] | None) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def findings(prediction: Prediction, number: int, *, spacing: tuple[float, float
 
 def _outlines(mask: np.ndarray) -> tuple[list[np.ndarray], int]:
     """Of each component that may be the longest, the corners at both ends of each of its rows: (points, 2), y and x."""
-    labels, count = ndimage.label(mask, _NEIGHBOURS)
+    labels, count = label_components(mask)
     boxes = ndimage.find_objects(labels)
     # The box's diagonal bounds a component's diameter, and its longer side is reached by it: specks cannot win.
     sides = np.array([[box[0].stop - box[0].start, box[1].stop - box[1].start] for box in boxes])
@@ -66,7 +64,7 @@ def _outlines(mask: np.ndarray) -> tuple[list[np.ndarray], int]:
         last = part.shape[1] - part[rows, ::-1].argmax(axis=1)
         ends = [(rows + below, side) for below in (0, 1) for side in (first, last)]
         outlines.append(np.concatenate([np.stack(end, axis=1) for end in ends]).astype(np.float64))
-    return outlines, int(count)
+    return outlines, count
 
 
 def _diameter(points: np.ndarray) -> float:

@@ -13,12 +13,12 @@ from scipy import ndimage
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.pixels import numbered
+from monai_thyroid.metrics import label_components
 
 __all__ = ["RULE", "Postprocessing", "ValidationCase", "choose"]
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 SMALLEST = (0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
-_NEIGHBOURS = np.ones((3, 3), bool)
 
 RULE = (
     "First thresholds from 0.1 to 0.9 are tried, then all combinations of filling holes, removing components smaller "
@@ -88,7 +88,7 @@ class Postprocessing:
         return result
 
     def _kept(self, mask: np.ndarray) -> np.ndarray:
-        components, _ = ndimage.label(mask, _NEIGHBOURS)
+        components, _ = label_components(mask)
         sizes = np.bincount(components.ravel())
         sizes[0] = 0
         large = sizes >= max(1.0, self.smallest * mask.size)

@@ -11,6 +11,7 @@ from monai_thyroid.metrics.calibration import (
     reliability,
 )
 from monai_thyroid.metrics.cases import SCORE_COLUMNS, score_case
+from monai_thyroid.metrics.components import label_components
 from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
 from monai_thyroid.metrics.policy import ScoringPolicy
 from monai_thyroid.metrics.registry import METRICS, Metric
@@ -29,6 +30,7 @@ __all__ = [
     "calibration_columns",
     "ellipse_circumference",
     "expected_calibration_error",
+    "label_components",
     "reliability",
     "score_case",
     "summarise",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from monai_thyroid.metrics.policy import ScoringPolicy
 
-__all__ = ["ComponentCounts", "match_components"]
+__all__ = ["ComponentCounts", "label_components", "match_components"]
 
 
 class ComponentCounts(NamedTuple):
@@ -21,6 +21,22 @@ class ComponentCounts(NamedTuple):
     n_ref: int
     n_pred: int
     n_matched: int
+
+
+def label_components(
+    mask: npt.NDArray[np.bool_], *, connectivity: Literal[4, 8] = 8
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Number the connected components of a mask, by default with pixels that touch by a corner in the same one.
+
+    Args:
+        mask: (H, W).
+        connectivity: neighbours of a pixel, 8 or 4.
+
+    Returns:
+        (H, W), 0 for the background, and how many there are.
+    """
+    labels, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 2 if connectivity == 8 else 1))
+    return labels, int(count)
 
 
 def match_components(
@@ -41,19 +57,18 @@ def match_components(
         Maier-Hein et al. 2024, Metrics reloaded (localisation criterion and assignment strategy),
         doi 10.1038/s41592-023-02151-z.
     """
-    structure = ndimage.generate_binary_structure(2, 2 if policy.connectivity == 8 else 1)
-    labels_ref, n_ref = ndimage.label(reference, structure)
-    labels_pred, n_pred = ndimage.label(prediction, structure)
+    labels_ref, n_ref = label_components(reference, connectivity=policy.connectivity)
+    labels_pred, n_pred = label_components(prediction, connectivity=policy.connectivity)
     both = reference & prediction
     if not both.any():
-        return ComponentCounts(int(n_ref), int(n_pred), 0)
+        return ComponentCounts(n_ref, n_pred, 0)
 
     pairs, shared = np.unique(labels_ref[both].astype(np.int64) * (n_pred + 1) + labels_pred[both], return_counts=True)
     ids_ref, ids_pred = np.divmod(pairs, n_pred + 1)
     sizes_ref, sizes_pred = np.bincount(labels_ref.ravel()), np.bincount(labels_pred.ravel())
     iou = shared / (sizes_ref[ids_ref] + sizes_pred[ids_pred] - shared)
     near = iou >= policy.match_iou
-    return ComponentCounts(int(n_ref), int(n_pred), _matched(ids_ref[near], ids_pred[near], iou[near]))
+    return ComponentCounts(n_ref, n_pred, _matched(ids_ref[near], ids_pred[near], iou[near]))
 
 
 def _matched(ids_ref: npt.NDArray[np.int64], ids_pred: npt.NDArray[np.int64], iou: npt.NDArray[np.float64]) -> int:

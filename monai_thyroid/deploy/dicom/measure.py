@@ -8,9 +8,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from monai_thyroid.metrics import label_components
+
 __all__ = ["Region", "outline_of", "regions_of"]
 
-_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 MOST_POINTS = 8000
 """Of an outline: a list of coordinates in a DICOM object takes 65,534 bytes."""
 
@@ -48,7 +49,7 @@ def regions_of(mask: np.ndarray, *, spacing: tuple[float, float] | None, most: i
     Returns:
         At most ``most``, and how many there are.
     """
-    labels, count = ndimage.label(mask, _NEIGHBOURS)
+    labels, count = label_components(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     boxes = ndimage.find_objects(labels)
     result = []
@@ -70,7 +71,7 @@ def regions_of(mask: np.ndarray, *, spacing: tuple[float, float] | None, most: i
                 centre=(float(xs.mean() + columns.start + 0.5), float(ys.mean() + rows.start + 0.5)),
             )
         )
-    return result, int(count)
+    return result, count
 
 
 def outline_of(mask: np.ndarray) -> np.ndarray:
