@@ -149,7 +149,7 @@ class Segmenter:
         if self.facts is not None:
             from monai_thyroid.deploy.dicom import read_source
 
-            return read_source(job.source, tissue_only=self.tissue_only)
+            return read_source(job.source, content=content, tissue_only=self.tissue_only)
         image = DicomImage(job.source, content, tissue_only=self.tissue_only)
         if image.made_here:
             raise UserError(f"{job.source}: is a result of monai_thyroid, not an image to segment")

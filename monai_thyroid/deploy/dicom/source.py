@@ -56,13 +56,16 @@ _FRAMES_TIMES = 4
 """All frames together may have so many times the pixels that one may have."""
 
 
-def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tissue_only: bool = False) -> Source:
+def read_source(
+    path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, content: bytes | None = None, tissue_only: bool = False
+) -> Source:
     """Read a DICOM image, so that it can be segmented and results can be written for it.
 
     The header is read and checked at once, and the first frame is decoded; other frames when they are asked for.
 
     Args:
         path_or_file: a path, the bytes of a file, or a file opened for reading bytes.
+        content: what the path holds, if it has been read already.
         tissue_only: blacken what lies outside of the ultrasound regions that show tissue, such as burned-in names.
 
     Raises:
@@ -73,7 +76,8 @@ def read_source(path_or_file: str | os.PathLike[str] | bytes | BinaryIO, *, tiss
     if isinstance(path_or_file, bytes):
         name, content = "DICOM object", path_or_file
     elif isinstance(path_or_file, (str, os.PathLike)):
-        name, content = printable(os.fspath(path_or_file)), file_bytes(path_or_file)
+        name = printable(os.fspath(path_or_file))
+        content = file_bytes(path_or_file) if content is None else content
     else:
         name, content = printable(str(getattr(path_or_file, "name", "DICOM object"))), path_or_file.read()
     source = check_source(name, content, tissue_only=tissue_only)
