@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, coded_class, model_facts
-from monai_thyroid.deploy.dicom.results import results
+from monai_thyroid.deploy.dicom.results import results, to_review
 from monai_thyroid.deploy.dicom.source import (
     IMAGE_CLASSES,
     OTHER_CLASSES,
@@ -27,4 +27,5 @@ __all__ = [
     "model_facts",
     "read_source",
     "results",
+    "to_review",
 ]

@@ -101,6 +101,11 @@ class ModelFacts:
         """Of all that decides the results, so that objects of one UID never differ; 64 hexadecimal digits."""
         return hashlib.sha256(f"{self.weights_sha256}\n{self.settings}".encode()).hexdigest()
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Of the algorithm, as results name them."""
+        return {"weights_sha256": self.weights_sha256}
+
     def __post_init__(self) -> None:
         problems = [
             f"model's {what} {text!r}: give 1 to 64 characters, without a backslash and line breaks"

@@ -67,6 +67,19 @@ class Kind:
             facts.fingerprint,
         )
 
+    def equipment(self, source: Source, facts: ModelFacts) -> dict[str, Any]:
+        """What highdicom's objects take of the series and of what made it."""
+        return {
+            "series_instance_uid": self.series_instance_uid(source, facts),
+            "series_number": self.series_number,
+            "sop_instance_uid": self.sop_instance_uid(source, facts),
+            "instance_number": instance_number(source),
+            "manufacturer": facts.manufacturer,
+            "manufacturer_model_name": facts.name,
+            "software_versions": [facts.version, SOFTWARE],
+            "device_serial_number": facts.weights_sha256,
+        }
+
     def description(self, facts: ModelFacts) -> str:
         """Of the series."""
         return f"{self.title}, research only: {facts.name}"[:64].rstrip()

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.sr.coding import Code
 
 from monai_thyroid.deploy.dicom.facts import OWN_SCHEME, ModelFacts, result_uid
-from monai_thyroid.deploy.dicom.header import RESEARCH, SOFTWARE, Kind, finish, identity, instance_number
+from monai_thyroid.deploy.dicom.header import RESEARCH, Kind, finish, identity
 from monai_thyroid.deploy.dicom.measure import Region
 from monai_thyroid.deploy.dicom.segmentation import SegmentFrames
 from monai_thyroid.deploy.dicom.source import Source
@@ -117,14 +117,7 @@ def report(
     result = sr.ComprehensiveSR(
         evidence=[plain, *([] if segmented is None else [segmented])],
         content=content[0],
-        series_instance_uid=REPORT.series_instance_uid(source, facts),
-        series_number=REPORT.series_number,
-        sop_instance_uid=REPORT.sop_instance_uid(source, facts),
-        instance_number=instance_number(source),
-        manufacturer=facts.manufacturer,
-        manufacturer_model_name=facts.name,
-        software_versions=[facts.version, SOFTWARE],
-        device_serial_number=facts.weights_sha256,
+        **REPORT.equipment(source, facts),
         is_complete=True,
         is_final=False,
         is_verified=False,
@@ -222,7 +215,7 @@ class _Writer:
             "algorithm_id": self.sr.AlgorithmIdentification(
                 name=self.facts.name,
                 version=self.facts.version,
-                parameters=[f"weights_sha256={self.facts.weights_sha256}"],
+                parameters=[f"{key}={value}" for key, value in self.facts.parameters.items()],
             ),
             "qualitative_evaluations": evaluations,
         }

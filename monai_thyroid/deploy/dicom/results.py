@@ -17,7 +17,7 @@ from monai_thyroid.deploy.dicom.source import Source
 from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.predictor import Prediction
 
-__all__ = ["results"]
+__all__ = ["results", "to_review"]
 
 _MOST_REGIONS = 20
 """Of a class and frame, measured one by one; a mask of noise has thousands."""
@@ -25,6 +25,11 @@ _MOST_OF_ALL = 200
 """Of all frames together, but for one of each: every one makes a report longer."""
 _MOST_LINES = 6
 """Of findings below a picture."""
+
+
+def to_review(prediction: Prediction, below: float | None) -> bool:
+    """Whether the members of an ensemble agree by less than that on any class, all of which are looked at together."""
+    return below is not None and prediction.agreement is not None and min(prediction.agreement) < below
 
 
 def results(
@@ -102,10 +107,7 @@ def _found(
         regions=regions,
         mean_probability=float(prediction.probabilities[number - 1][mask].mean()) if count else None,
         agreement=agreement,
-        # All classes of a frame are looked at together.
-        review=review_below is not None
-        and prediction.agreement is not None
-        and min(prediction.agreement) < review_below,
+        review=to_review(prediction, review_below),
     )
 
 

@@ -16,7 +16,7 @@ from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
 from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, result_uid
-from monai_thyroid.deploy.dicom.header import SOFTWARE, Kind, finish, identity, instance_number, new_object, reference
+from monai_thyroid.deploy.dicom.header import Kind, finish, identity, new_object, reference
 from monai_thyroid.deploy.dicom.source import Source
 from monai_thyroid.drawing import CLASSES, rgb
 from monai_thyroid.errors import optional
@@ -73,21 +73,14 @@ def _single(source: Source, facts: ModelFacts, mask: np.ndarray) -> Dataset:
                 segmented_property_type=one.type,
                 algorithm_type="AUTOMATIC",
                 algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-                    name=facts.name, version=facts.version, family=_FAMILY, parameters=_parameters(facts)
+                    name=facts.name, version=facts.version, family=_FAMILY, parameters=facts.parameters
                 ),
                 anatomic_regions=None if one.site is None else [one.site],
                 display_color=highdicom.color.CIELabColor.from_rgb(*rgb(_colour(number))),
             )
             for number, one in enumerate(facts.classes, 1)
         ],
-        series_instance_uid=SEGMENTATION.series_instance_uid(source, facts),
-        series_number=SEGMENTATION.series_number,
-        sop_instance_uid=SEGMENTATION.sop_instance_uid(source, facts),
-        instance_number=instance_number(source),
-        manufacturer=facts.manufacturer,
-        manufacturer_model_name=facts.name,
-        software_versions=[facts.version, SOFTWARE],
-        device_serial_number=facts.weights_sha256,
+        **SEGMENTATION.equipment(source, facts),
         content_description=_DESCRIPTION,
         content_label=_LABEL,
     )
@@ -172,7 +165,7 @@ def _segment(number: int, one: ClassFacts, facts: ModelFacts) -> Dataset:
                     AlgorithmFamilyCodeSequence=Items([_coded(_FAMILY)]),
                     AlgorithmName=facts.name,
                     AlgorithmVersion=facts.version,
-                    AlgorithmParameters="; ".join(f"{key}={value}" for key, value in _parameters(facts).items()),
+                    AlgorithmParameters="; ".join(f"{key}={value}" for key, value in facts.parameters.items()),
                 )
             ]
         ),
@@ -205,10 +198,6 @@ def _item(**values: Any) -> Dataset:
 
 def _coded(code: Code) -> Dataset:
     return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
-
-
-def _parameters(facts: ModelFacts) -> dict[str, str]:
-    return {"weights_sha256": facts.weights_sha256}
 
 
 def _colour(number: int) -> str:

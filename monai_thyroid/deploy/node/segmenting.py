@@ -90,12 +90,13 @@ class _Seen:
         self._review = False
 
     def of(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        from monai_thyroid.deploy.dicom import to_review
+
         for prediction in predictions:
             self._areas.append(int(np.count_nonzero(prediction.mask)))
             if prediction.agreement is not None:
                 self._agreements.append(float(np.mean(prediction.agreement)))
-                if self._review_below is not None and min(prediction.agreement) < self._review_below:
-                    self._review = True
+            self._review |= to_review(prediction, self._review_below)
             yield prediction
 
     def summary(self, datasets: Sequence[Any]) -> Segmented:
