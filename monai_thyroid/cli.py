@@ -141,37 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         "inputs", metavar="INPUT", nargs="+", help="images, DICOMDIRs, or folders with images at any depth"
     )
     predict.add_argument("--output", required=True, metavar="DIR", help="takes the masks and predictions.csv")
-    predict.add_argument(
-        "--with",
-        dest="others",
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help="a further member of an ensemble, whose probabilities are averaged; may be repeated",
-    )
-    predict.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
-    predict.add_argument(
-        "--runtime",
-        choices=["auto", "torch", "openvino", "onnx"],
-        default="auto",
-        help="auto measures which is the fastest that gives the masks of PyTorch in float32 (default %(default)s)",
-    )
-    predict.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
+    _takes_ensemble(predict)
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probability.png, 16-bit, too")
     predict.add_argument("--overlays", action="store_true", help="write <name>_overlay.png too")
     predict.add_argument(
         "--dicom",
         action="store_true",
         help="write what is found in DICOM images as DICOM too: report, segmentation, picture; they name the patient",
-    )
-    predict.add_argument(
-        "--review-below",
-        type=float,
-        metavar="DICE",
-        help="mark DICOM results whose ensemble agrees by less",
-    )
-    predict.add_argument(
-        "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
     )
     predict.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: on a cluster (default %(default)s)"
@@ -342,7 +318,7 @@ def _add_pacs(commands: Any) -> None:
         allow_abbrev=False,
     )
     pacs.add_argument("--model", required=True, metavar="MODEL", help="a run folder, or a packed bundle")
-    pacs.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="see predict")
+    _takes_ensemble(pacs)
     pacs.add_argument("--spool", required=True, metavar="DIR", help="keeps what is on its way, patients' data")
     pacs.add_argument("--send-to", metavar="HOST:PORT:AET", help="the PACS")
     pacs.add_argument("--no-commitment", action="store_true", help="do not ask the PACS whether it keeps the results")
@@ -366,14 +342,36 @@ def _add_pacs(commands: Any) -> None:
     pacs.add_argument("--max-queue", type=int, default=10_000, help="instances on their way (default %(default)s)")
     pacs.add_argument("--min-free", type=float, default=1, help="GB that stay free on the disk (default %(default)s)")
     pacs.add_argument("--patience", type=float, default=600, help="seconds for one instance (default %(default)s)")
-    pacs.add_argument("--review-below", type=float, metavar="DICE", help="agreement below which a result is marked")
-    pacs.add_argument("--tissue-only", action="store_true", help="blacken what lies outside of the ultrasound regions")
-    pacs.add_argument("--tta", action="store_true", help="see predict")
-    pacs.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
-    pacs.add_argument(
-        "--runtime", choices=["auto", "torch", "openvino", "onnx"], default="auto", help="default %(default)s"
-    )
     pacs.set_defaults(function=_pacs)
+
+
+def _takes_ensemble(command: argparse.ArgumentParser) -> None:
+    """How models are applied, beside the first one."""
+    command.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a further member of an ensemble, whose probabilities are averaged; may be repeated",
+    )
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    command.add_argument(
+        "--runtime",
+        choices=["auto", "torch", "openvino", "onnx"],
+        default="auto",
+        help="auto measures which is the fastest that gives the masks of PyTorch in float32 (default %(default)s)",
+    )
+    command.add_argument("--tta", action="store_true", help="average over mirror images, along the axes of training")
+    command.add_argument(
+        "--review-below",
+        type=float,
+        metavar="DICE",
+        help="mark DICOM results whose ensemble agrees by less",
+    )
+    command.add_argument(
+        "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
+    )
 
 
 def _takes_configs(command: argparse.ArgumentParser) -> None:
