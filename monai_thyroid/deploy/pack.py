@@ -447,9 +447,8 @@ def _metadata(
     packages = {
         package: distribution(package).version for package in ("pytorch-ignite", "fire", "pyyaml", "tensorboard")
     }
-    if "segmentation_models_pytorch" in json.dumps([run.applied["network"] for run in runs]) or any(
-        "EncoderUNet" in json.dumps(run.applied["network"]) for run in runs
-    ):
+    networks = json.dumps([run.applied["network"] for run in runs])
+    if "segmentation_models_pytorch" in networks or "EncoderUNet" in networks:
         for package in ("segmentation-models-pytorch", "torchvision"):
             packages[package] = distribution(package).version
     content = {
