@@ -62,7 +62,7 @@ def _model(runs: Sequence[tuple[RunFiles, RunRecord]], meta: Mapping[str, Any]) 
             record.network,
             _said(record.parameters),
             _said(record.seed),
-            _said(record.fold),
+            "none" if record.fold is None else str(record.fold),
             f"{_said(record.epochs)} (best {_said(record.best_epoch)})",
             _said((record.versions or {}).get("torch")),
             _said(record.checkpoint_sha256),

@@ -417,7 +417,7 @@ def _metadata(
     with torch.no_grad():
         logits = first.network()(torch.zeros(1, channels, *size))
     known = json.loads(_shipped(first)["metadata.json"]) if first.record.bundle in SHIPPED else {}
-    several = len(first.classes) > 1
+    several, normalised = len(first.classes) > 1, "normalisation" in first.config
     target = ", ".join(first.classes)
     modality = known.get("network_data_format", {}).get("inputs", {}).get("image", {}).get("modality", "regular")
     image = {
@@ -427,7 +427,7 @@ def _metadata(
         "num_channels": channels,
         "spatial_shape": list(size),
         "dtype": "float32",
-        "value_range": [] if "normalisation" in first.config else [0, 1],
+        "value_range": [] if normalised else [0, 1],
         "is_patch_data": False,
         "channel_def": dict(enumerate(("red", "green", "blue") if channels == 3 else ("image",))),
     }
@@ -470,7 +470,8 @@ def _metadata(
         "copyright": known.get("copyright", "not said"),
         "data_source": f"{first.record.dataset}" + (" (synthetic)" if first.record.synthetic else ""),
         "data_type": "png, jpg, bmp, tif, DICOM, NIfTI",
-        "image_classes": f"{'three channels, RGB' if channels == 3 else 'single channel'}, intensity in [0, 1]",
+        "image_classes": f"{'three channels, RGB' if channels == 3 else 'single channel'}, intensity in [0, 1]"
+        + (", normalised by the training images" if normalised else ""),
         "label_classes": f"single channel, {', '.join(numbered)}",
         "pred_classes": f"logits, {'a channel a class' if several else 'one channel'}; {decided}",
         "eval_metrics": _eval_metrics(runs),

@@ -118,6 +118,9 @@ def test_starting_from_a_run_takes_its_normalisation(
         kept[name] = yaml.safe_load((run / "config.yaml").read_text())["normalisation"]
     assert kept["strong"] == yaml.safe_load((strong / "config.yaml").read_text())["normalisation"]
     assert kept["packed"] == kept["strong"]
+    card = (packed / "docs" / "README.md").read_text("utf-8")
+    assert "normalised by the training images |" in card
+    assert "| 0 | none |" in card, "seed and fold"
     assert kept["course"] == {"mean": [0.0], "std": [1.0]}
     assert kept["none"]["mean"] not in (kept["strong"]["mean"], [0.0])
 
