@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai_thyroid.data.layouts import AUTO, LAYOUTS, choose_layouts
 from monai_thyroid.data.layouts.images_masks import read_images_masks
-from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, official_part
+from monai_thyroid.data.layouts.listing import Layout, Listing, group_by_tables, group_in, official_part
 from monai_thyroid.errors import UserError
 from monai_thyroid.images.formats import printable
 
@@ -58,8 +58,7 @@ def read_listing(
         except re.error as error:
             raise UserError(f"group_pattern {group_pattern!r}: not a regular expression ({error})") from error
         for item in listing.items:
-            match = pattern.search(item["case"])
-            if group := match and (match[1] if pattern.groups else match[0]):
+            if group := group_in(item["case"], pattern):
                 item["group"] = group
             else:
                 listing.problems.append(f"group_pattern {group_pattern!r}: finds nothing in {item['case']}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from monai_thyroid.data import PARTS, found_classes, map_files
-from monai_thyroid.data.layouts.listing import GROUP_TABLES, MASK_SUFFIXES, read_table
+from monai_thyroid.data.layouts.listing import GROUP_TABLES, MASK_SUFFIXES, group_in, read_table
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.environment import versions
 from monai_thyroid.evaluation.outcome import by_class, over_classes, record_of_classes, save_picture, sentence
@@ -391,8 +391,7 @@ def _group(truth: _Truth, pattern: str | None, table: str | os.PathLike[str] | N
         except re.error as error:
             return [f"groups-from {pattern!r}: not a regular expression ({error})"]
         for case in truth.cases:
-            match = compiled.search(case.name)
-            found[case.name] = match and (match[1] if compiled.groups else match[0])
+            found[case.name] = group_in(case.name, compiled)
         where = f"groups-from {pattern!r}"
     elif table is not None:
         where = f"groups {table}"

@@ -21,6 +21,7 @@ __all__ = [
     "Layout",
     "Listing",
     "group_by_tables",
+    "group_in",
     "make_item",
     "natural_key",
     "official_part",
@@ -209,6 +210,12 @@ def read_table(table: Path, columns: Sequence[str], problems: list[str]) -> list
         else:
             whole.append({**row, "": str(number)})
     return whole
+
+
+def group_in(case: str, pattern: re.Pattern[str]) -> str | None:
+    """The group that a pattern finds in a case's name: its first group, or all it matches; None for nothing."""
+    match = pattern.search(case)
+    return (match[1] if pattern.groups else match[0]) or None if match else None
 
 
 def group_by_tables(listing: Listing, root: Path, *, tables: Mapping[str, str] = GROUP_TABLES) -> bool:
