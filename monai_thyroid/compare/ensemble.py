@@ -92,14 +92,14 @@ def _made(
         except OSError as error:
             return f"--ensemble: {network}, case {case}: a stored mask cannot be read ({error})"
         if any(
-            mask.shape != reference.shape or not _scored(_counts(reference, mask), own[case][1])
+            mask.shape != reference.shape or not _scored(Counts.of(reference, mask), own[case][1])
             for mask, own in zip(masks, kept, strict=True)
         ):
             other.append(case)
             continue
         vote = 2 * np.sum(masks, axis=0) > len(masks)
         scores.append(_score(metric, reference, vote, kept[0][case][1], policy))
-        pairs = [evaluate(METRICS["dice"], _counts(a, b)) for a, b in combinations(masks, 2)]
+        pairs = [evaluate(METRICS["dice"], Counts.of(a, b)) for a, b in combinations(masks, 2)]
         agreements.append(float(np.mean(pairs)))
     if other:
         shown = ", ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
@@ -143,19 +143,13 @@ def _made(
     )
 
 
-def _counts(reference: _Mask, prediction: _Mask) -> Counts:
-    tp, fp = int((reference & prediction).sum()), int((~reference & prediction).sum())
-    fn = int((reference & ~prediction).sum())
-    return Counts(tp, fp, fn, reference.size - tp - fp - fn)
-
-
 def _scored(counts: Counts, row: CaseRow) -> bool:
     return (counts.tp, counts.fp, counts.fn, counts.tn) == tuple(row[name] for name in ("tp", "fp", "fn", "tn"))
 
 
 def _score(metric: str, reference: _Mask, prediction: _Mask, row: CaseRow, policy: ScoringPolicy) -> float:
     if METRICS[metric].pooled:
-        return float(evaluate(METRICS[metric], _counts(reference, prediction)))
+        return float(evaluate(METRICS[metric], Counts.of(reference, prediction)))
     y, x = row["spacing_y"], row["spacing_x"]
     spacing = None if y is None or x is None or math.isnan(y) or math.isnan(x) else (y, x)
     return float(score_case(reference, prediction, spacing=spacing, policy=policy)[metric])

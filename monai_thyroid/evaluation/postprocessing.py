@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.pixels import numbered
-from monai_thyroid.metrics import label_components
+from monai_thyroid.metrics import METRICS, label_components
+from monai_thyroid.metrics.registry import Counts, evaluate
 
 __all__ = ["RULE", "Postprocessing", "ValidationCase", "choose"]
 
@@ -124,11 +125,10 @@ class _Tally:
     def add(self, labels: np.ndarray, reference: np.ndarray, classes: int) -> None:
         scores = []
         for number in range(1, classes + 1):
-            found, true = labels == number, reference == number
-            n_found, n_true, both = int(found.sum()), int(true.sum()), int((found & true).sum())
-            scores.append(2 * both / (n_found + n_true) if n_found + n_true else 1.0)
-            self.misses += n_true > 0 and both == 0
-            self.false_alarms += n_true == 0 and n_found > 0
+            counts = Counts.of(reference == number, labels == number)
+            scores.append(evaluate(METRICS["dice"], counts))
+            self.misses += counts.tp == 0 and counts.fn > 0
+            self.false_alarms += counts.edge == "false_alarm"
         self.dice.append(float(np.mean(scores)))
 
     @property

@@ -39,6 +39,13 @@ class Counts:
     fn: int
     tn: int
 
+    @staticmethod
+    def of(reference: npt.NDArray[np.bool_], prediction: npt.NDArray[np.bool_]) -> Counts:
+        """Of two masks of one image, (H, W)."""
+        tp = int(np.count_nonzero(reference & prediction))
+        fp, fn = int(np.count_nonzero(prediction)) - tp, int(np.count_nonzero(reference)) - tp
+        return Counts(tp, fp, fn, reference.size - tp - fp - fn)
+
     @property
     def edge(self) -> Edge | None:
         """Which of the masks are empty; None where neither is."""
