@@ -25,6 +25,7 @@ from monai_thyroid.deploy.node.spool import Job, Segmented
 from monai_thyroid.errors import UserError
 
 PATIENT = "SECRET^PATIENT"
+PATIENT_ID = "SECRET-QX4711"  # nothing that a key, a UID or a time in a log may hold by chance
 
 
 def instance(number: int = 0, *, size: int = 24, seed: str = "", **tags: object) -> Dataset:
@@ -33,7 +34,7 @@ def instance(number: int = 0, *, size: int = 24, seed: str = "", **tags: object)
     pixels[4 : 10 + number % 5, 6:14] = 250
     identity = {
         "PatientName": PATIENT,
-        "PatientID": "SECRET-4711",
+        "PatientID": PATIENT_ID,
         "StudyInstanceUID": generate_uid(entropy_srcs=["study", seed]),
         "SeriesInstanceUID": generate_uid(entropy_srcs=["series", seed]),
         "SOPInstanceUID": generate_uid(entropy_srcs=["instance", seed, str(number)]),

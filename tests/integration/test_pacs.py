@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from made_node import PATIENT, certificates_in, encoded, instance
+from made_node import PATIENT, PATIENT_ID, certificates_in, encoded, instance
 from made_orthanc import TOOLS, NodeProcess, Orthanc, free_port, node_command, orthanc, send, until
 from made_trained import made_trained
 
@@ -113,7 +113,7 @@ def test_nothing_is_lost_or_repeated(pacs: Orthanc, run: Path, port: int, tmp_pa
     assert max(Counter(each["SOPInstanceUID"] for each in pacs.instances()).values()) == 1
     assert status == 0
     assert "storage commitment" not in node.text(), "the PACS said that it keeps them"
-    for secret in (*PATIENT.split("^"), "4711", expected[0]):
+    for secret in (*PATIENT.split("^"), *PATIENT_ID.split("-"), expected[0]):
         assert secret not in node.text()
     for folder in ("incoming", "outgoing", "sent", "failed"):
         assert not list((spool / folder).iterdir())
