@@ -1,9 +1,10 @@
 """The files of a bundle, rendered from what all bundles share (``templates/``) and what it is about (``recipes/``).
 
 A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
-all; ``<name>.md`` beside it is its README, another template. What stands under ``strong`` and under ``course`` are two ways to train on the same data: the strong recipe, and
-that of the course project which a bundle reproduces. ``default`` says which of them is ``train.yaml``.
-`python -m monai_thyroid.bundles` writes the bundles of this repository anew.
+all; ``<name>.md`` beside it is the bundle's README, another template. What stands under ``strong`` and under ``course``
+are two ways to train on the same data: the strong recipe, and that of the course project which a bundle reproduces.
+``default`` says which of them is ``train.yaml``. `python -m monai_thyroid.bundles` writes the bundles of this repository
+anew.
 """
 
 from __future__ import annotations
