@@ -3,8 +3,8 @@
 A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
 all; ``<name>.md`` beside it is the bundle's README, another template. What stands under ``strong`` and under ``course``
 are two ways to train on the same data: the strong recipe, and that of the course project which a bundle reproduces.
-``default`` says which of them is ``train.yaml``. `python -m monai_thyroid.bundles` writes the bundles of this repository
-anew.
+``default`` says which of them is ``train.yaml``. `python -m monai_thyroid.bundles` writes the bundles of this
+repository anew.
 """
 
 from __future__ import annotations
