@@ -1,7 +1,8 @@
 """The site: `sphinx-build -W --keep-going -c docs . build/site`, without internet.
 
-Its source is the whole repository, so that every link that works in the repository works on the site, and one that leads
-nowhere is an error. A new page in docs/ is found by itself; docs/api/ is written here, a page a package with public names.
+Its source is the whole repository, so that every link that works in the repository works on the site, and one that
+leads nowhere is an error. A new page in docs/ is found by itself; docs/api/ is written here, a page for each package
+with public names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,14 @@ import monai_thyroid
 
 ROOT = Path(__file__).resolve().parents[1]
 API = ROOT / "docs" / "api"
+PAGE = """# {name}
+
+```{{eval-rst}}
+.. automodule:: {name}
+   :members:
+   :imported-members:
+```
+"""
 
 project = "monai_thyroid"
 copyright = "monai_thyroid authors, Apache-2.0"  # noqa: A001, the name is Sphinx's
@@ -63,11 +72,7 @@ def packages() -> list[str]:
 def write_api(*_: Any) -> None:
     """Write a page for each package; what is as it should be is left alone, so that it need not be read again."""
     API.mkdir(exist_ok=True)
-    options = "   :members:\n   :imported-members:\n"
-    wanted = {
-        f"{name.removeprefix('monai_thyroid.')}.md": f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n{options}```\n"
-        for name in packages()
-    }
+    wanted = {f"{name.removeprefix('monai_thyroid.')}.md": PAGE.format(name=name) for name in packages()}
     for path in API.glob("*.md"):
         if path.name not in wanted:
             path.unlink()
