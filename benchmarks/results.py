@@ -174,33 +174,26 @@ def _row(name: str, seeds: str, class_name: str, tables: Sequence[Sequence[Mappi
         f"{len(order)} ({len(set(groups))})",
         f"**{mean:.3f}** [{low:.3f}, {high:.3f}]",
         f"{average('dice_mean')}{by_seed}",
+        counted("n_misses", len(order) - empty),
+        counted("n_false_alarms", empty),
         average("dice_median"),
         average("iou_mean"),
         f"{average('precision_mean')} / {average('recall_mean')}",
         f"{average('hd95_mean', 1)} {'px' if unit == 'pixels' else unit}",
-        counted("n_misses", len(order) - empty),
-        counted("n_false_alarms", empty),
         " / ".join(average(f"{key}_pooled") for key in ("dice", "precision", "recall", "accuracy")),
     ]
 
 
 _SCORES = (
-    *(
-        "network",
-        "seeds",
-        "images (groups)",
-        "Dice [95 %]",
-        "per image (each seed)",
-        "median",
-        "IoU",
-        "precision / recall",
-    ),
-    *("HD95", "misses", "false alarms", "pooled Dice / precision / recall / accuracy"),
+    *("network", "seeds", "images (groups)", "Dice [95 %]", "per image (each seed)", "misses", "false alarms"),
+    *("median", "IoU", "precision / recall", "HD95", "pooled Dice / precision / recall / accuracy"),
 )
+_FIRST = 7  # columns of the first of two tables, of which neither is too wide for a page
 
 
 def _scores(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield from _table(_SCORES, rows)
+    yield from _table(_SCORES[:_FIRST], [row[:_FIRST] for row in rows])
+    yield from _table((_SCORES[0], *_SCORES[_FIRST:]), [(row[0], *row[_FIRST:]) for row in rows])
 
 
 def _measure(name: str, rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
