@@ -262,6 +262,11 @@ class RunRecord(Record):
         "own weights",
         choices=("masks",),
     )
+    tuning: dict | None = _key(
+        "of a network whose settings `compare --tune` chose on validation: `grid` (`option values` each) `epochs` "
+        "(null: as many as here) `seeds`; `tried`: of each setting its `values`, mean `dice` (null: it diverged) and "
+        "`dice_of_seeds`; the values `chosen`"
+    )
     versions: dict | None = _key("of Python and packages, by name")
     machine: dict | None = _key("`system processor threads`, and `gpu` where there is one")
     device: str | None = _key("such as `cpu` or `cuda:0`")

@@ -182,6 +182,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "channels_last": _optional(boolean),
     "num_workers": _whole(0),
     "processes": _processes,
+    "score_test": boolean,
     "resume": boolean,
     "overwrite": boolean,
     "mlflow": boolean,
