@@ -12,6 +12,7 @@ from monai_thyroid.metrics.calibration import (
 )
 from monai_thyroid.metrics.cases import SCORE_COLUMNS, score_case
 from monai_thyroid.metrics.components import label_components
+from monai_thyroid.metrics.confusion import MISSED, NOTHING, add_confusion, no_confusion
 from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
 from monai_thyroid.metrics.policy import ScoringPolicy
 from monai_thyroid.metrics.registry import METRICS, Metric
@@ -20,10 +21,13 @@ from monai_thyroid.metrics.summary import summarise
 __all__ = [
     "CALIBRATION_COLUMNS",
     "METRICS",
+    "MISSED",
+    "NOTHING",
     "SCORE_COLUMNS",
     "HeadCircumference",
     "Metric",
     "ScoringPolicy",
+    "add_confusion",
     "agreement",
     "brier_score",
     "calibration_case",
@@ -31,6 +35,7 @@ __all__ = [
     "ellipse_circumference",
     "expected_calibration_error",
     "label_components",
+    "no_confusion",
     "reliability",
     "score_case",
     "summarise",

@@ -503,7 +503,7 @@ def _tuning_problems(tuning: Tuning, given: Mapping[str, Any], known: Mapping[st
     unknown = unknown_overrides(tuning.grid, known)
     problems = [f"--tune: {problem}" for problem in unknown]
     for name, values in tuning.grid.items():
-        for value in values if name in CONSTANTS and not unknown_overrides({name: value}, known) else ():
+        for value in values if name in CONSTANTS and name in known else ():
             try:
                 CONSTANTS[name](value)
             except UserError as error:

@@ -149,6 +149,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "output_dir": _text,
     "network": _file_name,
     "classes": _names,
+    "whole": _optional(_file_name),
     "activation": _activation,
     "threshold": _between(0, 1),
     "postprocess": _postprocess,

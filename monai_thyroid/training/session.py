@@ -23,7 +23,7 @@ from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.evaluation.cost import inference_cost
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.postprocessing import Postprocessing
-from monai_thyroid.evaluation.scoring import CaseScores
+from monai_thyroid.evaluation.scoring import CaseScores, whole_of
 from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
@@ -73,6 +73,7 @@ class TrainingSession:
         self.data = data
         self.seed: int = config["seed"]
         self.classes: list[str] = config["classes"]
+        self.whole: str | None = whole_of(self.classes, config.get("whole"))
         self.activation: str = config["activation"]
         self.configured_threshold: float = config["threshold"]
         self.postprocessing = Postprocessing()
@@ -257,6 +258,7 @@ class TrainingSession:
             stage=1,
             stages=[],
             classes=self.classes,
+            whole=self.whole,
             activation=self.activation,
             threshold=self.configured_threshold,
             data_hash=self.data.inspect().data_hash,
