@@ -527,7 +527,7 @@ def _class_confusion(section: Section) -> list[Block]:
         page.append(
             table(
                 f"{row.label}: lesions by the reference's class (rows) and the class given (columns), {section.size}.",
-                [("Reference", "tight"), *((name, _count) for name in columns)],
+                [("Reference", "tight"), *((name, _form("{:,.0f}".format)) for name in columns)],
                 [[name, *(counts.get(column) for column in columns)] for name, counts in row.confusion.items()],
             )
         )

@@ -109,4 +109,4 @@ def test_all_classes_together_have_a_section_with_the_classes_of_lesions(make_ru
     assert [section.class_name for section in made.sections] == ["low", "high", "lesion"]
     assert [bool(section.networks[0].confusion) for section in made.sections] == [False, False, True]
     rows = table(page.blocks(made, figures=tmp_path), "one: lesions")
-    assert [tuple(row.values()) for row in rows] == [("low", "3", "4", "1"), ("nothing", "5", "6", "not recorded")]
+    assert [tuple(row.values()) for row in rows] == [("low", "3", "4", "1"), ("nothing", "5", "6", "–")]
