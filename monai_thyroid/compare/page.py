@@ -15,6 +15,7 @@ from monai_thyroid.compare.contents import (
     Section,
     Shift,
     ShiftCell,
+    Tuned,
     percent,
     plural,
     rounded,
@@ -472,19 +473,22 @@ def _at_threshold(section: Section) -> dict[str, tuple[Form, Callable[[NetworkRe
 
 def _tuning(section: Section) -> list[Block]:
     """What was tried for each network, and what was taken."""
-    first = section.tuned[0]
-    size = len(first.tried)
-    seeds = f"seed {', '.join(map(str, first.seeds))}"
-    budget = "as many epochs as the runs" if first.epochs is None else f"at most {first.epochs} epochs"
+    budgets = {_budget(one): one for one in section.tuned}
+    tuned = {one.network for one in section.tuned}
+    if len(budgets) == 1 and tuned == {row.network for row in section.networks}:
+        told = f"Every network had the same budget: {next(iter(budgets))}."
+    else:
+        own = {one.network: _budget(one) for one in section.tuned}
+        told = "; ".join(f"{row.network}: {own.get(row.network, 'none')}" for row in section.networks)
+        told = f"The networks had different budgets, so that their recipes are not equally good: {told}."
+    alone = any(len(one.seeds) == 1 for one in section.tuned)
+    options = list(dict.fromkeys(name for one in section.tuned for name in one.chosen))
     folds = any(one.fold is not None for one in section.tuned)
-    options = list(first.chosen)
     return [
         Paragraph(
-            f"Every network had the same budget: {plural(size, 'setting')}, {seeds}, {budget} each. Taken was the one "
-            "with the best mean Dice on validation, on the original grid; the part of the report was not scored in "
-            "any of these trials. The grid, the budget and the seeds are in the protocol's hash. Validation Dice of "
-            "what was taken is optimistic, as it was chosen by it."
-            + ("" if len(first.seeds) > 1 else " One seed: settings closer than seeds spread may be taken by chance.")
+            f"{told} Taken was what has the best mean Dice on validation, on the original grid; the part of the report "
+            "was not scored in any of these trials. The Dice on validation of what was taken is optimistic, as it was "
+            "chosen by it." + (" Settings closer than seeds spread may be taken by chance." if alone else "")
         ),
         table(
             f"Each setting that was tried: {', '.join(options)}.",
@@ -498,8 +502,8 @@ def _tuning(section: Section) -> list[Block]:
             [
                 [
                     one.network,
-                    *([str(one.fold)] if folds else []),
-                    *(str(values[name]) for name in options),
+                    *(["" if one.fold is None else str(one.fold)] if folds else []),
+                    *(str(values.get(name, "")) for name in options),
                     dice,
                     "yes" if values == one.chosen else "",
                 ]
@@ -508,6 +512,12 @@ def _tuning(section: Section) -> list[Block]:
             ],
         ),
     ]
+
+
+def _budget(one: Tuned) -> str:
+    long = "as many epochs as the runs" if one.epochs is None else f"at most {plural(one.epochs, 'epoch')}"
+    seeds = f"seed{'s' * (len(one.seeds) > 1)} {', '.join(map(str, one.seeds))}"
+    return f"{plural(len(one.tried), 'setting')} of {', '.join(one.chosen)}, {seeds}, {long} each"
 
 
 def _class_confusion(section: Section) -> list[Block]:

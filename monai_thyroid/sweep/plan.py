@@ -55,6 +55,15 @@ _OWN = {
 # What scoring takes over from training where it is given.
 _FOR_SCORING = ("device", "precision", "batch_size", "num_workers")
 _TRAINED = ("complete", "diverged")
+# What no network is built from, so that checking the values themselves is enough.
+_BUILD_NOTHING = (
+    "learning_rate",
+    "first_stage_learning_rate",
+    "weight_decay",
+    "batch_size",
+    "patience",
+    "val_interval",
+)
 
 
 @dataclass(frozen=True)
@@ -301,9 +310,10 @@ def plan_sweep(
     planner.plain = parsers
     trials: list[Job] = []
     if tuning is not None and not problems:
-        for setting in tuning.settings:
-            tried = {name: planner.parser(name, seed=seeds[0], added=tuning.trial(setting)) for name in networks}
-            wrong = _problems(list(tried.values()), planner.cases)
+        building = Tuning({name: tuning.grid[name] for name in tuning.grid if name not in _BUILD_NOTHING}, tuning.seeds)
+        for setting in building.settings if building.grid else ():
+            tried = [planner.parser(name, seed=seeds[0], added=tuning.trial(setting)) for name in networks]
+            wrong = _problems(tried, planner.cases)
             problems += [f"--tune {in_words(setting)}: {one}" for one in wrong]
     if problems:
         raise UserError(dict.fromkeys(problems))
