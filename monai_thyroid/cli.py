@@ -729,7 +729,7 @@ def _compare(options: argparse.Namespace) -> int:
         failed=absent,
     )
     print(f"Report: {page}")
-    return 1 if failures else 0
+    return 1 if failures or absent else 0
 
 
 def _listed(text: str) -> list[str]:

@@ -21,7 +21,7 @@ from monai_thyroid.evaluation.precision import AutocastInferer
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import atomic_path, canonical_hash, locked, read_json, sha256_file, write_json
 from monai_thyroid.options import boolean
-from monai_thyroid.runfolder import RunFolder, finished_epochs, read_run, run_hash
+from monai_thyroid.runfolder import finished_epochs, run_hash
 from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
 from monai_thyroid.sweep.jobs import Job, State, state_of
 from monai_thyroid.sweep.progress import Progress
@@ -55,6 +55,7 @@ _OWN = {
 # What scoring takes over from training where it is given.
 _FOR_SCORING = ("device", "precision", "batch_size", "num_workers")
 _TRAINED = ("complete", "diverged")
+Choices = dict[tuple[str, int | None], Choice | None]
 # What no network is built from, so that checking the values themselves is enough.
 _BUILD_NOTHING = (
     "learning_rate",
@@ -109,8 +110,8 @@ class Sweep:
     test_groups: int
     parsers: dict[str, ConfigParser]
     trials: list[Job] = field(default_factory=list)
-    choices: dict[tuple[str, int | None], Choice | None] = field(default_factory=dict)
-    _chosen: Callable[[], tuple[dict[tuple[str, int | None], Choice | None], list[Job]]] | None = None
+    choices: Choices = field(default_factory=dict)
+    _chosen: Callable[[], tuple[Choices, list[Job]]] | None = None
 
     def table(self, *, at_once: int = 1, ray: Ray | None = None) -> str:
         """The plan as text, with an estimate of the time, for which networks without any history are probed.
@@ -212,7 +213,7 @@ class Sweep:
             failures = {
                 job.name: failures[job.name] for job in self.trials if job.name in failures and not diverged(job.path)
             }
-            self.choices, self.jobs = self._chosen()
+            self.choices, self.jobs = self._chosen()  # of what is there by now
             for text in self.told_choices():
                 logger.info("Chosen for %s", text)
             self._refuse_others(self.jobs)
@@ -308,7 +309,6 @@ def plan_sweep(
     parsers = {name: planner.parser(name, seed=seeds[0]) for name in networks}
     problems += _problems(list(parsers.values()), planner.cases)
     planner.plain = parsers
-    trials: list[Job] = []
     if tuning is not None and not problems:
         building = Tuning({name: tuning.grid[name] for name in tuning.grid if name not in _BUILD_NOTHING}, tuning.seeds)
         for setting in building.settings if building.grid else ():
@@ -318,24 +318,21 @@ def plan_sweep(
     if problems:
         raise UserError(dict.fromkeys(problems))
 
-    if tuning is not None:
-        for setting in tuning.settings:
-            trials += planner.jobs(networks, tuning.seeds, trial=(tuning, setting))
-    jobs = planner.jobs(networks, seeds, waiting=tuning)
-    if planner.problems:
-        raise UserError(dict.fromkeys(planner.problems))
-    if overwrite:
-        trials = [job.anew() for job in trials]
+    def tried() -> list[Job]:
+        if tuning is None:
+            return []
+        made = [job for one in tuning.settings for job in planner.jobs(networks, tuning.seeds, trial=(tuning, one))]
+        return [job.anew() for job in made] if overwrite else made
 
-    def chosen() -> tuple[dict[tuple[str, int | None], Choice | None], list[Job]]:
-        assert tuning is not None
-        choices = _choices(tuning, trials)
+    def chosen(trials: Sequence[Job]) -> tuple[Choices, list[Job]]:
+        choices: Choices = {} if tuning is None else _choices(tuning, trials)
         made = planner.jobs(networks, seeds, waiting=tuning, choices=choices)
         return choices, [job.anew() for job in made] if overwrite else made
 
-    choices: dict[tuple[str, int | None], Choice | None] = {}
-    if tuning is not None:
-        choices, jobs = chosen()
+    trials = tried()
+    choices, jobs = chosen(trials)
+    if planner.problems:
+        raise UserError(dict.fromkeys(planner.problems))
     first = next(iter(planner.cases.values()))
     content = {
         "config": _named(config),
@@ -354,7 +351,7 @@ def plan_sweep(
         content["margin"] = earlier.get("margin")
     return Sweep(
         output=output,
-        jobs=[job.anew() for job in jobs] if overwrite else jobs,
+        jobs=jobs,
         content=content,
         overwrite=overwrite,
         device=str(given.get("device", planner.device)),
@@ -364,7 +361,7 @@ def plan_sweep(
         parsers=parsers,
         trials=trials,
         choices=choices,
-        _chosen=None if tuning is None else chosen,
+        _chosen=None if tuning is None else lambda: chosen(tried()),
     )
 
 
@@ -422,7 +419,7 @@ class _Planner:
         *,
         trial: tuple[Tuning, Setting] | None = None,
         waiting: Tuning | None = None,
-        choices: Mapping[tuple[str, int | None], Choice | None] | None = None,
+        choices: Choices | None = None,
     ) -> list[Job]:
         """Seed by seed, so that a comparison that is stopped has something of every network.
 
@@ -524,27 +521,19 @@ def _tuning_problems(tuning: Tuning, given: Mapping[str, Any], known: Mapping[st
     return problems
 
 
-def _choices(tuning: Tuning, trials: Sequence[Job]) -> dict[tuple[str, int | None], Choice | None]:
+def _choices(tuning: Tuning, trials: Sequence[Job]) -> Choices:
     """What is chosen for each network and fold all of whose trials have ended."""
-    settings = tuning.settings
     by_run: dict[tuple[str, int | None], list[Job]] = {}
     for job in trials:
         by_run.setdefault((job.network, job.fold), []).append(job)
-    found: dict[tuple[str, int | None], Choice | None] = {}
+    found: Choices = {}
     for key, jobs in by_run.items():
-        # As their run folders are by now, not as they were planned.
-        if all(_ended(job) for job in jobs):
+        if all(job.finished for job in jobs):
             scores = [
-                [trial_score(job.path) for job in jobs if job.setting == in_words(setting)] for setting in settings
+                [trial_score(job.path) for job in jobs if job.setting == in_words(one)] for one in tuning.settings
             ]
-            found[key] = choose(settings, scores)
+            found[key] = choose(tuning.settings, scores)
     return found
-
-
-def _ended(job: Job) -> bool:
-    if not RunFolder(job.path).started or job.state == "other settings":
-        return False
-    return diverged(job.path) or (read_run(job.path).status == "done" and not job.unscored())
 
 
 def _twice(networks: Sequence[str], seeds: Sequence[int]) -> set[tuple[str, Any]]:
