@@ -384,7 +384,7 @@ def _compared(
 ) -> Retrained:
     """Score both on the held-out images, on their own grid."""
     classes = old[0].classes
-    test = [item for item in load_datalist(str(data), layout="images_masks", classes=classes).part("test")]
+    test = load_datalist(str(data), layout="images_masks", classes=classes).part("test")
     found = {}
     for which, model in (("before", list(old)), ("after", list(runs))):
         predictor = Predictor(model, device=device, runtime="torch-float32")
