@@ -29,7 +29,7 @@ from monai_thyroid.runfolder import read_history, read_split
 from monai_thyroid.runfolder.folder import write_yaml
 from monai_thyroid.sweep.jobs import run_process
 
-__all__ = ["FEWEST", "Epoch", "Retrained", "rank", "retrain", "uncertainty"]
+__all__ = ["FEWEST", "Epoch", "Retrained", "disagreement", "rank", "retrain", "uncertainty"]
 
 FEWEST = 5
 """Patients (images, where patients are unknown) that can be divided: three to train, one to validate, one to test."""
@@ -37,13 +37,10 @@ _SHARES = {"test": 0.2, "validation": 0.2}
 
 
 def uncertainty(predictor: Predictor, image: Raster | np.ndarray) -> float:
-    """How little the masks agree that a model has for an image: 1 less their mean Dice, in [0, 1].
+    """How little a model is sure of an image, in [0, 1]: what its masks of it do not agree on, see `disagreement`.
 
-    They are those of all pairs of an ensemble's members, or of a single model's masks of the image and of its mirror
-    images (see `Predictor.opinions`). Of several classes it is the mean over those that any of the masks marks.
-
-    Where none of the masks marks anything they agree, and the score is 0: a model that is sure that there is nothing
-    may be sure and wrong, and this score cannot tell. Where some mark something and others nothing their Dice is 0.
+    They are those of an ensemble's members, or a single model's masks of the image and of its mirror images, see
+    `Predictor.opinions`.
 
     Args:
         predictor: an ensemble, or a single model that was trained with mirror images.
@@ -53,10 +50,21 @@ def uncertainty(predictor: Predictor, image: Raster | np.ndarray) -> float:
         UserError: the model has nothing to compare, or it is no image.
     """
     (masks,) = predictor.opinions([image])
-    agreements = agreement_of(masks, classes=len(predictor.classes))
-    found = [
-        agreement for number, agreement in enumerate(agreements, 1) if any((mask == number).any() for mask in masks)
-    ]
+    return disagreement(masks, classes=len(predictor.classes))
+
+
+def disagreement(masks: Sequence[np.ndarray], *, classes: int) -> float:
+    """1 less the mean Dice of all pairs of masks, in [0, 1]; of several classes the mean over those that any marks.
+
+    Where none of the masks marks anything they agree, and the score is 0: a model that is sure that there is nothing
+    may be sure and wrong, and this score cannot tell. Where some mark something and others nothing their Dice is 0.
+
+    Args:
+        masks: two or more of one image, (height, width), numbered by class.
+        classes: how many there are, background not counted.
+    """
+    agreements = agreement_of(masks, classes=classes)
+    found = [one for number, one in enumerate(agreements, 1) if any((mask == number).any() for mask in masks)]
     return 1.0 - float(np.mean(found)) if found else 0.0
 
 
@@ -167,7 +175,7 @@ def retrain(
     output.mkdir(parents=True, exist_ok=True)
     with locked(output):
         parts = _parts(images, old, output / "parts.csv", groups_from=groups_from, seed=seed)
-        settings = {
+        settings: dict[str, Any] = {
             "max_epochs": epochs,
             "first_stage_epochs": epochs,
             "learning_rate": learning_rate,
