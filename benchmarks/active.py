@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import time
@@ -41,7 +42,7 @@ from monai_thyroid.data.layouts.listing import natural_key
 from monai_thyroid.deploy.learning import disagreement
 from monai_thyroid.evaluation import AutocastInferer, default_precision
 from monai_thyroid.evaluation.environment import machine, versions
-from monai_thyroid.files import read_csv, write_csv, write_json
+from monai_thyroid.files import atomic_path, read_csv, write_csv, write_json
 from monai_thyroid.images import read_mask
 from monai_thyroid.metrics import METRICS
 from monai_thyroid.metrics.registry import Counts, evaluate
@@ -51,7 +52,7 @@ from monai_thyroid.transforms import BatchAugmentation, LoadMaskd, LoadScand
 
 STRATEGIES = ("uncertain", "random", "first")
 COLUMNS = [
-    *("seed", "strategy", "round", "labelled", "patients", "test_dice", "test_misses", "n_test", "pool_uncertainty"),
+    *("seed", "strategy", "round", "labelled", "patients", "test_dice", "test_misses", "n_test"),
     *("pool_unmarked", "cpu_seconds"),
 ]
 SUMMARY = ["labelled", "strategy", "seeds", "test_dice", "low", "high", "gain_over_random", "gain_low", "gain_high"]
@@ -60,9 +61,9 @@ SUMMARY = ["labelled", "strategy", "seeds", "test_dice", "low", "high", "gain_ov
 class Learner:
     """A network that is trained on and on; what is delivered, and goes on, is the average of its weights."""
 
-    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+    def __init__(self, args: argparse.Namespace, seed: int, statistics: dict[str, Any]) -> None:
         torch.manual_seed(seed)
-        self.args, self.seed, self.rounds = args, seed, 0
+        self.args, self.seed, self.statistics, self.rounds = args, seed, statistics, 0
         if args.network == "unet":
             self.network: torch.nn.Module = UNet(
                 spatial_dims=2, in_channels=1, out_channels=1, channels=(16, 32, 64, 128, 128), strides=(2, 2, 2, 2)
@@ -71,14 +72,23 @@ class Learner:
             self.network = EncoderUNet(encoder=args.network, in_channels=1, out_channels=1, weights=None)
         self.inferer = AutocastInferer(device="cpu", precision=args.precision)
 
-    def train(self, dataset: ResidentDataset, common: dict[str, Any], steps: int) -> None:
+    def state(self) -> dict[str, Any]:
+        """What training on depends on."""
+        return {"rounds": self.rounds, "network": self.network.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.rounds = state["rounds"]
+        self.network.load_state_dict(state["network"])
+
+    def train(self, dataset: ResidentDataset, steps: int) -> None:
         """Train for a number of steps with a warm-up and a cosine of their own."""
         args, self.rounds = self.args, self.rounds + 1
         seed = 1000 * self.seed + self.rounds
         augmentation = BatchAugmentation(seed=seed, **DATASETS["thyroid"]["augmentation"])
         loader = ResidentLoader(
             dataset, batch_size=args.batch_size, seed=seed, shuffle=True, drop_last=True, augmentation=augmentation,
-            **common,
+            **self.statistics,
         )  # fmt: skip
         optimizer = torch.optim.AdamW(decay_groups(self.network, 0.05), lr=args.learning_rate)
         average = WeightAverage(self.network, decay=0.99)
@@ -106,10 +116,10 @@ class Learner:
         self.network = copy.deepcopy(average.network).requires_grad_(True)
 
     @torch.no_grad()
-    def views(self, images: torch.Tensor, common: dict[str, Any]) -> torch.Tensor:
+    def views(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities of images and of their mirror images, mirrored back: (2, N, width, height)."""
         self.network.eval()
-        mean, std = common["mean"][0], common["std"][0]
+        mean, std = self.statistics["mean"][0], self.statistics["std"][0]
         found = []
         for batch in images.split(32):
             given = (batch.float() / 255 - mean) / std
@@ -151,53 +161,72 @@ def replay(args: argparse.Namespace) -> None:
         "split": "test: official part; pool: all else; no patient in both",
         "pool": {"images": len(pool), "patients": len({item["group"] for item in pool})},
         "test": {"images": len(test), "patients": len({item["group"] for item in test})},
-        "options": {name: value for name, value in vars(args).items() if name not in ("output", "dataset_dir")},
+        "options": {
+            name: value
+            for name, value in vars(args).items()
+            if name not in ("output", "dataset_dir", "state", "summarise")
+        },
         "machine": machine(),
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
     write_json(args.output / "about.json", json.loads(json.dumps(about, default=str)))
+    kept = torch.load(args.state, weights_only=True) if args.state and args.state.is_file() else None
+    if kept and kept["about"] != json.dumps(about["options"], default=str):
+        raise SystemExit(f"{args.state}: is of a replay with other options")
+    rows: list[dict[str, Any]] = kept["rows"] if kept else []
+    labelled: dict[str, list[int]] = kept["labelled"] if kept else {}
     seeds = [int(seed) for seed in args.seeds.split(",")]
-    learners: dict[tuple[int, str], Learner] = {}
-    labelled: dict[tuple[int, str], list[int]] = {}
-    common: dict[int, dict[str, Any]] = {}
-    draws = {(seed, name): np.random.default_rng([seed, 1]) for seed in seeds for name in STRATEGIES}
-    unsure: dict[tuple[int, str], dict[int, tuple[float, bool]]] = {}
-    rows: list[dict[str, Any]] = []
-    for step in range(args.rounds + 1):
-        for seed in seeds:
-            for name in STRATEGIES:
-                key, begun = (seed, name), time.process_time()
-                if step == 0:
-                    start = np.random.default_rng(seed).permutation(len(pool))[: args.start]
-                    labelled[key] = sorted(int(index) for index in start)
-                    common.setdefault(seed, subset(everything, labelled[key]).statistics())
-                    if name == STRATEGIES[0]:
-                        learners[key] = Learner(args, seed)
-                        learners[key].train(subset(everything, labelled[key]), common[seed], args.first_steps)
-                    else:  # all begin with the same
-                        learners[key] = copy.deepcopy(learners[seed, STRATEGIES[0]])
+    learners: dict[str, Learner] = {}
+    statistics: dict[int, dict[str, Any]] = {}
+    for seed in seeds:
+        start = sorted(int(one) for one in np.random.default_rng(seed).permutation(len(pool))[: args.start])
+        statistics[seed] = subset(everything, start).statistics()
+        for name in STRATEGIES:
+            key = f"{seed}-{name}"
+            labelled.setdefault(key, start)
+            learners[key] = Learner(args, seed, statistics[seed])
+            if kept and key in kept["learners"]:
+                learners[key].load(kept["learners"][key])
+    done = {(row["round"], row["seed"], row["strategy"]) for row in rows}
+    for step, seed, name in itertools.product(range(args.rounds + 1), seeds, STRATEGIES):
+        if (step, seed, name) in done:
+            continue
+        key, begun, unmarked = f"{seed}-{name}", time.process_time(), None
+        learner, own = learners[key], labelled[key]
+        if step == 0 and name != STRATEGIES[0]:  # all begin with the same
+            learner.load(learners[f"{seed}-{STRATEGIES[0]}"].state())
+        else:
+            if step:
+                rest = sorted(set(range(len(pool))) - set(own))
+                if name == "uncertain":
+                    chosen, unmarked = least_agreed(learner, everything.images[rest], rest, args.step)
+                elif name == "random":
+                    draws = np.random.default_rng([seed, step])
+                    chosen = [int(index) for index in draws.choice(rest, args.step, replace=False)]
                 else:
-                    chosen = choose(name, unsure[key], draws[key], args.step)
-                    labelled[key] = sorted([*labelled[key], *chosen])
-                    learners[key].train(subset(everything, labelled[key]), common[seed], args.steps)
-                found = scored(learners[key].views(held_out.images, common[seed])[0], references)
-                rest = sorted(set(range(len(pool))) - set(labelled[key]))
-                unsure[key] = uncertainties(everything, rest, learners[key], common[seed])
-                rows.append(
-                    {
-                        **{"seed": seed, "strategy": name, "round": step, "labelled": len(labelled[key])},
-                        "patients": len({pool[index]["group"] for index in labelled[key]}),
-                        "test_dice": round(float(np.mean([dice for dice, _ in found])), 5),
-                        "test_misses": sum(missed for _, missed in found),
-                        "n_test": len(found),
-                        "pool_uncertainty": round(float(np.mean([score for score, _ in unsure[key].values()])), 5),
-                        "pool_unmarked": sum(empty for _, empty in unsure[key].values()),
-                        "cpu_seconds": round(time.process_time() - begun, 1),
-                    }
-                )
-                write_csv(args.output / "active.csv", COLUMNS, rows)
-                print(json.dumps(rows[-1]), flush=True)
+                    chosen = rest[: args.step]
+                own = labelled[key] = sorted([*own, *chosen])
+            learner.train(subset(everything, own), args.steps if step else args.first_steps)
+        found = scored(learner.views(held_out.images)[0], references)
+        rows.append(
+            {
+                **{"seed": seed, "strategy": name, "round": step, "labelled": len(own)},
+                "patients": len({pool[index]["group"] for index in own}),
+                "test_dice": round(float(np.mean([dice for dice, _ in found])), 5),
+                "test_misses": sum(missed for _, missed in found),
+                "n_test": len(found),
+                "pool_unmarked": unmarked,
+                "cpu_seconds": round(time.process_time() - begun, 1),
+            }
+        )
+        write_csv(args.output / "active.csv", COLUMNS, rows)
+        print(json.dumps(rows[-1]), flush=True)
+        if args.state:
+            with atomic_path(args.state) as temporary:
+                told = json.dumps(about["options"], default=str)
+                states = {one: learner.state() for one, learner in learners.items()}
+                torch.save({"about": told, "rows": rows, "labelled": labelled, "learners": states}, temporary)
 
 
 def subset(dataset: ResidentDataset, indices: list[int]) -> ResidentDataset:
@@ -205,25 +234,11 @@ def subset(dataset: ResidentDataset, indices: list[int]) -> ResidentDataset:
     return ResidentDataset.of_tensors(dataset.images[indices], dataset.labels[indices])
 
 
-def uncertainties(
-    dataset: ResidentDataset, indices: list[int], learner: Learner, common: dict[str, Any]
-) -> dict[int, tuple[float, bool]]:
-    """Of each image how little its masks agree, and whether neither marks anything."""
-    views = (learner.views(dataset.images[indices], common) > 0.5).numpy().astype(np.uint8)
-    return {
-        index: (disagreement(list(views[:, place]), classes=1), not views[:, place].any())
-        for place, index in enumerate(indices)
-    }
-
-
-def choose(name: str, unsure: dict[int, tuple[float, bool]], draw: np.random.Generator, count: int) -> list[int]:
-    """The next images to annotate, of those in ``unsure``, which are in the order of their names."""
-    rest = list(unsure)
-    if name == "first":
-        return rest[:count]
-    if name == "random":
-        return [int(index) for index in draw.choice(rest, count, replace=False)]
-    return sorted(rest, key=lambda index: (-unsure[index][0], index))[:count]
+def least_agreed(learner: Learner, images: torch.Tensor, indices: list[int], count: int) -> tuple[list[int], int]:
+    """The images whose masks agree least, equal ones by name; and in how many neither mask marks anything."""
+    views = (learner.views(images) > 0.5).numpy().astype(np.uint8)
+    scores = {index: disagreement(list(views[:, place]), classes=1) for place, index in enumerate(indices)}
+    return sorted(indices, key=lambda index: (-scores[index], index))[:count], int((~views.any(axis=(0, 2, 3))).sum())
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -340,11 +355,14 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=20, help="images annotated to begin with")
     parser.add_argument("--step", type=int, default=20, help="images a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--first-steps", type=int, default=600, help="of training before the first round")
-    parser.add_argument("--steps", type=int, default=150, help="of training in each round")
+    parser.add_argument("--first-steps", type=int, default=400, help="of training before the first round")
+    parser.add_argument("--steps", type=int, default=120, help="of training in each round")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", default=default_precision("cpu"))
+    parser.add_argument(
+        "--state", type=Path, help="a file to keep the networks in, from which a stopped replay goes on"
+    )
     parser.add_argument("--summarise", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
