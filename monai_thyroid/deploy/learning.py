@@ -229,12 +229,12 @@ class _Annotated:
 
 
 def _problems(
-    images: Sequence[str | Path], labels: Sequence[str | Path], *, epochs: int, groups_from: str | None
+    images: Sequence[str | Path], labels: Sequence[str | Path], *, epochs: Any, groups_from: str | None
 ) -> list[str]:
     problems = []
     if len(images) != len(labels):
         problems.append(f"{len(images)} images and {len(labels)} labels: give one label an image")
-    if isinstance(epochs, bool) or epochs < 1:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         problems.append(f"epochs {epochs!r}: give a whole number of at least 1")
     problems += [f"{file}: no such file" for file in (*images, *labels) if not Path(file).is_file()]
     by_name: dict[str, str] = {}

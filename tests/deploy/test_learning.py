@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from made_trained import made_trained, marker
 from PIL import Image
 
-from monai_thyroid.deploy.learning import FEWEST, _Annotated, _give_parts, rank, retrain, uncertainty
+from monai_thyroid.deploy.learning import FEWEST, Epoch, _Annotated, _give_parts, rank, retrain, uncertainty
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import Predictor
@@ -60,9 +62,10 @@ def test_the_least_agreed_come_first_and_ties_in_natural_order() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder; tests must not change it."""
-    return made_trained(tmp_path_factory.mktemp("model") / "run")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed model; tests must not change it."""
+    folder = tmp_path_factory.mktemp("model")
+    return pack([made_trained(folder / "run")], output=folder / "dist" / "nodule", report=False).path
 
 
 def annotated(folder: Path, *, patients: int = 5, each: int = 1, shape: tuple[int, int] = (40, 52)) -> dict[str, Any]:
@@ -81,9 +84,8 @@ def annotated(folder: Path, *, patients: int = 5, each: int = 1, shape: tuple[in
 
 @pytest.mark.slow
 def test_a_model_learns_from_annotated_images_and_is_compared_on_patients_that_neither_has_seen(
-    run: Path, tmp_path: Path
+    model: Path, tmp_path: Path
 ) -> None:
-    model = pack([run], output=tmp_path / "dist" / "nodule", report=False).path
     given, told, weights = annotated(tmp_path, each=2), [], sha256_file(model / "models" / "model.pt")
     options = {**given, "groups_from": r"^(\d+)_", "epochs": 2, "device": "cpu"}
     found = retrain(model, **options, output_dir=tmp_path / "out", progress=told.append)
@@ -106,24 +108,24 @@ def test_a_model_learns_from_annotated_images_and_is_compared_on_patients_that_n
     assert held_out == [group for group, part in parts.items() if part == "test"]
 
 
-def test_what_is_wrong_is_told_before_anything_is_written(run: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told_before_anything_is_written(model: Path, tmp_path: Path) -> None:
     given = annotated(tmp_path)
     few = {kind: files[:4] for kind, files in given.items()}
     out = tmp_path / "out"
     with pytest.raises(UserError, match=f"4 images with labels: training takes {FEWEST}"):
-        retrain(run, **few, output_dir=out)
+        retrain(model, **few, output_dir=out)
     with pytest.raises(UserError, match=f"1 patient with labels: training takes {FEWEST}"):
-        retrain(run, **given, output_dir=out, groups_from=r"\.?_")
+        retrain(model, **given, output_dir=out, groups_from=r"\.?_")
     with pytest.raises(UserError) as caught:
-        retrain(run, images=[*given["images"], tmp_path / "lost.png"], labels=given["labels"], output_dir=out,
+        retrain(model, images=[*given["images"], tmp_path / "lost.png"], labels=given["labels"], output_dir=out,
                 epochs=0, groups_from="(")  # fmt: skip
     assert len(caught.value.problems) == 4
     with pytest.raises(UserError, match="finds no patient in 0_0, 1_1"):
-        retrain(run, **given, output_dir=out, groups_from="^x")
+        retrain(model, **given, output_dir=out, groups_from="^x")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(given["labels"][0])
     given["labels"][1].write_bytes(b"no picture")
     with pytest.raises(UserError) as caught:
-        retrain(run, **given, output_dir=out)
+        retrain(model, **given, output_dir=out)
     assert len(caught.value.problems) == 2
     assert "9 x 9 (width x height) but its image is 52 x 40" in str(caught.value)
     assert not any(out.glob("*")) if out.exists() else True
@@ -167,12 +169,40 @@ def test_each_part_has_something_marked(tmp_path: Path) -> None:
         parts_of({str(number): [number < 2] for number in range(6)}, tmp_path / "x.csv", unit="image")
 
 
-@pytest.mark.slow
-def test_a_training_that_is_stopped_or_fails_leaves_the_model(run: Path, tmp_path: Path) -> None:
-    before = {path: sha256_file(path) for path in run.rglob("*") if path.is_file()}
-    given, stop = annotated(tmp_path), threading.Event()
+def test_a_training_that_is_stopped_or_fails_leaves_the_model(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: sha256_file(path) for path in model.rglob("*") if path.is_file()}
+    given, stop, told = annotated(tmp_path), threading.Event(), []
+
+    def trained(command: Sequence[str], *, log: Path, stop: threading.Event, watch: Callable[[], None]) -> str | None:
+        config = yaml.safe_load(Path(ast.literal_eval(command[-1])[1]).read_text())
+        told.append(config)
+        history = Path(config["output_dir"], "thyroid", Path(config["dataset_dir"]).name, "unet-0", "seed-0")
+        history.mkdir(parents=True, exist_ok=True)
+        lines = ["stage,epoch,lr,train_loss,val_loss,val_dice,val_iou,seconds", "1,1,0.1,0.5,0.4,0.25,0.2,1"]
+        (history / "history.csv").write_text("\n".join([*lines, "1,2,0.1"]))  # which is being written
+        watch()
+        watch()
+        return None if stop.is_set() else "killed by SIGKILL"
+
+    monkeypatch.setattr("monai_thyroid.deploy.learning.run_process", trained)
+    with pytest.raises(UserError, match="failed, the model is as it was: killed by SIGKILL"):
+        retrain(model, **given, output_dir=tmp_path / "out", epochs=7, learning_rate=0.01)
+    seen: list[Epoch] = []
     with pytest.raises(UserError, match="was stopped; the model is as it was"):
-        retrain(run, **given, output_dir=tmp_path / "out", epochs=500, stop=stop, progress=lambda epoch: stop.set())
-    (record,) = (tmp_path / "out").rglob("run.json")
-    assert read_json(record)["error"] == "interrupted"
-    assert before == {path: sha256_file(path) for path in run.rglob("*") if path.is_file()}
+        retrain(
+            model,
+            **given,
+            output_dir=tmp_path / "out",
+            epochs=7,
+            learning_rate=0.01,
+            stop=stop,
+            progress=lambda epoch: (seen.append(epoch), stop.set())[0],
+        )
+    assert seen == [Epoch(1, 1, 1, 0.5, 0.25)]
+    assert told[0] == told[1]  # so that it goes on
+    assert (told[0]["max_epochs"], told[0]["learning_rate"], told[0]["resume"]) == (7, 0.01, True)
+    assert told[0]["init_from"] == str(model)
+    assert told[0]["data::layout"] == "images_masks"
+    assert before == {path: sha256_file(path) for path in model.rglob("*") if path.is_file()}
