@@ -287,6 +287,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", default="0,1,2", metavar="N,...", help="default %(default)s")
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
     compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
+    compare.add_argument(
+        "--tune",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2,...",
+        help="train each network with each of these values first, and compare each with those that are best for it on "
+        "validation; may be repeated, then all combinations are tried",
+    )
+    compare.add_argument("--tune-seeds", metavar="N,...", help="of these trials (default: the first of --seeds)")
+    compare.add_argument("--tune-epochs", type=int, metavar="N", help="of each trial at most (default: as all runs)")
     compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
     compare.add_argument(
         "--detect",
@@ -706,6 +716,14 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError(problems)
     from monai_thyroid.sweep.plan import Ray, plan_sweep
 
+    tuning = None
+    if options.tune:
+        from monai_thyroid.sweep.tuning import Tuning
+
+        trial_seeds = seeds[:1] if options.tune_seeds is None else _numbers("--tune-seeds", options.tune_seeds)
+        tuning = Tuning.read(options.tune, seeds=trial_seeds, epochs=options.tune_epochs)
+    elif options.tune_seeds is not None or options.tune_epochs is not None:
+        raise UserError("--tune-seeds and --tune-epochs say how --tune tries settings; say which, or leave them out")
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
@@ -716,6 +734,7 @@ def _compare(options: argparse.Namespace) -> int:
         overrides=_overrides(options.rest),
         elsewhere=ray is not None,
         margin=options.margin,
+        tuning=tuning,
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
@@ -736,17 +755,19 @@ def _compare(options: argparse.Namespace) -> int:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
-    for job in sweep.jobs:
+    for text in sweep.told_choices():
+        print(f"Chosen for {text}")
+    for job in [*sweep.trials, *sweep.jobs]:
         if job.name in failures:
             print(f"{job.name} failed, see {job.log}:\n{failures[job.name]}", file=sys.stderr)
-    folders = [str(job.path) for job in sweep.jobs if (job.path / "run.json").is_file()]
+    folders = [str(job.path) for job in sweep.jobs if job.state != "waits" and (job.path / "run.json").is_file()]
     absent = [
         Unusable(
             path=str(job.path),
             network=job.network,
             seed=str(job.seed),
             fold="" if job.fold is None else str(job.fold),
-            reason=failures.get(job.name, "not trained"),
+            reason=failures.get(job.name, "no setting was chosen for it" if job.state == "waits" else "not trained"),
         )
         for job in sweep.jobs
         if str(job.path) not in folders
@@ -759,7 +780,7 @@ def _compare(options: argparse.Namespace) -> int:
         failed=absent,
     )
     print(f"Report: {page}")
-    return 1 if failures else 0
+    return 1 if failures or absent else 0
 
 
 def _listed(text: str) -> list[str]:
