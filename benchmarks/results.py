@@ -78,8 +78,15 @@ def page(runs: Sequence[str] = ()) -> str:
 def check_kept() -> None:
     """Raise a `UserError` where a kept table is named nowhere, or a named one is not kept."""
     problems = []
-    for folder in sorted(path for path in KEPT.iterdir() if path.is_dir() and path.name != "comparison"):
-        if folder.name not in ORDER or not (folder / "results.json").is_file():
+    others = "".join(
+        path.read_text("utf-8") for path in (*ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.py")) if path != PAGE
+    )
+    for folder in sorted(path for path in KEPT.iterdir() if path.is_dir()):
+        if folder.name not in ORDER:
+            if f"results/{folder.name}" not in others:
+                problems.append(f"{folder}: neither a bundle's, nor told of by a page or a benchmark")
+            continue
+        if not (folder / "results.json").is_file():
             problems.append(f"{folder}: no results.json says what these are")
             continue
         book = read_json(folder / "results.json")

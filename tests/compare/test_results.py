@@ -71,7 +71,7 @@ def test_a_table_that_nothing_names_is_told(
     assert [problem.partition("results/")[2] for problem in told.value.problems] == [
         "lung/other.csv: named by no results.json",
         "lung/unet-128-seed-0-shenzhen.csv: named by results.json, but not there",
-        "mine: no results.json says what these are",
+        "mine: neither a bundle's, nor told of by a page or a benchmark",
     ]
 
 
