@@ -42,6 +42,7 @@ suppress_warnings = ["myst.header"]  # a bundle's README may begin below a first
 default_role = "code"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 napoleon_preprocess_types = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
