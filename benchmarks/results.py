@@ -106,8 +106,7 @@ def _files(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_bundle(bundle: str, book: Mapping[str, Any]) -> Iterator[str]:
-    anchor = bundle.replace("_", "-")
-    yield f"({anchor})=\n## {book['title']}\n"
+    yield f"## {book['title']}\n"
     yield f"Bundle [{bundle}](../bundles/{bundle}/README.md).\n"
     for result in book["results"]:
         yield f"### {result['title']}\n"

@@ -40,10 +40,11 @@ def test_the_page_is_what_the_script_makes(results: ModuleType, text: str) -> No
 def test_every_bundle_has_its_place_and_every_table_says_what_it_is(root: Path, results: ModuleType, text: str) -> None:
     assert set(results.ORDER) == set(SHIPPED)
     for name in SHIPPED:
-        anchor = name.replace("_", "-")
-        assert f"({anchor})=" in text
+        book = json.loads((results.KEPT / name / "results.json").read_text("utf-8"))
+        assert f"\n## {book['title']}\n" in text
+        anchor = book["title"].lower().replace(" ", "-")
         assert f"docs/results.md#{anchor})" in (root / "bundles" / name / "README.md").read_text("utf-8")
-        for one in json.loads((results.KEPT / name / "results.json").read_text("utf-8"))["results"]:
+        for one in book["results"]:
             for key in ("data", "split", "protocol", "machine", "date", "command"):
                 assert one[key], f"{name}: {one['title']} does not say its {key}"
 
