@@ -14,6 +14,9 @@ from monai_thyroid.errors import UserError, message_of
 
 __all__ = ["main"]
 
+_PATHS = ("CONFIG", "DIR", "FILE", "INPUT", "MODEL", "RUN", ("NAME", "DIR"))
+"""Metavars of what a shell completes by the names of files and folders."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -103,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--classes", metavar="A,B", help="names of the mask's numbers 1, 2, ... (default: found out)")
     new.add_argument("--output", metavar="DIR", default="bundles", help="default %(default)s")
     new.set_defaults(function=_new)
+
+    bundles = commands.add_parser(
+        "bundles", help="list the bundles that come with this package, or copy one", allow_abbrev=False
+    )
+    bundles.add_argument("--copy", nargs=2, metavar=("NAME", "DIR"), help="write a bundle to a new folder of yours")
+    bundles.set_defaults(function=_bundles)
 
     networks = commands.add_parser(
         "networks", help="measure the networks of the menu: size, work, memory, exports", allow_abbrev=False
@@ -316,6 +325,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
+
+    completion = commands.add_parser(
+        "completion",
+        help="print a script by which a shell completes this command",
+        description="bash: monai-thyroid completion bash > ~/.local/share/bash-completion/completions/monai-thyroid; "
+        "zsh: monai-thyroid completion zsh > DIR/_monai-thyroid, where DIR is one of $fpath.",
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=["bash", "zsh"])
+    completion.set_defaults(function=_completion)
     return parser
 
 
@@ -445,6 +464,38 @@ def _new(options: argparse.Namespace) -> int:
     for warning in bundle.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     print("Next:", *(f"  {command}" for command in bundle.commands), sep="\n")
+    return 0
+
+
+def _bundles(options: argparse.Namespace) -> int:
+    from monai_thyroid.bundles import SHIPPED, copy_bundle, recipe
+
+    if options.copy:
+        name, folder = options.copy
+        path = copy_bundle(name, folder)
+        print(
+            f"{path}: written", "Next:", f"  python -m monai.bundle run --config_file {path / 'train.yaml'}", sep="\n"
+        )
+        return 0
+    width = max(map(len, SHIPPED))
+    for name in SHIPPED:
+        about = recipe(name)
+        print(f"{name:<{width}}  {about['about']}; data: {about['data']}")
+    print("One of them for yourself: monai-thyroid bundles --copy NAME DIR")
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from monai_thyroid.errors import optional
+
+    shtab = optional("shtab", extra="completion")
+    parser = _parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in _PATHS:
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, shell=options.shell))
     return 0
 
 
