@@ -484,6 +484,10 @@ def _tuning(section: Section) -> list[Block]:
     alone = any(len(one.seeds) == 1 for one in section.tuned)
     options = list(dict.fromkeys(name for one in section.tuned for name in one.chosen))
     folds = any(one.fold is not None for one in section.tuned)
+    columns: list[tuple[str, Form]] = [("Network", "tight"), *((name, "text") for name in options)]
+    if folds:
+        columns.insert(1, ("Fold", "tight"))
+    columns += [("Dice on validation, mean per image", _form("{:.4f}".format, "diverged")), ("Taken", "tight")]
     return [
         Paragraph(
             f"{told} Taken was what has the best mean Dice on validation, on the original grid; the part of the report "
@@ -492,13 +496,7 @@ def _tuning(section: Section) -> list[Block]:
         ),
         table(
             f"Each setting that was tried: {', '.join(options)}.",
-            [
-                ("Network", "tight"),
-                *([("Fold", "tight")] if folds else []),
-                *((name, "text") for name in options),
-                ("Dice on validation, mean per image", _form("{:.4f}".format, "diverged")),
-                ("Taken", "tight"),
-            ],
+            columns,
             [
                 [
                     one.network,
