@@ -168,6 +168,28 @@ def _parser() -> argparse.ArgumentParser:
     gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
     gain.set_defaults(function=_gain)
 
+    robustness = commands.add_parser(
+        "robustness",
+        help="measure how runs score on their own images made worse: gain, speckle, blur, JPEG, caliper marks",
+        description="Keeps robustness.csv beside the scores of each run, which the report shows, and a picture in its "
+        "figures/. Strengths: gain in dB of 60 displayed; speckle 1 is fully developed; blur in % of the longer side; "
+        "jpeg 100 less the quality; calipers 1 or 2 diameters.",
+        allow_abbrev=False,
+    )
+    robustness.add_argument("runs", metavar="RUN", nargs="+", help="run folders that were scored before")
+    robustness.add_argument(
+        "--degrade",
+        action="append",
+        default=[],
+        metavar="NAME[=STRENGTH,...]",
+        help="gain, speckle, blur, jpeg or calipers; may be repeated (default: all)",
+    )
+    robustness.add_argument("--part", default="test", help="default %(default)s")
+    robustness.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
+    robustness.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _add_trust(robustness)
+    robustness.set_defaults(function=_robustness)
+
     export = commands.add_parser(
         "export",
         help="write a run as TorchScript, ONNX or OpenVINO, verified on its validation images",
@@ -528,6 +550,22 @@ def _gain(options: argparse.Namespace) -> int:
         options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
     )
     print(gain_table(gains))
+    return 0
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import asked_strengths, measure_robustness, robustness_table
+
+    found = measure_robustness(
+        [_run(run, options.trust) for run in options.runs],
+        strengths=asked_strengths(options.degrade),
+        part=options.part,
+        dataset_dir=options.dataset_dir,
+        device=options.device,
+    )
+    print("Dice, mean over images, at each strength:", robustness_table(found), sep="\n")
+    for one in found:
+        print(f"Kept: {one.path}")
     return 0
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from monai_thyroid.evaluation.masks import ScoredMasks, score_masks
     from monai_thyroid.evaluation.precision import AutocastInferer, default_device, default_precision
     from monai_thyroid.evaluation.predictor import Prediction, Predictor
+    from monai_thyroid.evaluation.robustness import Robustness, asked_strengths, measure_robustness, robustness_table
     from monai_thyroid.evaluation.scoring import CaseScores
     from monai_thyroid.evaluation.trained import TrainedRun
 
@@ -22,13 +23,17 @@ __all__ = [
     "Gain",
     "Prediction",
     "Predictor",
+    "Robustness",
     "ScoredMasks",
     "TrainedRun",
+    "asked_strengths",
     "default_device",
     "default_precision",
     "gain_table",
     "input_items",
     "measure_gain",
+    "measure_robustness",
+    "robustness_table",
     "score_masks",
     "set_postprocessing",
 ]
@@ -43,6 +48,7 @@ __getattr__ = lazily(
         "masks": ("ScoredMasks", "score_masks"),
         "precision": ("AutocastInferer", "default_device", "default_precision"),
         "predictor": ("Prediction", "Predictor"),
+        "robustness": ("Robustness", "asked_strengths", "measure_robustness", "robustness_table"),
         "scoring": ("CaseScores",),
         "trained": ("TrainedRun",),
     },

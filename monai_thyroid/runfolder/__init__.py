@@ -36,17 +36,21 @@ from monai_thyroid.runfolder.reading import (
 from monai_thyroid.runfolder.schema import (
     CASE_COLUMNS,
     KEY_COLUMNS,
+    ROBUSTNESS_COLUMNS,
     SCHEMA_VERSION,
     CalibrationRow,
     CaseRow,
     EvaluationRecord,
     HistoryRow,
+    MeasureRow,
+    RobustnessRow,
     RunRecord,
 )
 
 __all__ = [
     "CASE_COLUMNS",
     "KEY_COLUMNS",
+    "ROBUSTNESS_COLUMNS",
     "SCHEMA_VERSION",
     "CalibrationRow",
     "CaseRow",
@@ -54,6 +58,8 @@ __all__ = [
     "EvaluationFolder",
     "EvaluationRecord",
     "HistoryRow",
+    "MeasureRow",
+    "RobustnessRow",
     "RunFiles",
     "RunFolder",
     "RunRecord",

@@ -29,6 +29,7 @@ from monai_thyroid.runfolder.schema import (
     EvaluationRecord,
     HistoryRow,
     MeasureRow,
+    RobustnessRow,
     RunRecord,
     Score,
     as_number,
@@ -146,6 +147,15 @@ class Evaluation:
         """
         path = self.path / "measures.csv"
         return _case_rows(path, MeasureRow, lambda row, read, where: []) if path.is_file() else []
+
+    def robustness(self) -> list[RobustnessRow]:
+        """The rows of robustness.csv; none where there is no such file.
+
+        Raises:
+            UserError: the file cannot be used.
+        """
+        path = self.path / "robustness.csv"
+        return _case_rows(path, RobustnessRow, _read_degraded) if path.is_file() else []
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -359,6 +369,14 @@ def _score(text: str, score: Score) -> tuple[Any, str | None]:
             return value, None
         problem = range_problem(value, low=0, high=score.high)
     return value, problem
+
+
+def _read_degraded(line: Mapping[str, str], row: RobustnessRow, where: str) -> list[str]:
+    return [
+        f"robustness.csv: {name} of {where} is empty"
+        for name in ("degradation", "strength", "dice")
+        if row[name] in (None, "")
+    ]
 
 
 def _read_sums(line: Mapping[str, str], row: CalibrationRow, where: str) -> list[str]:

@@ -19,6 +19,7 @@ __all__ = [
     "HISTORY_COLUMNS",
     "KEY_COLUMNS",
     "MEASURE_COLUMNS",
+    "ROBUSTNESS_COLUMNS",
     "SCHEMA_VERSION",
     "CalibrationRow",
     "CaseRow",
@@ -26,6 +27,7 @@ __all__ = [
     "HistoryRow",
     "MeasureRow",
     "Record",
+    "RobustnessRow",
     "RunRecord",
     "Score",
     "scores",
@@ -460,3 +462,22 @@ class MeasureRow(CaseKey):
 
 
 MEASURE_COLUMNS = MeasureRow.columns()
+
+
+@dataclass
+class RobustnessRow(CaseKey):
+    """A line of robustness.csv: a case and class after its image was degraded; strength 0 is cases.csv."""
+
+    file: ClassVar[str] = "robustness.csv"
+
+    degradation: str | None = _key("what was done to the image", needed=True)
+    strength: float | None = _key("how much of it; 0: nothing", needed=True)
+    unit: str | None = _key("of the strength")
+    tp: int | None = _key("as in cases.csv, and so the next ones", unit="pixels", low=0)
+    fp: int | None = _key("", unit="pixels", low=0)
+    fn: int | None = _key("", unit="pixels", low=0)
+    tn: int | None = _key("", unit="pixels", low=0)
+    dice: float | None = _key("", low=0, high=1, needed=True)
+
+
+ROBUSTNESS_COLUMNS = RobustnessRow.columns()
