@@ -16,9 +16,11 @@ __all__ = [
     "COSTS",
     "Coverage",
     "Degenerate",
+    "Degraded",
     "Ensemble",
     "Level",
     "Mean",
+    "Measured",
     "NetworkResult",
     "Options",
     "Recommendation",
@@ -168,6 +170,58 @@ class Ensemble:
     agreement: Mean
     coverage: Sequence[Coverage]
     curve: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a clinical measure of a network's predictions agrees with the reference's, over its chosen weights.
+
+    Attributes:
+        network: its name.
+        measure: in words.
+        unit: of it.
+        n_cases: with both.
+        n_groups: they belong to.
+        n_failed: with a reference, of whose prediction it could not be taken: in no figure.
+        n_unknown: without a reference.
+        difference: predicted less reference, mean over cases.
+        sd: of a difference.
+        low: the lower limit of agreement; its interval is of the limit.
+        high: the upper one.
+        absolute: mean absolute difference.
+    """
+
+    network: str
+    measure: str
+    unit: str
+    n_cases: int
+    n_groups: int
+    n_failed: int
+    n_unknown: int
+    difference: Mean
+    sd: float
+    low: Mean
+    high: Mean
+    absolute: float
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """Dice when images are degraded in one way, of chosen weights, mean over groups.
+
+    Attributes:
+        name: of the degradation.
+        unit: of its strength.
+        strengths: in order, 0 among them, which is the image as it is.
+        means: of each network at each strength; None where it was not measured.
+        changes: likewise, from strength 0.
+    """
+
+    name: str
+    unit: str
+    strengths: Sequence[float]
+    means: Mapping[str, Sequence[Mean | None]]
+    changes: Mapping[str, Sequence[Mean | None]]
 
 
 @dataclass(frozen=True)
@@ -353,6 +407,10 @@ class Section:
         ensembles: of the seeds of each network, best first; None where they are not asked for.
         ensemble_notes: of which networks there is none, and why.
         outlook: what these groups and seeds could have found; None where nothing was compared.
+        measured: clinical measures, where there are any.
+        measured_notes: of which networks they are lacking.
+        degraded: scores of degraded images, where they were measured.
+        degraded_notes: of which networks they are lacking, and why.
         slug: start of the names of its figures.
         figures: names of files, by kind.
     """
@@ -397,6 +455,10 @@ class Section:
     ensembles: Sequence[Ensemble] | None
     ensemble_notes: Sequence[str]
     outlook: Outlook | None
+    measured: Sequence[Measured]
+    measured_notes: Sequence[str]
+    degraded: Sequence[Degraded]
+    degraded_notes: Sequence[str]
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

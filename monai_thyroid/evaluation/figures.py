@@ -139,6 +139,8 @@ def draw_degraded(
                 drawing.draw_outline(axes, reference == number, colour=drawing.REFERENCE, width=0.7)
                 drawing.draw_outline(axes, label == number, colour=drawing.PREDICTION, style="dashed", width=0.7)
             heading = f"{title}\n" if strength == 0 else ""
-            axes.set_title(f"{heading}{'as it is' if strength == 0 else f'{strength:g}'}", fontsize=7, loc="left", pad=2)
+            axes.set_title(
+                f"{heading}{'as it is' if strength == 0 else f'{strength:g}'}", fontsize=7, loc="left", pad=2
+            )
     with atomic_path(path) as temporary:
         figure.savefig(temporary)

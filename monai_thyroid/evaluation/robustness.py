@@ -206,8 +206,8 @@ def _measured(work: _Work, asked: Mapping[str, Sequence[float]], *, device: str,
     difference = float(np.mean(unlike))
     if difference > _UNLIKE:
         return (
-            f"{work.evaluation.path}: on these images as they are Dice differs by {difference:.3f} from what was scored "
-            "(other images, or other arithmetic); evaluate the run again"
+            f"{work.evaluation.path}: on these images as they are Dice differs by {difference:.3f} from what was "
+            "scored (other images, or other arithmetic); evaluate the run again"
         )
     if difference:
         logger.info("%s: Dice of clean images differs by %.5f from what was scored", trained.path, difference)

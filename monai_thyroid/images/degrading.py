@@ -117,7 +117,7 @@ def _jpeg(image: _Pixels, strength: float, rng: np.random.Generator, mask: _Mask
     file = io.BytesIO()
     Image.fromarray((image * 255 + 0.5).astype(np.uint8)).save(file, "JPEG", quality=round(100 - strength))
     with Image.open(file) as picture:
-        return np.asarray(picture, np.float32) / 255
+        return np.asarray(picture, np.float32) / np.float32(255)
 
 
 def _calipers(image: _Pixels, strength: float, rng: np.random.Generator, mask: _Mask) -> _Pixels:
@@ -185,7 +185,7 @@ def _cross(image: _Pixels, place: np.ndarray, *, arm: int, thick: int, turned: b
 
 
 def _square(image: _Pixels, place: np.ndarray, rim: int, thick: int, level: float = 1.0) -> None:
-    row, column = (int(round(value)) - thick // 2 for value in place)
+    row, column = (round(float(value)) - thick // 2 for value in place)
     top, left = max(row - rim, 0), max(column - rim, 0)
     image[top : max(row + thick + rim, 0), left : max(column + thick + rim, 0)] = level
 

@@ -12,7 +12,13 @@ from monai_thyroid.metrics.calibration import (
 )
 from monai_thyroid.metrics.cases import SCORE_COLUMNS, score_case
 from monai_thyroid.metrics.components import label_components
-from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
+from monai_thyroid.metrics.measures import (
+    HeadCircumference,
+    LimitsOfAgreement,
+    agreement,
+    ellipse_circumference,
+    limits_of_agreement,
+)
 from monai_thyroid.metrics.policy import ScoringPolicy
 from monai_thyroid.metrics.registry import METRICS, Metric
 from monai_thyroid.metrics.summary import summarise
@@ -22,6 +28,7 @@ __all__ = [
     "METRICS",
     "SCORE_COLUMNS",
     "HeadCircumference",
+    "LimitsOfAgreement",
     "Metric",
     "ScoringPolicy",
     "agreement",
@@ -31,6 +38,7 @@ __all__ = [
     "ellipse_circumference",
     "expected_calibration_error",
     "label_components",
+    "limits_of_agreement",
     "reliability",
     "score_case",
     "summarise",
