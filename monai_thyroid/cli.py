@@ -168,6 +168,22 @@ def _parser() -> argparse.ArgumentParser:
     gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
     gain.set_defaults(function=_gain)
 
+    ensemble = commands.add_parser(
+        "ensemble",
+        help="score several runs as one model, whose probabilities are averaged",
+        description="Keeps the scores and the members' agreement on each case in ensembles/ of the first run, which "
+        "report --ensemble shows, with the gain over one run.",
+        allow_abbrev=False,
+    )
+    ensemble.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more, of the same data and split")
+    ensemble.add_argument("--part", default="test", help="default %(default)s")
+    ensemble.add_argument(
+        "--dataset_dir", metavar="DIR", help="other data of the same classes, or where theirs are now"
+    )
+    ensemble.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _add_trust(ensemble)
+    ensemble.set_defaults(function=_ensemble)
+
     robustness = commands.add_parser(
         "robustness",
         help="measure how runs score on their own images made worse: gain, speckle, blur, JPEG, caliper marks",
@@ -550,6 +566,19 @@ def _gain(options: argparse.Namespace) -> int:
         options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
     )
     print(gain_table(gains))
+    return 0
+
+
+def _ensemble(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import score_ensemble
+
+    scores = score_ensemble(
+        [_run(run, options.trust) for run in options.runs],
+        part=options.part,
+        dataset_dir=options.dataset_dir,
+        device=options.device,
+    )
+    print(scores.sentence(), f"Kept: {scores.folder}", sep="\n")
     return 0
 
 

@@ -8,6 +8,7 @@ from monai_thyroid.lazy import lazily
 
 if TYPE_CHECKING:
     from monai_thyroid.evaluation.choosing import set_postprocessing
+    from monai_thyroid.evaluation.ensemble import score_ensemble
     from monai_thyroid.evaluation.gain import Gain, gain_table, measure_gain
     from monai_thyroid.evaluation.inputs import input_items
     from monai_thyroid.evaluation.masks import ScoredMasks, score_masks
@@ -34,6 +35,7 @@ __all__ = [
     "measure_gain",
     "measure_robustness",
     "robustness_table",
+    "score_ensemble",
     "score_masks",
     "set_postprocessing",
 ]
@@ -43,6 +45,7 @@ __getattr__ = lazily(
     __name__,
     {
         "choosing": ("set_postprocessing",),
+        "ensemble": ("score_ensemble",),
         "gain": ("Gain", "gain_table", "measure_gain"),
         "inputs": ("input_items",),
         "masks": ("ScoredMasks", "score_masks"),

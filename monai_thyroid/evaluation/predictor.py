@@ -134,6 +134,13 @@ class Predictor:
         """Of each image, before anything is decided: (channels, height, width), float32, the mean of all members."""
         return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self._maps(images)]
 
+    def agreeing(self, images: Sequence[Raster | np.ndarray]) -> list[tuple[np.ndarray, tuple[float, ...] | None]]:
+        """Of each image what `probabilities` gives, and the agreement of the members as in `Prediction`."""
+        return [
+            (np.asarray(np.mean(maps, axis=0, dtype=np.float32)), self._agreement(self._masks(maps)))
+            for maps in self._maps(images)
+        ]
+
     def _maps(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
         """Of each image the probabilities of each member."""
         rasters = [image if isinstance(image, Raster) else _raster(image) for image in images]
@@ -159,23 +166,27 @@ class Predictor:
         return [each / len(flips) for each in total] if len(flips) > 1 else total
 
     def _decided(self, maps: list[np.ndarray]) -> Prediction:
-        masks = [member.decided(each) for member, each in zip(self.members, maps, strict=True)]
-        mean, mask, agreement = maps[0], masks[0], None
+        masks = self._masks(maps)
+        mean, mask = maps[0], masks[0]
         if len(maps) > 1:
             mean = np.asarray(np.mean(maps, axis=0, dtype=np.float32))
             mask = self.members[0].decided(mean)
-            agreement = tuple(
-                float(
-                    np.mean(
-                        [
-                            mean_dice([a == number], [b == number], classes=1)
-                            for a, b in itertools.combinations(masks, 2)
-                        ]
-                    )
+        return Prediction(mask, mean[1:] if self.activation == "softmax" else mean, self._agreement(masks))
+
+    def _masks(self, maps: list[np.ndarray]) -> list[np.ndarray]:
+        return [member.decided(each) for member, each in zip(self.members, maps, strict=True)]
+
+    def _agreement(self, masks: list[np.ndarray]) -> tuple[float, ...] | None:
+        if len(masks) < 2:
+            return None
+        return tuple(
+            float(
+                np.mean(
+                    [mean_dice([a == number], [b == number], classes=1) for a, b in itertools.combinations(masks, 2)]
                 )
-                for number in range(1, len(self.classes) + 1)
             )
-        return Prediction(mask, mean[1:] if self.activation == "softmax" else mean, agreement)
+            for number in range(1, len(self.classes) + 1)
+        )
 
 
 def device_of(device: str, *, runtime: str = "auto") -> str:

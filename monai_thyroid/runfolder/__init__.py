@@ -10,6 +10,7 @@ from monai_thyroid.runfolder.folder import (
     EvaluationFolder,
     RunFolder,
     dataset_path,
+    ensemble_path,
     evaluation_path,
     run_path,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "RunRecord",
     "dataset_path",
     "differing_settings",
+    "ensemble_path",
     "evaluation_path",
     "evaluation_records",
     "finished_epochs",

@@ -37,6 +37,8 @@ _FILES = {
     "the next one started",
     "figures/": "curves; worst, median and best cases with both outlines",
     "tensorboard/": "event files",
+    "ensembles/`<hash>`/": "what `monai-thyroid ensemble` scored: `members.json`, and `evaluations/` as below, with "
+    "the `agreement` of the members in `agreement.csv`",
     "exports/, runtimes/": "what `export` wrote, and what `predict` found out; the latter may be deleted any time",
     "**evaluations/`<dataset>`-`<part>`[-`<site>`]/**": "an evaluation; that of other data whose name is taken has the "
     "first 8 digits of their hash behind it. In it:",

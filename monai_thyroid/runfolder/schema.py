@@ -15,12 +15,14 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, SCORE_COLUMNS
 
 __all__ = [
+    "AGREEMENT_COLUMNS",
     "CASE_COLUMNS",
     "HISTORY_COLUMNS",
     "KEY_COLUMNS",
     "MEASURE_COLUMNS",
     "ROBUSTNESS_COLUMNS",
     "SCHEMA_VERSION",
+    "AgreementRow",
     "CalibrationRow",
     "CaseRow",
     "EvaluationRecord",
@@ -462,6 +464,18 @@ class MeasureRow(CaseKey):
 
 
 MEASURE_COLUMNS = MeasureRow.columns()
+
+
+@dataclass
+class AgreementRow(CaseKey):
+    """A line of agreement.csv, which an ensemble has."""
+
+    file: ClassVar[str] = "agreement.csv"
+
+    agreement: float | None = _key("mean Dice of all pairs of members", low=0, high=1, needed=True)
+
+
+AGREEMENT_COLUMNS = AgreementRow.columns()
 
 
 @dataclass
