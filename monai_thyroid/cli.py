@@ -300,6 +300,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
     )
+    report.add_argument(
+        "--checklist",
+        metavar="NAME",
+        help="claim: write claim.md too, what the run folders answer of CLAIM 2024, the rest for the author",
+    )
     report.set_defaults(function=_report)
 
     compare = commands.add_parser(
@@ -828,6 +833,7 @@ def _report(options: argparse.Namespace) -> int:
         images=not options.no_images,
         metadata=options.metadata,
         ensemble=options.ensemble,
+        checklist=options.checklist,
     )
     print(f"Report: {page}")
     return 0

@@ -70,6 +70,7 @@ class Options:
     images: bool
     metadata: str | None = None
     ensemble: bool = False
+    checklist: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,12 @@ class Ensemble:
 
     Attributes:
         network: its name.
-        seeds: that vote.
-        score: of the vote, mean over groups.
+        seeds: that are in it.
+        averaged: their probabilities are averaged; else their masks vote.
+        score: of this model, mean over groups.
         singles: of its seeds, mean over them.
-        gain: of the vote over these, above 0 where it is better.
-        gain_over_chosen: of the vote over the chosen weights.
+        gain: over these, above 0 where it is better.
+        gain_over_chosen: over the chosen weights.
         agreement: mean Dice of all pairs of seeds, mean over groups.
         coverage: at some shares given away.
         curve: mean score a case when 0, 1, 2, ... least agreed cases are given away, up to half of them.
@@ -163,6 +165,7 @@ class Ensemble:
 
     network: str
     seeds: Sequence[int]
+    averaged: bool
     score: Mean
     singles: Mean
     gain: Mean

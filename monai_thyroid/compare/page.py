@@ -898,8 +898,9 @@ def _ensembles(section: Section) -> list[Block]:
     shares = [one.given for one in made[0].coverage] if made else []
     page: list[Block] = [
         Paragraph(
-            "The seeds of a network as one model: a pixel is foreground where more than half of their stored masks "
-            "mark it; seeds that collapsed or are copies do not vote. Gain: above 0 where the vote is better, with the "
+            "The seeds of a network as one model. Mean: of their probabilities, as `monai-thyroid ensemble` has scored "
+            "it. Vote, where it has not: a pixel is foreground where more than half of their stored masks mark it. "
+            "Seeds that collapsed or are copies are in neither. Gain: above 0 where the one model is better, with the "
             "95 % interval of each by itself, over groups; it is of these trainings, and costs as many times the time "
             "as there are seeds. Agreement: mean Dice of all pairs of seeds, as `monai-thyroid predict --with` tells "
             "it for each image. Seeds can agree on what is wrong."
@@ -912,11 +913,12 @@ def _ensembles(section: Section) -> list[Block]:
         aside = [number for number, one in enumerate(made) if one.network in section.set_apart]
         page.append(
             table(
-                f"Votes, {section.axis}, mean over groups; {section.size}.",
+                f"Seeds as one model, {section.axis}, mean over groups; {section.size}.",
                 [
                     ("Network", "tight"),
                     ("Seeds", "tight"),
-                    ("Vote", "number"),
+                    ("Kind", "tight"),
+                    ("As one", "number"),
                     ("One seed, mean", form),
                     ("Gain over one seed", "number"),
                     ("Gain over the chosen weights", "number"),
@@ -926,6 +928,7 @@ def _ensembles(section: Section) -> list[Block]:
                     [
                         labels[one.network],
                         ", ".join(map(str, one.seeds)),
+                        "mean" if one.averaged else "vote",
                         _with_interval(one.score, form),
                         one.singles.mean,
                         _with_interval(one.gain, gain),

@@ -466,7 +466,7 @@ FIGURES: dict[str, Declared] = {
         Declared(
             "risk-coverage",
             Place.ENSEMBLES,
-            "{Axis} of the cases that stay with the vote of a network's seeds when those on which the seeds agree "
+            "{Axis} of the cases that stay with a network's seeds as one model when those on which the seeds agree "
             "least go to a person; marked: 0, 10, 20 and 30 %.",
             _coverage,
         ),

@@ -21,7 +21,7 @@ __all__ = ["EnsembleRun", "score_ensemble"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class EnsembleRun:
     """What `CaseScores` asks of a run, of several as one: all of it is the first member's, but for the weights.
 
