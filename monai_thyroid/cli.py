@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where groups are unknown, write a table of the images that look alike; as groups.csv in DIR, splits "
         "respect it",
     )
+    audit.add_argument("--card", metavar="FILE", help="write a dataset card (Markdown) as well")
     audit.set_defaults(function=_audit)
 
     predict = commands.add_parser(
@@ -272,6 +273,14 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--zip", action="store_true", help="write DIR.zip too")
     _add_trust(pack)
     pack.set_defaults(function=_pack)
+
+    card = commands.add_parser(
+        "card", help="write the model card of a run (Markdown): data, scores, failures, limits", allow_abbrev=False
+    )
+    card.add_argument("model", metavar="MODEL", help="a finished run folder, or a packed bundle")
+    card.add_argument("--output", required=True, metavar="FILE", help="new, or an earlier card")
+    _add_trust(card)
+    card.set_defaults(function=_card)
 
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
@@ -512,6 +521,7 @@ def _audit(options: argparse.Namespace) -> int:
         split_file=options.split_file,
         output=options.output,
         write_groups=options.write_groups,
+        card=options.card,
     )
     print(audit.text)
     if options.write_groups:
@@ -684,6 +694,13 @@ def _pack(options: argparse.Namespace) -> int:
     if packed.report:
         print(f"No report in it: {packed.report}", file=sys.stderr)
     print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.pack import write_card
+
+    print(f"Model card: {write_card(_run(options.model, options.trust), options.output)}")
     return 0
 
 
