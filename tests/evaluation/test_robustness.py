@@ -193,3 +193,23 @@ def test_what_is_no_ensemble_is_told_at_once(
     assert "was trained on other data or another split" in told
     assert cli.main(["ensemble", str(runs[0])]) == 1
     assert "two runs or more" in capsys.readouterr().err
+
+
+def test_a_run_has_a_model_card(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = tmp_path / "card.md"
+    for _ in range(2):  # the second replaces the first
+        assert cli.main(["card", str(runs[0]), "--output", str(card)]) == 0
+    text = card.read_text("utf-8")
+    assert all(f"## {title}" in text for title in ("Model", "Data", "Scores", "Failures", "Limits", "For the author"))
+    assert "monai-thyroid pack RUN" in text
+    assert "SHA256SUMS" not in text
+    other = tmp_path / "mine.md"
+    other.write_text("mine")
+    shutil.copytree(runs[0], tmp_path / "running")
+    record = tmp_path / "running" / "run.json"
+    write_json(record, {**read_json(record), "status": "running"})
+    assert cli.main(["card", str(tmp_path / "running"), "--output", str(other)]) == 1
+    told = capsys.readouterr().err
+    assert "is there and no earlier model card" in told
+    assert "is not finished (running)" in told
+    assert other.read_text() == "mine"
