@@ -6,6 +6,7 @@ Mongan, Moy, Park, Kahn, Radiology: Artificial Intelligence 2024, doi 10.1148/ry
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -295,7 +296,7 @@ def _performance(facts: Facts) -> Answer:
             f"{one.network} {section.axis} {form(one.mean_over_groups.mean)}"
             + (
                 f" ({form(one.mean_over_groups.low)} to {form(one.mean_over_groups.high)})"
-                if one.mean_over_groups.low == one.mean_over_groups.low
+                if math.isfinite(one.mean_over_groups.low)
                 else ""
             )
             for one in section.networks

@@ -15,7 +15,7 @@ from monai_thyroid.compare.study import Analysis, Entry
 from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, ScoringPolicy, score_case
 from monai_thyroid.metrics.registry import Counts, evaluate
-from monai_thyroid.runfolder import CaseRow, Evaluation, ensemble_path, read_evaluation
+from monai_thyroid.runfolder import CaseRow, Evaluation, ensemble_path, read_evaluation, same_postprocessing
 
 __all__ = ["GIVEN", "make_ensembles"]
 
@@ -89,14 +89,21 @@ def _scored_before(analysis: Analysis, voters: Sequence[Entry]) -> tuple[np.ndar
         return None
     folders = [ensemble_path(run.path, [str(one) for one in hashes]) / "evaluations" for run in runs]
     scored = voters[0].evaluations[0]
-    path = next((one for folder in folders if (one := folder / scored.name / "cases.csv").is_file()), None)
-    if path is None:
+    there = [
+        (run, one)
+        for run, folder in zip(runs, folders, strict=True)
+        if (one := folder / scored.name / "cases.csv").is_file()
+    ]
+    if not there:
         return None
+    first, path = there[0]
     try:
         evaluation = read_evaluation(path.parent)
         agreements = {row.case: row.agreement for row in evaluation.agreements() if row.class_name == study.name}
     except UserError as error:
         raise UserError([f"{path.parent}: {problem}" for problem in error.problems]) from error
+    if not same_postprocessing(first.record, evaluation.record):
+        raise UserError(f"{path.parent}: is of other postprocessing than {first.path}; score the ensemble again")
     rows = {row["case"]: row for row in evaluation.of_class(study.name)}
     truth = {row["case"]: row["tp"] + row["fn"] for row in voters[0].rows}
     unfit = [

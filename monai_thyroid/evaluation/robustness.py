@@ -14,6 +14,7 @@ import numpy as np
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.figures import draw_degraded
 from monai_thyroid.evaluation.predictor import Predictor, device_of
+from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.files import locked, write_csv
 from monai_thyroid.images import Raster, read_labels, read_raster
@@ -23,7 +24,6 @@ from monai_thyroid.metrics.registry import Counts, evaluate
 from monai_thyroid.runfolder import (
     ROBUSTNESS_COLUMNS,
     Evaluation,
-    evaluation_path,
     read_evaluation,
     same_postprocessing,
 )
@@ -32,6 +32,7 @@ __all__ = ["Robustness", "asked_strengths", "measure_robustness", "robustness_ta
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 8  # images in memory
 _UNLIKE = 0.005
 """Mean difference of Dice on clean images beyond which the scores of a run are of something else."""
 
@@ -137,14 +138,7 @@ def measure_robustness(
 
 def _work(trained: TrainedRun, part: str, dataset_dir: str | None) -> _Work:
     data = trained.datalist(dataset_dir)
-    path = evaluation_path(
-        trained.path,
-        dataset=data.name,
-        part=part,
-        sites=[],
-        data_hash=data.inspect().data_hash,
-        own=trained.own_data,
-    )
+    path = CaseScores(run=trained, data=data, part=part).folder
     if not path.is_dir():
         raise UserError(f"{path}: is not there; score the run with its evaluate.yaml and --part {part} first")
     try:
@@ -190,19 +184,23 @@ def _measured(work: _Work, asked: Mapping[str, Sequence[float]], *, device: str,
         clean = raster.normalised()
         reference = read_labels(item["label"], classes=len(classes))
         tried = [("", 0.0), *((name, strength) for name, values in asked.items() for strength in values)]
-        pictures = [degrade(clean, name, s, case=case, mask=reference > 0) if name else clean for name, s in tried]
-        masks = [one.mask for one in predictor.batch([Raster(picture, (0.0, 1.0)) for picture in pictures])]
-        for number, name in enumerate(classes, 1):
-            key = keys[case, name]
-            true = reference == number
-            dice = evaluate(METRICS["dice"], Counts.of(true, masks[0] == number))
-            unlike.append(abs(dice - float(key["dice"])))
-            for (degradation, strength), mask in list(zip(tried, masks, strict=True))[1:]:
-                rows.append(_row(key, degradation, strength, Counts.of(true, mask == number)))
-        if case == middle:
-            seen = reference
-            for (degradation, strength), picture, mask in list(zip(tried, pictures, masks, strict=True))[1:]:
-                shown.setdefault(degradation, [(0.0, pictures[0], masks[0])]).append((strength, picture, mask))
+        for start in range(0, len(tried), _AT_ONCE):
+            some = tried[start : start + _AT_ONCE]
+            pictures = [degrade(clean, name, s, case=case, mask=reference > 0) if name else clean for name, s in some]
+            masks = [one.mask for one in predictor.batch([Raster(picture, (0.0, 1.0)) for picture in pictures])]
+            for (degradation, strength), picture, mask in zip(some, pictures, masks, strict=True):
+                for number, name in enumerate(classes, 1):
+                    key = keys.get((case, name))
+                    if key is None:  # of this class it could not be scored
+                        continue
+                    counts = Counts.of(reference == number, mask == number)
+                    if degradation:
+                        rows.append(_row(key, degradation, strength, counts))
+                    else:
+                        unlike.append(abs(evaluate(METRICS["dice"], counts) - float(key["dice"])))
+                if case == middle:
+                    seen = reference
+                    shown.setdefault(degradation, []).append((strength, picture, mask))
     difference = float(np.mean(unlike))
     if difference > _UNLIKE:
         return (
@@ -211,7 +209,8 @@ def _measured(work: _Work, asked: Mapping[str, Sequence[float]], *, device: str,
         )
     if difference:
         logger.info("%s: Dice of clean images differs by %.5f from what was scored", trained.path, difference)
-    return _Found(rows, difference, shown, seen)
+    clean_one = shown.pop("")
+    return _Found(rows, difference, {name: [*clean_one, *own] for name, own in shown.items()}, seen)
 
 
 def _middle(evaluation: Evaluation) -> str:
