@@ -533,7 +533,9 @@ def bland_altman(
             axes.axis("off")
         every = np.concatenate([np.abs(of).ravel() for _, of in points.values()])
         decimals = 1 if every.max(initial=0) >= 1 else 2
-        for axes, (label, (means, differences)) in zip(grid.flat, points.items(), strict=False):
+        for place, (label, (means, differences)) in enumerate(points.items()):
+            axes = grid.flat[place]
+            axes.tick_params(labelbottom=place + columns >= len(points))  # the lowest of each column
             many = len(means) > 5000
             axes.scatter(means, differences, s=7, color=BLUE, alpha=0.6, linewidths=0, zorder=2, rasterized=many)
             axes.axhline(0, color="black", lw=0.8, ls=":")
@@ -559,7 +561,7 @@ def degradation_curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
     ylabel: str,
 ) -> str:
-    """Draw a panel a degradation: of each network the mean over the strength, with its interval.
+    """Draw a panel a degradation: of each network the mean at each strength, evenly spaced, with its interval.
 
     Args:
         panels: by title, of each network (strength, mean, low, high); NaN limits draw no interval.
@@ -581,21 +583,25 @@ def degradation_curves(
             handles.append(Line2D([], [], label=label, **look))
             for axes, panel in zip(grid.flat, panels.values(), strict=False):
                 if label in panel:
-                    # Beside each other, so that no interval hides another.
                     strength, mean, low, high = np.array(panel[label], dtype=float).T
-                    step = 0.012 * np.ptp(strength) * (index - (len(labels) - 1) / 2)
-                    axes.plot(strength + step, mean, **look)
-                    axes.vlines(strength + step, low, high, color=look["color"], lw=1)
+                    # Beside each other, so that no interval hides another.
+                    x = np.searchsorted(_strengths(panel), strength) + 0.05 * (index - (len(labels) - 1) / 2)
+                    axes.plot(x, mean, **look)
+                    axes.vlines(x, low, high, color=look["color"], lw=1)
         for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
             axes.set_title(title)
             axes.set_xlabel("Strength")
-            places = sorted({point[0] for own in panel.values() for point in own})
-            axes.set_xticks(places, [f"{place:g}".replace("-", "\N{MINUS SIGN}") for place in places])
+            told = [f"{place:g}".replace("-", "\N{MINUS SIGN}") for place in _strengths(panel)]
+            axes.set_xticks(range(len(told)), told)
             axes.grid()
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
         _legend(figure, handles, 3)
     return name
+
+
+def _strengths(panel: Mapping[str, Sequence[tuple[float, float, float, float]]]) -> list[float]:
+    return sorted({point[0] for own in panel.values() for point in own})
 
 
 def subgroup_intervals(

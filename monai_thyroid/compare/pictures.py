@@ -459,7 +459,7 @@ FIGURES: dict[str, Declared] = {
         Declared(
             "robustness",
             Place.ROBUSTNESS,
-            "Dice of the chosen weights over the strength of each degradation, mean over groups with the 95 % interval "
+            "Dice of the chosen weights at each strength of each degradation (evenly spaced), mean over groups with the 95 % interval "
             "of each by itself; {size}.",
             _degraded,
         ),

@@ -10,9 +10,10 @@ import pytest
 
 from monai_thyroid import cli
 from monai_thyroid.compare import build, make_report
-from monai_thyroid.compare.checklist import CHECKLISTS
+from monai_thyroid.compare.checklist import CHECKLISTS, make_checklist
 from monai_thyroid.files import read_csv, write_csv, write_json
 from monai_thyroid.metrics import limits_of_agreement
+from monai_thyroid.pages import markdown
 from monai_thyroid.runfolder import MeasureRow
 
 MakeRun = Callable[..., Path]
@@ -38,7 +39,7 @@ def measured(run: Path, seed: int, *, lost: int = 0) -> list[dict[str, object]]:
 def test_clinical_measures_are_in_the_report(make_run: MakeRun, tmp_path: Path) -> None:
     rows = measured(make_run("unet"), 0, lost=2)
     make_run("segnet")
-    page = make_report([tmp_path / "runs"], output=tmp_path / "report", images=False)
+    page = make_report([tmp_path / "runs"], output=tmp_path / "report", images=False, checklist="claim")
     (section,) = build([tmp_path / "runs"]).report.sections
     (one,) = section.measured
     kept = rows[2:]
@@ -52,14 +53,19 @@ def test_clinical_measures_are_in_the_report(make_run: MakeRun, tmp_path: Path) 
     assert list(section.measured_notes) == ["segnet: no head circumference to compare."]
     assert "Clinical measures" in page.read_text("utf-8")
     assert (tmp_path / "report" / "figures" / "agreement.png").is_file()
+    assert (tmp_path / "report" / "claim.md").read_text("utf-8").startswith("# CLAIM 2024: neck")
 
 
 def test_without_measures_the_report_says_nothing_of_them(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("unet")
-    page = make_report([tmp_path / "runs"], output=tmp_path / "report", images=False)
-    text = page.read_text("utf-8")
-    assert "Clinical measures" not in text
-    assert "Robustness" not in text
+    built = build([tmp_path / "runs"])
+    (section,) = built.report.sections
+    assert not any((section.measured, section.measured_notes, section.degraded, section.degraded_notes))
+
+
+def filled(runs: Path) -> list[str]:
+    built = build([runs])
+    return markdown(make_checklist("claim", built.report, built.analyses)).splitlines()
 
 
 def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun, tmp_path: Path) -> None:
@@ -67,9 +73,7 @@ def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun,
     for network in ("unet", "segnet"):
         run = make_run(network, **kept)
         write_json(run / "split.json", {"parts": {"test": {"cases": ["a", "b"], "groups": ["p"], "sites": [""]}}})
-    arguments = ["report", str(tmp_path / "runs"), "--output", str(tmp_path / "report"), "--no-images"]
-    assert cli.main([*arguments, "--checklist", "claim"]) == 0
-    lines = (tmp_path / "report" / "claim.md").read_text("utf-8").splitlines()
+    lines = filled(tmp_path / "runs")
     items = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ") and line[2].isdigit()]
     assert [int(item[0]) for item in items] == list(range(1, 45))
     answers = {int(item[0]): item[2] for item in items}
@@ -91,8 +95,7 @@ def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun,
 def test_of_masks_no_training_is_told(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("nnunet", scored_from="masks", checkpoint_sha256=None, protocol_hash=None)
     (run / "history.csv").unlink()
-    make_report([tmp_path / "runs"], output=tmp_path / "report", images=False, checklist="claim")
-    lines = (tmp_path / "report" / "claim.md").read_text("utf-8").splitlines()
+    lines = filled(tmp_path / "runs")
     answers = {line.split(" | ")[0].strip("| "): line.split(" | ")[2] for line in lines if line.startswith("| ")}
     for number in ("1", "9", "22", "23", "24", "25", "26", "43"):
         assert answers[number] == "for the author", number
