@@ -210,7 +210,7 @@ def _selection(facts: Facts) -> Answer | None:
         return None
     told = _of_each(facts, lambda section: section.chosen_by)
     source = "run.json: best_epoch; history.csv: val_dice; report.json: chosen_by"
-    return Answer(f"Of each training the epoch of best validation; of a network's seeds: {told}", source)
+    return Answer(f"Of each training the epoch of best validation; {told}", source)
 
 
 def _ensembles(facts: Facts) -> Answer | None:
@@ -310,7 +310,7 @@ def _performance(facts: Facts) -> Answer:
 def _diagnostic(facts: Facts) -> Answer:
     def tell(section: Section) -> str:
         return _listed(
-            f"{one.network} found {one.scores['n_lesions_found']} of {one.scores['n_lesions']} lesions, "
+            f"{one.network} found {one.scores['n_lesions_found']} of {one.scores['n_lesions']} objects, "
             f"{one.scores['false_positives_per_image']:.2f} false positives an image"
             for one in section.networks
         )
@@ -326,9 +326,8 @@ def _failures(facts: Facts) -> Answer:
             for one in section.networks
         )
 
-    return Answer(
-        f"{_of_each(facts, tell)}; worst cases in the report's gallery", "cases.csv; report.json: degenerate", False
-    )
+    shown = "; worst cases in the report's gallery" if facts.report.options.images else ""
+    return Answer(f"{_of_each(facts, tell)}{shown}", "cases.csv; report.json: degenerate", whole=False)
 
 
 def _limitations(facts: Facts) -> Answer | None:
@@ -467,8 +466,10 @@ def make_checklist(name: str, report: Report, analyses: Sequence[Analysis]) -> l
             whole, in_part = whole + answer.whole, in_part + (not answer.whole)
             rest = "" if answer.whole else " (in part; the rest is for the author)"
             rows.append([str(number), asked, answer.text + rest, answer.source])
+        first = number - len(items) + 1
+        caption = f"Item {number}" if len(items) == 1 else f"Items {first} to {number}"
         columns = [("Item", "tight"), ("Asked", "text"), ("Answer", "text"), ("From", "text")]
-        page += [Heading(2, section), table(section, columns, rows)]  # type: ignore[arg-type]
+        page += [Heading(2, section), table(caption, columns, rows)]  # type: ignore[arg-type]
     return [
         Heading(1, f"{title}: {', '.join(section.title for section in report.sections)}"),
         Paragraph(words),

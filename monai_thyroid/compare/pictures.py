@@ -459,8 +459,8 @@ FIGURES: dict[str, Declared] = {
         Declared(
             "robustness",
             Place.ROBUSTNESS,
-            "Dice of the chosen weights at each strength of each degradation (evenly spaced), mean over groups with the 95 % interval "
-            "of each by itself; {size}.",
+            "Dice of the chosen weights at each strength of a degradation (evenly spaced), mean over groups with the "
+            "95 % interval of each by itself; {size}.",
             _degraded,
         ),
         Declared(
