@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--ensemble",
         action="store_true",
-        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+        help="tell what the seeds of each network are worth as one model, as ensemble scored it, else by a vote",
     )
     report.add_argument(
         "--checklist",
