@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.postprocessing import Postprocessing
-from monai_thyroid.evaluation.predictor import Predictor
+from monai_thyroid.evaluation.predictor import Predictor, agreement_of
 from monai_thyroid.evaluation.scoring import CaseScores
 from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.files import canonical_hash, write_json
@@ -29,6 +31,7 @@ class EnsembleRun:
         path: the ensemble's folder, in that of its first member.
         members: the runs.
         classes: names without the background.
+        whole: name of all of them together, if they are scored as one, too.
         activation: of the members.
         configured_threshold: likewise.
         postprocessing: of the first member, as `Predictor` applies it.
@@ -39,6 +42,7 @@ class EnsembleRun:
     path: Path
     members: Sequence[TrainedRun]
     classes: list[str]
+    whole: str | None
     activation: str
     configured_threshold: float
     postprocessing: Postprocessing
@@ -105,6 +109,7 @@ def score_ensemble(
         path=path,
         members=trained,
         classes=first.classes,
+        whole=first.whole,
         activation=first.activation,
         configured_threshold=first.configured_threshold,
         postprocessing=first.postprocessing,
@@ -117,8 +122,8 @@ def score_ensemble(
     try:
         for item in items:
             raster = read_raster(item["image"])
-            (mean, agreement), *_ = predictor.agreeing([raster])
-            scores.add(load(dict(item)), mean, agreement=agreement)
+            ((mean, masks),) = predictor.with_masks([raster])
+            scores.add(load(dict(item)), mean, agreement=_agreement(masks, together))
     except BaseException:
         scores.abandon()
         raise
@@ -131,6 +136,14 @@ def score_ensemble(
     )
     scores.finish()
     return scores
+
+
+def _agreement(masks: Sequence[np.ndarray], together: EnsembleRun) -> dict[str, float]:
+    of_each = agreement_of(masks, classes=len(together.classes))
+    found = dict(zip(together.classes, of_each, strict=True))
+    if together.whole is not None:
+        (found[together.whole],) = agreement_of([mask > 0 for mask in masks], classes=1)
+    return found
 
 
 def _named(run: TrainedRun) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,11 +189,11 @@ def _measured(work: _Work, asked: Mapping[str, Sequence[float]], *, device: str,
             pictures = [degrade(clean, name, s, case=case, mask=reference > 0) if name else clean for name, s in some]
             masks = [one.mask for one in predictor.batch([Raster(picture, (0.0, 1.0)) for picture in pictures])]
             for (degradation, strength), picture, mask in zip(some, pictures, masks, strict=True):
-                for number, name in enumerate(classes, 1):
+                for name, true, marked in _classes(trained, reference, mask):
                     key = keys.get((case, name))
                     if key is None:  # of this class it could not be scored
                         continue
-                    counts = Counts.of(reference == number, mask == number)
+                    counts = Counts.of(true, marked)
                     if degradation:
                         rows.append(_row(key, degradation, strength, counts))
                     else:
@@ -211,6 +211,14 @@ def _measured(work: _Work, asked: Mapping[str, Sequence[float]], *, device: str,
         logger.info("%s: Dice of clean images differs by %.5f from what was scored", trained.path, difference)
     clean_one = shown.pop("")
     return _Found(rows, difference, {name: [*clean_one, *own] for name, own in shown.items()}, seen)
+
+
+def _classes(trained: TrainedRun, reference: np.ndarray, mask: np.ndarray) -> Iterator[tuple[str, Any, Any]]:
+    """Name, reference and prediction of each class, and of all together where these are scored, too."""
+    for number, name in enumerate(trained.classes, 1):
+        yield name, reference == number, mask == number
+    if trained.whole is not None:
+        yield trained.whole, reference > 0, mask > 0
 
 
 def _middle(evaluation: Evaluation) -> str:
