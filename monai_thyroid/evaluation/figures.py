@@ -125,6 +125,7 @@ def draw_degraded(
         classes: of the labels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     columns = max(len(row) for row in rows.values())
     high = 7.2 / columns * reference.shape[0] / reference.shape[1] + 0.32
@@ -142,5 +143,10 @@ def draw_degraded(
             axes.set_title(
                 f"{heading}{'as it is' if strength == 0 else f'{strength:g}'}", fontsize=7, loc="left", pad=2
             )
+    handles = [
+        Line2D([], [], color=drawing.REFERENCE, linestyle="solid", label="reference"),
+        Line2D([], [], color=drawing.PREDICTION, linestyle="dashed", label="prediction"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
