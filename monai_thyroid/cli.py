@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where groups are unknown, write a table of the images that look alike; as groups.csv in DIR, splits "
         "respect it",
     )
+    audit.add_argument("--card", metavar="FILE", help="write a dataset card (Markdown) as well")
     audit.set_defaults(function=_audit)
 
     predict = commands.add_parser(
@@ -176,6 +177,44 @@ def _parser() -> argparse.ArgumentParser:
     gain.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
     gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
     gain.set_defaults(function=_gain)
+
+    ensemble = commands.add_parser(
+        "ensemble",
+        help="score several runs as one model, whose probabilities are averaged",
+        description="Keeps the scores and the members' agreement on each case in ensembles/ of the first run, which "
+        "report --ensemble shows, with the gain over one run.",
+        allow_abbrev=False,
+    )
+    ensemble.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more, of the same data and split")
+    ensemble.add_argument("--part", default="test", help="default %(default)s")
+    ensemble.add_argument(
+        "--dataset_dir", metavar="DIR", help="other data of the same classes, or where theirs are now"
+    )
+    ensemble.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _add_trust(ensemble)
+    ensemble.set_defaults(function=_ensemble)
+
+    robustness = commands.add_parser(
+        "robustness",
+        help="measure how runs score on their own images made worse: gain, speckle, blur, JPEG, caliper marks",
+        description="Keeps robustness.csv beside the scores of each run, which the report shows, and a picture in its "
+        "figures/. Strengths: gain in dB of 60 displayed; speckle 1 is fully developed; blur in % of the longer side; "
+        "jpeg 100 less the quality; calipers 1 or 2 diameters.",
+        allow_abbrev=False,
+    )
+    robustness.add_argument("runs", metavar="RUN", nargs="+", help="run folders that were scored before")
+    robustness.add_argument(
+        "--degrade",
+        action="append",
+        default=[],
+        metavar="NAME[=STRENGTH,...]",
+        help="gain, speckle, blur, jpeg or calipers; may be repeated (default: all)",
+    )
+    robustness.add_argument("--part", default="test", help="default %(default)s")
+    robustness.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
+    robustness.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _add_trust(robustness)
+    robustness.set_defaults(function=_robustness)
 
     export = commands.add_parser(
         "export",
@@ -244,6 +283,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(pack)
     pack.set_defaults(function=_pack)
 
+    card = commands.add_parser(
+        "card", help="write the model card of a run (Markdown): data, scores, failures, limits", allow_abbrev=False
+    )
+    card.add_argument("model", metavar="MODEL", help="a finished run folder, or a packed bundle")
+    card.add_argument("--output", required=True, metavar="FILE", help="new, or an earlier card")
+    _add_trust(card)
+    card.set_defaults(function=_card)
+
     report = commands.add_parser(
         "report", help="compare finished runs: scores, tests, stability, cost, which one to deploy", allow_abbrev=False
     )
@@ -269,7 +316,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--ensemble",
         action="store_true",
-        help="tell what the seeds of each network are worth as one model, from the masks that the runs kept",
+        help="tell what the seeds of each network are worth as one model, as ensemble scored it, else by a vote",
+    )
+    report.add_argument(
+        "--checklist",
+        metavar="NAME",
+        help="claim: write claim.md too, what the run folders answer of CLAIM 2024, the rest for the author",
     )
     report.set_defaults(function=_report)
 
@@ -530,6 +582,7 @@ def _audit(options: argparse.Namespace) -> int:
         split_file=options.split_file,
         output=options.output,
         write_groups=options.write_groups,
+        card=options.card,
     )
     print(audit.text)
     if options.write_groups:
@@ -589,6 +642,35 @@ def _gain(options: argparse.Namespace) -> int:
         options.runs, tta=options.tta, part=options.part, dataset_dir=options.dataset_dir, device=options.device
     )
     print(gain_table(gains))
+    return 0
+
+
+def _ensemble(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import score_ensemble
+
+    scores = score_ensemble(
+        [_run(run, options.trust) for run in options.runs],
+        part=options.part,
+        dataset_dir=options.dataset_dir,
+        device=options.device,
+    )
+    print(scores.sentence(), f"Kept: {scores.folder}", sep="\n")
+    return 0
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from monai_thyroid.evaluation import asked_strengths, measure_robustness, robustness_table
+
+    found = measure_robustness(
+        [_run(run, options.trust) for run in options.runs],
+        strengths=asked_strengths(options.degrade),
+        part=options.part,
+        dataset_dir=options.dataset_dir,
+        device=options.device,
+    )
+    print("Dice, mean over images, at each strength:", robustness_table(found), sep="\n")
+    for one in found:
+        print(f"Kept: {one.path}")
     return 0
 
 
@@ -673,6 +755,13 @@ def _pack(options: argparse.Namespace) -> int:
     if packed.report:
         print(f"No report in it: {packed.report}", file=sys.stderr)
     print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.pack import write_card
+
+    print(f"Model card: {write_card(_run(options.model, options.trust), options.output)}")
     return 0
 
 
@@ -833,6 +922,7 @@ def _report(options: argparse.Namespace) -> int:
         images=not options.no_images,
         metadata=options.metadata,
         ensemble=options.ensemble,
+        checklist=options.checklist,
     )
     print(f"Report: {page}")
     return 0

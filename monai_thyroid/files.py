@@ -17,7 +17,9 @@ from monai_thyroid.errors import UserError
 __all__ = [
     "atomic_path",
     "canonical_hash",
+    "in_folder",
     "locked",
+    "own_path",
     "read_csv",
     "read_json",
     "remove_partial",
@@ -53,6 +55,42 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # not there, or on a disk that has become read-only
             temporary.unlink()
+
+
+def in_folder(option: str, path: str | os.PathLike[str]) -> Path:
+    """A file's path, whose folder must exist.
+
+    Raises:
+        UserError: it does not; names the option that said so.
+    """
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: no such folder as {path.parent}")
+    return path
+
+
+def own_path(option: str, path: str | os.PathLike[str], *, mark: str, what: str) -> Path:
+    """Where a page may be written: a new file, or one that ends with a mark of the program's own.
+
+    Args:
+        option: that named the path, for the message.
+        path: of the file.
+        mark: what the program writes near the end of such a file.
+        what: such a file is.
+
+    Raises:
+        UserError: its folder does not exist, or it is something else that is there already.
+    """
+    path = in_folder(option, path)
+    if path.exists() or path.is_symlink():
+        tail = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 4096))
+                tail = file.read()
+        if mark.encode() not in tail:
+            raise UserError(f"{option} {path}: is there and no {what}, so it is kept; take another name")
+    return path
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:

@@ -17,9 +17,11 @@ __all__ = [
     "AtThreshold",
     "Coverage",
     "Degenerate",
+    "Degraded",
     "Ensemble",
     "Level",
     "Mean",
+    "Measured",
     "NetworkResult",
     "Options",
     "Recommendation",
@@ -70,6 +72,7 @@ class Options:
     images: bool
     metadata: str | None = None
     ensemble: bool = False
+    checklist: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +154,12 @@ class Ensemble:
 
     Attributes:
         network: its name.
-        seeds: that vote.
-        score: of the vote, mean over groups.
+        seeds: that are in it.
+        averaged: their probabilities are averaged; else their masks vote.
+        score: of this model, mean over groups.
         singles: of its seeds, mean over them.
-        gain: of the vote over these, above 0 where it is better.
-        gain_over_chosen: of the vote over the chosen weights.
+        gain: over these, above 0 where it is better.
+        gain_over_chosen: over the chosen weights.
         agreement: mean Dice of all pairs of seeds, mean over groups.
         coverage: at some shares given away.
         curve: mean score a case when 0, 1, 2, ... least agreed cases are given away, up to half of them.
@@ -163,6 +167,7 @@ class Ensemble:
 
     network: str
     seeds: Sequence[int]
+    averaged: bool
     score: Mean
     singles: Mean
     gain: Mean
@@ -170,6 +175,58 @@ class Ensemble:
     agreement: Mean
     coverage: Sequence[Coverage]
     curve: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a clinical measure of a network's predictions agrees with the reference's, over its chosen weights.
+
+    Attributes:
+        network: its name.
+        measure: in words.
+        unit: of it.
+        n_cases: with both.
+        n_groups: they belong to.
+        n_failed: with a reference, of whose prediction it could not be taken: in no figure.
+        n_unknown: without a reference.
+        difference: predicted less reference, mean over cases.
+        sd: of a difference.
+        low: the lower limit of agreement; its interval is of the limit.
+        high: the upper one.
+        absolute: mean absolute difference.
+    """
+
+    network: str
+    measure: str
+    unit: str
+    n_cases: int
+    n_groups: int
+    n_failed: int
+    n_unknown: int
+    difference: Mean
+    sd: float
+    low: Mean
+    high: Mean
+    absolute: float
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """Dice when images are degraded in one way, of chosen weights, mean over groups.
+
+    Attributes:
+        name: of the degradation.
+        unit: of its strength.
+        strengths: in order, 0 among them, which is the image as it is.
+        means: of each network at each strength; None where it was not measured.
+        changes: likewise, from strength 0.
+    """
+
+    name: str
+    unit: str
+    strengths: Sequence[float]
+    means: Mapping[str, Sequence[Mean | None]]
+    changes: Mapping[str, Sequence[Mean | None]]
 
 
 @dataclass(frozen=True)
@@ -397,6 +454,10 @@ class Section:
         ensembles: of the seeds of each network, best first; None where they are not asked for.
         ensemble_notes: of which networks there is none, and why.
         outlook: what these groups and seeds could have found; None where nothing was compared.
+        measured: clinical measures, where there are any.
+        measured_notes: of which networks they are lacking.
+        degraded: scores of degraded images, where they were measured.
+        degraded_notes: of which networks they are lacking, and why.
         tuned: the choice of each network's settings; empty where there was none.
         slug: start of the names of its figures.
         figures: names of files, by kind.
@@ -442,6 +503,10 @@ class Section:
     ensembles: Sequence[Ensemble] | None
     ensemble_notes: Sequence[str]
     outlook: Outlook | None
+    measured: Sequence[Measured]
+    measured_notes: Sequence[str]
+    degraded: Sequence[Degraded]
+    degraded_notes: Sequence[str]
     tuned: Sequence[Tuned] = ()
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)

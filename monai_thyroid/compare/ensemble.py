@@ -1,4 +1,4 @@
-"""The seeds of one network as one model: a vote of their stored masks, and what their agreement is worth."""
+"""The seeds of one network as one model: what was scored of it, else a vote of their stored masks; its agreement."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 from monai_thyroid.compare.contents import Coverage, Ensemble, Mean, plural
 from monai_thyroid.compare.statistics import bootstrap_mean
 from monai_thyroid.compare.study import Analysis, Entry
+from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, ScoringPolicy, score_case
 from monai_thyroid.metrics.registry import Counts, evaluate
-from monai_thyroid.runfolder import CaseRow, Evaluation
+from monai_thyroid.runfolder import CaseRow, Evaluation, ensemble_path, read_evaluation, same_postprocessing
 
 __all__ = ["GIVEN", "make_ensembles"]
 
@@ -24,10 +25,11 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def make_ensembles(analysis: Analysis) -> tuple[list[Ensemble], list[str], list[str]]:
-    """Score the vote of the seeds of every network that has two or more.
+    """What the seeds of every network that has two or more are worth as one model.
 
-    A pixel is foreground where more than half of the seeds mark it (of two: both). Seeds that collapsed or are copies
-    do not vote. Agreement is that of `monai-thyroid predict`: the mean Dice of all pairs of seeds.
+    Where `monai-thyroid ensemble` has scored the mean of their probabilities, it is that. Else their vote: a pixel is
+    foreground where more than half of the seeds mark it (of two: both). Seeds that collapsed or are copies are in
+    neither. Agreement is that of `monai-thyroid predict`: the mean Dice of all pairs of seeds.
 
     Args:
         analysis: of a dataset and class.
@@ -42,6 +44,14 @@ def make_ensembles(analysis: Analysis) -> tuple[list[Ensemble], list[str], list[
         voters = [entry for entry in analysis.study.of(network) if (network, entry.seed) not in analysis.verdicts]
         if len(voters) < 2:
             notes.append(f"{network}: {plural(len(voters), 'usable seed')}, an ensemble takes two.")
+            continue
+        try:
+            scored = _scored_before(analysis, voters)
+        except UserError as error:
+            problems += [f"--ensemble: {network}: {problem}" for problem in error.problems]
+            continue
+        if scored:
+            found.append(_summed_up(analysis, network, voters, *scored, averaged=True))
             continue
         kept = [_kept(entry) for entry in voters]
         lacking = [
@@ -62,6 +72,56 @@ def make_ensembles(analysis: Analysis) -> tuple[list[Ensemble], list[str], list[
             found.append(made)
     sign = 1 if analysis.larger_is_better else -1
     return sorted(found, key=lambda one: -sign * one.score.mean), notes, problems
+
+
+def _scored_before(analysis: Analysis, voters: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Score and agreement of each case, (cases,), of the ensemble of these very weights; None where there is none.
+
+    Raises:
+        UserError: its files cannot be used, or are of other cases or references than the runs.
+    """
+    study = analysis.study
+    if any(len(entry.runs) > 1 for entry in voters):
+        return None
+    runs = [entry.runs[0] for entry in voters]
+    hashes = [run.record.checkpoint_sha256 for run in runs]
+    if None in hashes:
+        return None
+    folders = [ensemble_path(run.path, [str(one) for one in hashes]) / "evaluations" for run in runs]
+    scored = voters[0].evaluations[0]
+    there = [
+        (run, one)
+        for run, folder in zip(runs, folders, strict=True)
+        if (one := folder / scored.name / "cases.csv").is_file()
+    ]
+    if not there:
+        return None
+    first, path = there[0]
+    try:
+        evaluation = read_evaluation(path.parent)
+        agreements = {row.case: row.agreement for row in evaluation.agreements() if row.class_name == study.name}
+    except UserError as error:
+        raise UserError([f"{path.parent}: {problem}" for problem in error.problems]) from error
+    if not same_postprocessing(first.record, evaluation.record):
+        raise UserError(f"{path.parent}: is of other postprocessing than {first.path}; score the ensemble again")
+    rows = {row["case"]: row for row in evaluation.of_class(study.name)}
+    truth = {row["case"]: row["tp"] + row["fn"] for row in voters[0].rows}
+    unfit = [
+        case
+        for case in study.cases
+        if case not in rows
+        or rows[case]["error"]
+        or agreements.get(case) is None
+        or rows[case][analysis.metric] is None
+        or rows[case]["tp"] + rows[case]["fn"] != truth[case]
+    ]
+    own, other = scored.references_hash(), evaluation.references_hash()
+    if unfit or (own and other and own != other):
+        what = f"{len(unfit)} cases are lacking or have other references" if unfit else "has other references"
+        raise UserError(f"{path.parent}: {what}; score the ensemble again")
+    values = [[float(rows[case][analysis.metric]), float(agreements[case] or 0)] for case in study.cases]
+    scores, agreed = np.array(values).T
+    return scores, agreed
 
 
 def _kept(entry: Entry) -> dict[str, tuple[Evaluation, CaseRow]]:
@@ -107,8 +167,15 @@ def _made(
             f"--ensemble: the stored masks of {network} are not those that were scored in {len(other)} of "
             f"{plural(len(study.cases), 'case')} ({shown}); evaluate these runs again"
         )
+    return _summed_up(analysis, network, voters, np.array(scores), np.array(agreements), averaged=False)
+
+
+def _summed_up(
+    analysis: Analysis, network: str, voters: Sequence[Entry], voted: np.ndarray, agreed: np.ndarray, *, averaged: bool
+) -> Ensemble:
+    """From the score and the agreement of each case."""
+    study, metric = analysis.study, analysis.metric
     sign = 1 if analysis.larger_is_better else -1
-    voted, agreed = np.array(scores), np.array(agreements)
     singles = np.mean([entry.values(metric, study.cases) for entry in voters], axis=0)
     chosen = analysis.entry(network).values(metric, study.cases)
 
@@ -133,6 +200,7 @@ def _made(
     return Ensemble(
         network=network,
         seeds=[entry.seed for entry in voters],
+        averaged=averaged,
         score=mean(voted),
         singles=mean(singles),
         gain=mean(sign * (voted - singles)),

@@ -22,10 +22,12 @@ from monai_thyroid.files import atomic_path
 __all__ = [
     "Panel",
     "average_ranks",
+    "bland_altman",
     "case_strips",
     "confusion_matrices",
     "coverage_curves",
     "curves",
+    "degradation_curves",
     "gallery",
     "mean_bars",
     "paired_differences",
@@ -504,6 +506,102 @@ def coverage_curves(
         axes.grid()
         _legend(figure, handles, 2)
     return name
+
+
+def bland_altman(
+    folder: Path,
+    name: str,
+    *,
+    points: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    limits: Mapping[str, Sequence[tuple[float, float, float]]],
+    measure: str,
+    unit: str,
+) -> str:
+    """Draw a panel a network: differences over means, with mean difference and limits of agreement, named at the right.
+
+    Args:
+        points: of each network the means of prediction and reference, and predicted less reference, each (cases,).
+        limits: of each (value, low, high) of the lower limit, the mean and the upper limit; NaN draws no interval.
+        measure: in words.
+        unit: of all of them.
+    """
+    columns = min(2, len(points))
+    lines = -(-len(points) // columns)
+    with _figure(folder, name, COLUMN if columns == 1 else PAGE, 2.5 * lines + 0.2) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in list(grid.flat)[len(points) :]:
+            axes.axis("off")
+        every = np.concatenate([np.abs(of).ravel() for _, of in points.values()])
+        decimals = 1 if every.max(initial=0) >= 1 else 2
+        for place, (label, (means, differences)) in enumerate(points.items()):
+            axes = grid.flat[place]
+            axes.tick_params(labelbottom=place + columns >= len(points))  # the lowest of each column
+            many = len(means) > 5000
+            axes.scatter(means, differences, s=7, color=BLUE, alpha=0.6, linewidths=0, zorder=2, rasterized=many)
+            axes.axhline(0, color="black", lw=0.8, ls=":")
+            for (value, low, high), style in zip(limits[label], ("--", "-", "--"), strict=True):
+                if not np.isfinite(value):
+                    continue
+                if np.isfinite(low):
+                    axes.axhspan(low, high, color=VERMILION, alpha=0.18, lw=0)
+                axes.axhline(value, color=VERMILION, lw=1.2, ls=style)
+                told = f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+                axes.annotate(told, (1.01, value), xycoords=axes.get_yaxis_transform(), va="center", fontsize=7)
+            axes.set_title(f"{label} ({len(means)} images)")
+            axes.grid()
+        figure.supxlabel(f"Mean of predicted and reference {measure} [{unit}]", fontsize=8)
+        figure.supylabel(f"Predicted less reference [{unit}]", fontsize=8)
+    return name
+
+
+def degradation_curves(
+    folder: Path,
+    name: str,
+    *,
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
+    ylabel: str,
+) -> str:
+    """Draw a panel a degradation: of each network the mean at each strength, evenly spaced, with its interval.
+
+    Args:
+        panels: by title, of each network (strength, mean, low, high); NaN limits draw no interval.
+        ylabel: what is measured.
+    """
+    from matplotlib.lines import Line2D
+
+    labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    height = 2.1 * lines + _legend_height(len(labels), 3)
+    with _figure(folder, name, COLUMN if columns == 1 else PAGE, height) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.axis("off")
+        handles = []
+        for index, label in enumerate(labels):
+            look = {**_look(index), "lw": 1.2}
+            handles.append(Line2D([], [], label=label, **look))
+            for axes, panel in zip(grid.flat, panels.values(), strict=False):
+                if label in panel:
+                    strength, mean, low, high = np.array(panel[label], dtype=float).T
+                    # Beside each other, so that no interval hides another.
+                    x = np.searchsorted(_strengths(panel), strength) + 0.05 * (index - (len(labels) - 1) / 2)
+                    axes.plot(x, mean, **look)
+                    axes.vlines(x, low, high, color=look["color"], lw=1)
+        for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
+            axes.set_title(title)
+            axes.set_xlabel("Strength")
+            told = [f"{place:g}".replace("-", "\N{MINUS SIGN}") for place in _strengths(panel)]
+            axes.set_xticks(range(len(told)), told)
+            axes.grid()
+        for axes in grid[:, 0]:
+            axes.set_ylabel(ylabel)
+        _legend(figure, handles, 3)
+    return name
+
+
+def _strengths(panel: Mapping[str, Sequence[tuple[float, float, float, float]]]) -> list[float]:
+    return sorted({point[0] for own in panel.values() for point in own})
 
 
 def subgroup_intervals(

@@ -420,6 +420,10 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page.append(Heading(sub, _QUESTIONS["architectures"][0]))
     page += _question(section, section.architectures, Place.ARCHITECTURES, figures)
     page += [Heading(sub, "Subgroups"), *_subgroups(section), *_of_section(section, Place.SUBGROUPS, figures)]
+    if section.measured:
+        page += [Heading(sub, "Clinical measures"), *_measured(section), *_of_section(section, Place.MEASURES, figures)]
+    if section.degraded or section.degraded_notes:
+        page += [Heading(sub, "Robustness"), *_degraded(section), *_of_section(section, Place.ROBUSTNESS, figures)]
     if section.ensembles is not None:
         page += [Heading(sub, "Ensembles"), *_ensembles(section), *_of_section(section, Place.ENSEMBLES, figures)]
     page += [Heading(sub, "Stability"), *_stability(section), *_of_section(section, Place.STABILITY, figures)]
@@ -887,6 +891,100 @@ def _subgroups(section: Section) -> list[Block]:
     return page
 
 
+def _measured(section: Section) -> list[Block]:
+    page: list[Block] = [
+        Paragraph(
+            "Predicted less reference, chosen weights. Between the limits of agreement 95 % of such differences are "
+            "expected to lie, if they are distributed normally and alike at small and large values, as the figure "
+            "shows or not: whether that is close enough is a clinical question. Intervals (95 %) by Bland and Altman "
+            "1999; where a group has several images, its differences count as dependent (variance components, "
+            "jackknife over groups). A prediction that cannot be measured is in none of the means: read them together."
+        )
+    ]
+    if section.measured_notes:
+        page.append(Items(section.measured_notes))
+    labels = {row.network: row.label for row in section.networks}
+    for measure, unit in dict.fromkeys((one.measure, one.unit) for one in section.measured):
+        rows = [one for one in section.measured if one.measure == measure]
+        widths = [one.difference.high - one.difference.low for one in rows if _known(one.difference.low)]
+        form = _form(_signed(1 if min(widths, default=1) >= 0.2 else 2))
+        page.append(
+            table(
+                f"{_sentence(measure)} [{unit}].",
+                [
+                    ("Network", "tight"),
+                    ("Images (groups)", "tight"),
+                    ("Not measurable", _count),
+                    ("Mean difference", "number"),
+                    ("Lower limit of agreement", "number"),
+                    ("Upper limit of agreement", "number"),
+                    ("Standard deviation", form),
+                    ("Mean absolute difference", form),
+                ],
+                [
+                    [
+                        labels[one.network],
+                        f"{one.n_cases:,} ({one.n_groups:,})",
+                        one.n_failed,
+                        *(_with_interval(each, form) for each in (one.difference, one.low, one.high)),
+                        one.sd,
+                        one.absolute,
+                    ]
+                    for one in rows
+                ],
+                aside=[number for number, one in enumerate(rows) if one.network in section.set_apart],
+            )
+        )
+        if unknown := max(one.n_unknown for one in rows):
+            page.append(Paragraph(f"Of {plural(unknown, 'image')} there is no reference of the {measure}.", small=True))
+    return page
+
+
+def _degraded(section: Section) -> list[Block]:
+    page: list[Block] = []
+    if section.degraded:
+        page.append(
+            Paragraph(
+                "Dice of the chosen weights on the same images made worse, mean over groups, with the 95 % interval of "
+                "each by itself, and the change from the images as they are. What each strength looks like is in "
+                "figures/*-robustness.png of the run folders. Degradations are computed: they stand for other devices "
+                "and settings, and do not replace an evaluation on images of these. Calipers are set by the reference, "
+                "so that they may also help a network."
+            )
+        )
+    if section.degraded_notes:
+        page.append(Items(section.degraded_notes))
+    tried = {network for one in section.degraded for network in one.means}
+    labels = {row.network: row.label for row in section.networks if row.network in tried}
+    every = [cell for one in section.degraded for own in one.changes.values() for cell in own if cell]
+    change = _differences(METRICS["dice"], [(cell.low, cell.high) for cell in every if cell.low < cell.high], sign="+")
+    for caption, form, clean in (
+        ("Dice of degraded images.", _metric_form(METRICS["dice"]), True),
+        ("Change of Dice from the images as they are.", change, False),
+    ):
+        rows = []
+        for one in section.degraded:
+            for place, strength in enumerate(one.strengths):
+                if strength or clean:
+                    of = one.means if clean else one.changes
+                    cells = [of[network][place] if network in of else None for network in labels]
+                    told = _signed(None)(strength) if strength else "as it is"
+                    rows.append([f"{one.name} [{one.unit}]", Cell(told, strength), *(_cell_of(c, form) for c in cells)])
+        if rows:
+            columns: list[tuple[str, Form]] = [("Degradation", "text"), ("Strength", "number")]
+            page.append(table(caption, [*columns, *((label, "number") for label in labels.values())], rows))
+    return page
+
+
+def _signed(decimals: int | None) -> Callable[[float], str]:
+    """A number with a minus as long as a plus, in so many decimals, or as many as it has."""
+    return lambda value: (f"{value:g}" if decimals is None else f"{value:.{decimals}f}").replace("-", "−")
+
+
+def _cell_of(one: Mean | None, form: Callable[[float | None], str]) -> Cell:
+    return Cell("–") if one is None else _with_interval(one, form)
+
+
 def _ensembles(section: Section) -> list[Block]:
     metric = METRICS[section.metric]
     form, made = _metric_form(metric), section.ensembles or []
@@ -895,8 +993,9 @@ def _ensembles(section: Section) -> list[Block]:
     shares = [one.given for one in made[0].coverage] if made else []
     page: list[Block] = [
         Paragraph(
-            "The seeds of a network as one model: a pixel is foreground where more than half of their stored masks "
-            "mark it; seeds that collapsed or are copies do not vote. Gain: above 0 where the vote is better, with the "
+            "The seeds of a network as one model. Mean: of their probabilities, as `monai-thyroid ensemble` has scored "
+            "it. Vote, where it has not: a pixel is foreground where more than half of their stored masks mark it. "
+            "Seeds that collapsed or are copies are in neither. Gain: above 0 where the one model is better, with the "
             "95 % interval of each by itself, over groups; it is of these trainings, and costs as many times the time "
             "as there are seeds. Agreement: mean Dice of all pairs of seeds, as `monai-thyroid predict --with` tells "
             "it for each image. Seeds can agree on what is wrong."
@@ -909,11 +1008,12 @@ def _ensembles(section: Section) -> list[Block]:
         aside = [number for number, one in enumerate(made) if one.network in section.set_apart]
         page.append(
             table(
-                f"Votes, {section.axis}, mean over groups; {section.size}.",
+                f"Seeds as one model, {section.axis}, mean over groups; {section.size}.",
                 [
                     ("Network", "tight"),
                     ("Seeds", "tight"),
-                    ("Vote", "number"),
+                    ("Kind", "tight"),
+                    ("As one", "number"),
                     ("One seed, mean", form),
                     ("Gain over one seed", "number"),
                     ("Gain over the chosen weights", "number"),
@@ -923,6 +1023,7 @@ def _ensembles(section: Section) -> list[Block]:
                     [
                         labels[one.network],
                         ", ".join(map(str, one.seeds)),
+                        "mean" if one.averaged else "vote",
                         _with_interval(one.score, form),
                         one.singles.mean,
                         _with_interval(one.gain, gain),

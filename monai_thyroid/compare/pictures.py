@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_thyroid.compare import figures
 from monai_thyroid.compare.contents import Section, Shift
+from monai_thyroid.compare.measures import agreement_points, measure_rows
 from monai_thyroid.compare.power import curves
 from monai_thyroid.compare.statistics import Comparison
 from monai_thyroid.compare.study import Analysis, Entry, Study
@@ -40,6 +41,8 @@ class Place(Enum):
     CALIBRATION = "calibration"
     CASES = "cases"
     SUBGROUPS = "subgroups"
+    MEASURES = "measures"
+    ROBUSTNESS = "robustness"
     ENSEMBLES = "ensembles"
     OUTLOOK = "outlook"
     SHIFT = "shift"
@@ -279,6 +282,45 @@ def _subgroups(scene: Scene) -> Iterator[Plot]:
             )
 
 
+def _agreement(scene: Scene) -> Iterator[Plot]:
+    rows = {network: measure_rows(scene.analysis, network) for network in scene.labels}
+    for measure in dict.fromkeys(name for own in rows.values() for name in own):
+        told = measure.replace("_", " ")
+        limits = {one.network: one for one in scene.section.measured if one.measure == told}
+        if limits:
+            yield partial(
+                figures.bland_altman,
+                points={scene.labels[name]: agreement_points(rows[name][measure])[:2] for name in limits},
+                limits={
+                    scene.labels[name]: [
+                        (each.mean, each.low, each.high) for each in (one.low, one.difference, one.high)
+                    ]
+                    for name, one in limits.items()
+                },
+                measure=told,
+                unit=next(iter(limits.values())).unit,
+            )
+
+
+def _degraded(scene: Scene) -> Iterator[Plot]:
+    if made := scene.section.degraded:
+        yield partial(
+            figures.degradation_curves,
+            panels={
+                f"{one.name} [{one.unit}]": {
+                    scene.labels[name]: [
+                        (strength, cell.mean, cell.low, cell.high)
+                        for strength, cell in zip(one.strengths, own, strict=True)
+                        if cell
+                    ]
+                    for name, own in one.means.items()
+                }
+                for one in made
+            },
+            ylabel="Dice, mean over groups",
+        )
+
+
 def _coverage(scene: Scene) -> Iterator[Plot]:
     if made := scene.section.ensembles:
         yield partial(
@@ -408,9 +450,23 @@ FIGURES: dict[str, Declared] = {
             _subgroups,
         ),
         Declared(
+            "agreement",
+            Place.MEASURES,
+            "Difference of each image's measure, predicted less reference, over the mean of both. Solid: mean; dashed: "
+            "limits of agreement; shaded: their 95 % intervals; dotted: no difference.",
+            _agreement,
+        ),
+        Declared(
+            "robustness",
+            Place.ROBUSTNESS,
+            "Dice of the chosen weights at each strength of a degradation (evenly spaced), mean over groups with the "
+            "95 % interval of each by itself; {size}.",
+            _degraded,
+        ),
+        Declared(
             "risk-coverage",
             Place.ENSEMBLES,
-            "{Axis} of the cases that stay with the vote of a network's seeds when those on which the seeds agree "
+            "{Axis} of the cases that stay with a network's seeds as one model when those on which the seeds agree "
             "least go to a person; marked: 0, 10, 20 and 30 %.",
             _coverage,
         ),

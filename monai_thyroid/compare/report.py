@@ -14,6 +14,7 @@ import numpy as np
 
 from monai_thyroid import __version__, pages
 from monai_thyroid.compare import page
+from monai_thyroid.compare.checklist import CHECKLISTS, make_checklist
 from monai_thyroid.compare.contents import Options, Report, Section
 from monai_thyroid.compare.ensemble import make_ensembles
 from monai_thyroid.compare.pictures import SECTION, Place, Scene, draw, without_images
@@ -57,6 +58,7 @@ def make_report(
     failed: Sequence[Unusable] = (),
     metadata: str | os.PathLike[str] | None = None,
     ensemble: bool = False,
+    checklist: str | None = None,
 ) -> Path:
     """Write the report of some runs: report.html, .md, .json, summary.csv, pairwise.csv, cases.csv and figures/.
 
@@ -73,6 +75,7 @@ def make_report(
         failed: runs that left no folder, to be listed among those that could not be used.
         metadata: a table by whose columns subgroups are told, see `read_metadata`.
         ensemble: tell what the seeds of each network are worth as one model, from stored predictions.
+        checklist: of `CHECKLISTS`: write ``<checklist>.md`` too, with what the run folders answer.
 
     Returns:
         The path of report.html.
@@ -99,6 +102,7 @@ def make_report(
             failed=failed,
             metadata=metadata,
             ensemble=ensemble,
+            checklist=checklist,
         )
         _write(building, built)
         before = output.with_name(f".{output.name}.before")
@@ -123,6 +127,7 @@ def build(
     failed: Sequence[Unusable] = (),
     metadata: str | os.PathLike[str] | None = None,
     ensemble: bool = False,
+    checklist: str | None = None,
 ) -> Built:
     """Read, check, compare and judge; writes nothing.
 
@@ -132,9 +137,14 @@ def build(
     Raises:
         UserError: as `make_report`.
     """
+    unknown = []
     if metric not in METRICS or not METRICS[metric].comparable:
         known = ", ".join(one.name for one in METRICS.values() if one.comparable)
-        raise UserError(f"--metric {metric}: choose one of {known}")
+        unknown.append(f"--metric {metric}: choose one of {known}")
+    if checklist is not None and checklist not in CHECKLISTS:
+        unknown.append(f"--checklist {checklist}: choose one of {', '.join(CHECKLISTS)}")
+    if unknown:
+        raise UserError(unknown)
     check_margin(margin, metric)
     about = None if metadata is None else read_metadata(Path(metadata))
     runs, unusable = find_runs(paths, part=part)
@@ -206,7 +216,7 @@ def build(
     report = Report(
         format=_FORMAT,
         version=__version__,
-        options=Options(margin, metric, part, force, images, about.path.name if about else None, ensemble),
+        options=Options(margin, metric, part, force, images, about.path.name if about else None, ensemble, checklist),
         margin_declared=declared_margin(run.path for run in runs) == margin,
         runs_started=sorted({str(run.record["started"])[:10] for run in runs if run.record.get("started")}),
         warnings=warnings(sections),
@@ -247,6 +257,9 @@ def _write(folder: Path, built: Built) -> None:
     for name, text in (("report.md", pages.markdown(blocks)), ("report.html", pages.html(blocks))):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    if checklist := report.options.checklist:
+        with atomic_path(folder / f"{checklist}.md") as temporary:
+            temporary.write_text(pages.markdown(make_checklist(checklist, report, built.analyses)), encoding="utf-8")
     for name, rows in (
         ("summary.csv", _summary(report)),
         ("pairwise.csv", _pairs(report)),

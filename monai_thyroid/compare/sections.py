@@ -23,9 +23,11 @@ from monai_thyroid.compare.contents import (
 )
 from monai_thyroid.compare.decisions import decide
 from monai_thyroid.compare.judge import Candidate, recommend, volatility, worst_decile
+from monai_thyroid.compare.measures import make_measured
 from monai_thyroid.compare.pictures import calibration_rows
 from monai_thyroid.compare.power import Outlook, detectable, outlook
 from monai_thyroid.compare.reading import Run
+from monai_thyroid.compare.robustness import make_degraded
 from monai_thyroid.compare.statistics import bootstrap_mean
 from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, components_here, make_study
 from monai_thyroid.compare.subgroups import Metadata, known_to, make_subgroups
@@ -85,6 +87,8 @@ def make_section(
     ]
     units = {str(network.scores["distance_unit"]) for network in networks}
     synthetic = any(run.synthetic for run in runs)
+    measured, measured_notes = make_measured(analysis)
+    degraded, degraded_notes = make_degraded(analysis)
     state = "leaky" if "leaky" in grouping else "unknown" if "unknown" in grouping else "known"
     return Section(
         dataset=study.dataset,
@@ -153,6 +157,10 @@ def make_section(
         ensembles=None if ensembles is None else ensembles[0],
         ensemble_notes=[] if ensembles is None else ensembles[1],
         outlook=_outlook(analysis, margin=margin),
+        measured=measured,
+        measured_notes=measured_notes if measured else [],
+        degraded=degraded,
+        degraded_notes=degraded_notes,
         tuned=_tuned(study),
     )
 

@@ -1,4 +1,4 @@
-"""The model card of a packed bundle: what its runs know of data, scores, failures and limits, in one page."""
+"""The model card of a run or a packed bundle: what runs know of data, scores, failures and limits, in one page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from monai_thyroid.runfolder import Evaluation, RunFiles, RunRecord, grouping_of
 __all__ = ["model_card"]
 
 _SHOWN = [name for name, one in METRICS.items() if one.comparable or name in ("precision", "recall")]
+_AUTHOR = (
+    "Who is to use it, for what, and what it must not be used for",
+    "Who made it, who answers for it, and under which licence its weights may be used",
+    "Where the training images are from, how patients were chosen, and what is known of them (see a dataset card)",
+    "What harm a wrong mask does in its use, and who looks at it before",
+)
 _POOR = 0.5
 """Dice below which an image counts as failed."""
 
@@ -26,6 +32,7 @@ def model_card(
     meta: Mapping[str, Any],
     exports: Mapping[str, Any] | None = None,
     report: bool = False,
+    packed: bool = True,
 ) -> str:
     """Make the card in Markdown.
 
@@ -34,6 +41,7 @@ def model_card(
         meta: metadata.json of the bundle.
         exports: exports.json, where there are any.
         report: whether docs/report.html is there.
+        packed: it is of a bundle; else of a run folder.
     """
     page: list[Block] = [
         Heading(1, meta["name"]),
@@ -44,7 +52,9 @@ def model_card(
         *_scores(runs),
         *_limits(runs),
         *_exports(exports),
-        *_use(report),
+        Heading(2, "For the author"),
+        Items(_AUTHOR),
+        *(_use(report) if packed else _use_of_run()),
     ]
     return markdown(page)
 
@@ -233,6 +243,15 @@ def _exports(exports: Mapping[str, Any] | None) -> list[Block]:
     columns = ("format", "file in models/", "MB", "Dice to the checkpoint", "Dice to the reference")
     caption = f"Exports, on {exports['images']} validation images"
     return [Heading(2, "Exports"), table(caption, [(name, "text") for name in columns], rows)]
+
+
+def _use_of_run() -> list[Block]:
+    items = [
+        "monai-thyroid predict RUN INPUT... --output DIR",
+        "python -m monai.bundle run --config_file BUNDLE/evaluate.yaml --run_dir RUN --dataset_dir DIR",
+        "monai-thyroid pack RUN --output dist/NAME",
+    ]
+    return [Heading(2, "Use"), Items(items, code=True)]
 
 
 def _use(report: bool) -> list[Block]:

@@ -25,13 +25,14 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.predictor import Predictor
 from monai_thyroid.evaluation.trained import TrainedRun
-from monai_thyroid.files import atomic_path, locked, sha256_file, write_json
+from monai_thyroid.files import atomic_path, locked, own_path, sha256_file, write_json
 from monai_thyroid.runfolder import SCHEMA_VERSION, RunRecord, read_split
 from monai_thyroid.runfolder.folder import write_yaml
 
-__all__ = ["Packed", "pack"]
+__all__ = ["Packed", "pack", "write_card"]
 
 _BUILDING = ".packing-"
+_CARD = "Made by monai-thyroid card"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _FITTING = ("image_transforms", "to_original_grid")
@@ -113,7 +114,7 @@ def pack(
     trained = _trained(runs)
     with _building(output) as folder:
         _write(folder, trained, name=output.name)
-        meta = {**_metadata(folder, trained, name=output.name, version=version, changes=changes), **given}
+        meta = {**_metadata(trained, name=output.name, version=version, changes=changes), **given}
         write_json(folder / "configs" / "metadata.json", meta)
         _rehearse(folder, trust=trained[0].trust)
         exports = None
@@ -133,6 +134,44 @@ def pack(
             _zip(folder, archive, name=output.name)
         folder.rename(output)
     return Packed(output, archive, exports, why)
+
+
+def write_card(model: str | Path | TrainedRun, output: str | Path) -> Path:
+    """Write the model card of a run folder, as `pack` writes it of a bundle; of a packed bundle the one that it holds.
+
+    Args:
+        model: a run folder or a packed bundle.
+        output: the file; new, or an earlier card.
+
+    Raises:
+        UserError: as `TrainedRun`, a run that is not finished, or a file that is something else.
+    """
+    problems = []
+    path = Path(output)
+    text = ""
+    try:
+        path = own_path("--output", output, mark=_CARD, what="earlier model card")
+    except UserError as error:
+        problems += error.problems
+    try:
+        trained = model if isinstance(model, TrainedRun) else TrainedRun(str(model))
+        packed = trained.path / "docs" / "README.md"
+        if not trained.files.packed:
+            (trained,) = _trained([trained])
+            name = f"{trained.record.dataset} {trained.record.network}, seed {trained.record.seed}"
+            meta = _metadata([trained], name=name, version=__version__, changes=None)
+            text = model_card([(trained.files, trained.record)], meta=meta, packed=False)
+        elif packed.is_file():
+            text = packed.read_text(encoding="utf-8")
+        else:
+            problems.append(f"{packed}: is lost")
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{text}\n<!-- {_CARD} -->\n", encoding="utf-8")
+    return path
 
 
 def _option_problems(
@@ -404,9 +443,7 @@ def _read_metadata(path: str | Path | None) -> dict[str, Any]:
     return content
 
 
-def _metadata(
-    folder: Path, runs: Sequence[TrainedRun], *, name: str, version: str, changes: str | None
-) -> dict[str, Any]:
+def _metadata(runs: Sequence[TrainedRun], *, name: str, version: str, changes: str | None) -> dict[str, Any]:
     """What MONAI's tools and people want to know of the bundle."""
     import monai
     import numpy as np

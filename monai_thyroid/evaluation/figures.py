@@ -12,7 +12,7 @@ from monai_thyroid import drawing
 from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster
 
-__all__ = ["draw_agreement", "draw_cases"]
+__all__ = ["draw_agreement", "draw_cases", "draw_degraded"]
 
 
 def draw_cases(
@@ -105,5 +105,48 @@ def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
     axes.set_xlabel(f"Mean of predicted and reference {name} ({unit})")
     axes.set_ylabel(f"Predicted less reference ({unit})")
     axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def draw_degraded(
+    rows: Mapping[str, Sequence[tuple[float, np.ndarray, np.ndarray]]],
+    path: Path,
+    *,
+    reference: np.ndarray,
+    classes: int,
+) -> None:
+    """Draw a case as it was seen: a degradation a row, a strength a column, the reference solid, the mask dashed.
+
+    Args:
+        rows: of each degradation some (strength, image in [0, 1], label of the prediction).
+        path: the PNG to write.
+        reference: label of the reference, (height, width).
+        classes: of the labels.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    columns = max(len(row) for row in rows.values())
+    high = 7.2 / columns * reference.shape[0] / reference.shape[1] + 0.32
+    figure = Figure(figsize=(7.2, high * len(rows)), dpi=200, layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for places, (title, row) in zip(grid, rows.items(), strict=True):
+        for axes, (strength, image, label) in zip(places, row, strict=False):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            for number in range(1, classes + 1):
+                drawing.draw_outline(axes, reference == number, colour=drawing.REFERENCE, width=0.7)
+                drawing.draw_outline(axes, label == number, colour=drawing.PREDICTION, style="dashed", width=0.7)
+            heading = f"{title}\n" if strength == 0 else ""
+            axes.set_title(
+                f"{heading}{'as it is' if strength == 0 else f'{strength:g}'}", fontsize=7, loc="left", pad=2
+            )
+    handles = [
+        Line2D([], [], color=drawing.REFERENCE, linestyle="solid", label="reference"),
+        Line2D([], [], color=drawing.PREDICTION, linestyle="dashed", label="prediction"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)

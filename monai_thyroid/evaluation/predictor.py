@@ -134,6 +134,16 @@ class Predictor:
         """Of each image, before anything is decided: (channels, height, width), float32, the mean of all members."""
         return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self._maps(images)]
 
+    def with_masks(self, images: Sequence[Raster | np.ndarray]) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+        """Of each image what `probabilities` gives, and the mask of each member."""
+        return [
+            (
+                np.asarray(np.mean(maps, axis=0, dtype=np.float32)),
+                [member.decided(each) for member, each in zip(self.members, maps, strict=True)],
+            )
+            for maps in self._maps(images)
+        ]
+
     @property
     def has_opinions(self) -> bool:
         """Whether there is more than one mask of an image, see `opinions`."""

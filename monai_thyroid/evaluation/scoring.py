@@ -157,13 +157,23 @@ class CaseScores:
 
     def started(self, engine: Engine) -> None:
         """Forget earlier cases."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget earlier cases."""
         self.rows, self._calibration, self._measured, self._references = [], [], [], {}
+        self._agreements: list[dict[str, Any]] = []
         self._rows_without = []
         self.confusion = None if self.run.whole is None else no_confusion(self.run.classes)
         self._started = time.perf_counter()
-        if self._writer:  # of an evaluation that failed
-            self._writer.abandon()
+        self.abandon()  # an evaluation that failed
         self._writer = EvaluationFolder(self.folder) if self.keep else None
+
+    def abandon(self) -> None:
+        """Leave nothing of what was begun and not finished."""
+        if self._writer:
+            self._writer.abandon()
+        self._writer = None
 
     def iteration_completed(self, engine: Engine) -> None:
         """Score the cases of a batch."""
@@ -171,9 +181,21 @@ class CaseScores:
             if "image" in output:
                 self.input_shape = tuple(output["image"].shape)
             probability = np.swapaxes(np.asarray(output["pred"].cpu(), dtype=np.float32), 1, 2)
-            self._score(item, probability)
+            self.add(item, probability)
 
-    def _score(self, item: dict[str, Any], probability: np.ndarray) -> None:
+    def add(
+        self, item: Mapping[str, Any], probability: np.ndarray, *, agreement: Mapping[str, float] | None = None
+    ) -> None:
+        """Score a case.
+
+        Args:
+            item: of the dataset, its image loaded.
+            probability: (channels, height, width), on the original grid.
+            agreement: of several models that gave it, by class.
+
+        Raises:
+            ValueError: the probabilities are not of the reference's grid.
+        """
         classes = len(self.run.classes)
         reference = read_masks(item["label"], classes=classes)
         expected = (classes + (self.run.activation == "softmax"), *reference.shape[1:])
@@ -203,6 +225,8 @@ class CaseScores:
             )
         if self.run.whole is not None:
             self._score_whole(key, reference, probability, labels, without, spacing)
+        for name, value in (agreement or {}).items():
+            self._agreements.append({**key, "class": name, "agreement": value})
         for measure in self.measures:
             index = measure.class_index
             row = _measure(measure, item, reference[index], labels == index + 1, spacing=spacing)
@@ -246,6 +270,10 @@ class CaseScores:
 
     def completed(self, engine: Engine) -> None:
         """Sum up and, unless told otherwise, write the folder."""
+        self.finish()
+
+    def finish(self) -> None:
+        """Sum up and, unless told otherwise, write the folder."""
         names = [*self.run.classes, *([] if self.run.whole is None else [self.run.whole])]
         self.by_class = by_class(names, self.rows)
         self.summary = self._over_classes(self.by_class)
@@ -283,7 +311,13 @@ class CaseScores:
             date=time.strftime("%Y-%m-%d"),
         )
         measured = self._measured if self.measures else None
-        self._writer.finish(record, rows=self.rows, calibration=self._calibration, measures=measured)
+        self._writer.finish(
+            record,
+            rows=self.rows,
+            calibration=self._calibration,
+            measures=measured,
+            agreements=self._agreements or None,
+        )
         folder, self._writer = self._writer.path, None
         self._draw(folder)
         self._draw_agreements(folder.name, agreements)

@@ -14,7 +14,13 @@ from monai_thyroid.metrics.cases import SCORE_COLUMNS, score_case
 from monai_thyroid.metrics.choosing import Tally, better
 from monai_thyroid.metrics.components import label_components
 from monai_thyroid.metrics.confusion import MISSED, NOTHING, add_confusion, no_confusion
-from monai_thyroid.metrics.measures import HeadCircumference, agreement, ellipse_circumference
+from monai_thyroid.metrics.measures import (
+    HeadCircumference,
+    LimitsOfAgreement,
+    agreement,
+    ellipse_circumference,
+    limits_of_agreement,
+)
 from monai_thyroid.metrics.policy import ScoringPolicy
 from monai_thyroid.metrics.registry import METRICS, Counts, Metric
 from monai_thyroid.metrics.summary import summarise
@@ -27,6 +33,7 @@ __all__ = [
     "SCORE_COLUMNS",
     "Counts",
     "HeadCircumference",
+    "LimitsOfAgreement",
     "Metric",
     "ScoringPolicy",
     "Tally",
@@ -39,6 +46,7 @@ __all__ = [
     "ellipse_circumference",
     "expected_calibration_error",
     "label_components",
+    "limits_of_agreement",
     "no_confusion",
     "reliability",
     "score_case",

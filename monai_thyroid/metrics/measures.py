@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, special
+from scipy import ndimage, special, stats
 
 from monai_thyroid.metrics.checks import as_mask, check_spacing
 
-__all__ = ["HeadCircumference", "agreement", "ellipse_axes", "ellipse_circumference"]
+__all__ = [
+    "HeadCircumference",
+    "LimitsOfAgreement",
+    "agreement",
+    "ellipse_axes",
+    "ellipse_circumference",
+    "limits_of_agreement",
+]
 
 
 def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[float, float]:
@@ -113,6 +121,90 @@ def agreement(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int]:
         "limit_high": mean + 1.96 * sd,
         "mean_absolute_difference": float(np.abs(differences).mean()) if len(both) else math.nan,
     }
+
+
+@dataclass(frozen=True)
+class LimitsOfAgreement:
+    """Between which 95 % of all differences are expected to lie, and how well that is known.
+
+    Attributes:
+        n: differences.
+        n_groups: they belong to.
+        mean: of the differences.
+        sd: of a single difference, in a group and from group to group.
+        low: mean less 1.96 standard deviations.
+        high: mean and 1.96 of them.
+        mean_interval: 95 % interval of the mean; NaN where there are too few groups.
+        low_interval: of the lower limit.
+        high_interval: of the upper limit.
+    """
+
+    n: int
+    n_groups: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    mean_interval: tuple[float, float]
+    low_interval: tuple[float, float]
+    high_interval: tuple[float, float]
+
+
+def limits_of_agreement(differences: Sequence[float], *, groups: Sequence[Hashable]) -> LimitsOfAgreement:
+    """Mean difference and limits of agreement with their intervals.
+
+    Of one difference a group, intervals are Student's with the variances s²/n of the mean and
+    s² (1/n + 1.96²/(2(n - 1))) of a limit. Where groups have several, the variance of a difference is that within
+    groups and that between them (analysis of variance), and intervals come from leaving out a group at a time
+    (jackknife), as a group's differences are not independent.
+
+    Args:
+        differences: (cases,), finite, in one unit.
+        groups: of each case, such as the patient.
+
+    Sources:
+        Bland and Altman 1999, doi 10.1177/096228029900800204; for several differences a group Bland and Altman 2007,
+        doi 10.1080/10543400701329422.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    numbers = np.array([names[name] for name in groups], dtype=int)
+    count = len(names)
+    mean, sd = _mean_and_sd(values, numbers)
+    middle = np.array([mean, mean - 1.96 * sd, mean + 1.96 * sd])
+    half = np.full(3, math.nan)
+    if count == len(values) and count > 1:
+        of_limit = math.sqrt(1 / count + 1.96**2 / (2 * (count - 1)))
+        half = stats.t.ppf(0.975, count - 1) * sd * np.array([1 / math.sqrt(count), of_limit, of_limit])
+    elif count > 2:
+        without = []
+        for number in range(count):
+            kept = numbers != number
+            one_mean, one_sd = _mean_and_sd(values[kept], numbers[kept])
+            without.append([one_mean, one_mean - 1.96 * one_sd, one_mean + 1.96 * one_sd])
+        spread = np.asarray(without) - np.mean(without, axis=0)
+        half = stats.t.ppf(0.975, count - 1) * np.sqrt((count - 1) / count * (spread**2).sum(axis=0))
+    limits = [(float(one - h), float(one + h)) for one, h in zip(middle, half, strict=True)]
+    low, high = float(middle[1]), float(middle[2])
+    return LimitsOfAgreement(len(values), count, mean, sd, low, high, *limits)
+
+
+def _mean_and_sd(values: np.ndarray, numbers: np.ndarray) -> tuple[float, float]:
+    """Mean, and standard deviation of a single value; NaN where there are too few."""
+    if not len(values):
+        return math.nan, math.nan
+    mean = float(values.mean())
+    _, inverse, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
+    total, groups = len(values), len(sizes)
+    if groups == total:
+        return mean, float(values.std(ddof=1)) if total > 1 else math.nan
+    if groups == 1:
+        return mean, math.nan
+    means = np.bincount(inverse, weights=values) / sizes
+    within = float(((values - means[inverse]) ** 2).sum()) / (total - groups)
+    between = float((sizes * (means - mean) ** 2).sum()) / (groups - 1)
+    size = (total - (sizes**2).sum() / total) / (groups - 1)
+    return mean, math.sqrt(within + max(0.0, (between - within) / size))
 
 
 def _number(value: Any) -> float:

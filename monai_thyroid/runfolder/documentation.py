@@ -13,11 +13,13 @@ from monai_thyroid.files import atomic_path
 from monai_thyroid.metrics import METRICS, ScoringPolicy
 from monai_thyroid.runfolder.schema import (
     SCHEMA_VERSION,
+    CalibrationRow,
     CaseKey,
     EvaluationRecord,
     HistoryRow,
     MeasureRow,
     Record,
+    RobustnessRow,
     RunRecord,
     scores,
 )
@@ -39,6 +41,8 @@ _FILES = {
     "the next one started",
     "figures/": "curves; worst, median and best cases with both outlines",
     "tensorboard/": "event files",
+    "ensembles/`<hash>`/": "what `monai-thyroid ensemble` scored: `members.json`, and `evaluations/` as below, with "
+    "the `agreement` of the members in `agreement.csv`",
     "exports/, runtimes/": "what `export` wrote, and what `predict` found out; the latter may be deleted any time",
     "**evaluations/`<dataset>`-`<part>`[-`<site>`]/**": "an evaluation; that of other data whose name is taken has the "
     "first 8 digits of their hash behind it. In it:",
@@ -46,6 +50,7 @@ _FILES = {
     "and test in a report",
     "… calibration.csv": "per case and class how often which probability was right; none of masks",
     "… measures.csv": "clinical measures, where there are any",
+    "… robustness.csv": "scores of degraded images, where `monai-thyroid robustness` was asked for",
     "… evaluation.json": "what was scored; keys below",
     "… predictions/`<case>`.png": "masks on the original grid: of one class 0 and 255; of several the number of the "
     "class in the order of `classes`, 0 for the background, as palette indices",
@@ -66,7 +71,8 @@ def documentation() -> str:
     for cls in (RunRecord, EvaluationRecord):
         lines += ["", f"`{cls.file}`:", "", *_table(("key", "kind", "is"), _rows(cls))]
     lines += ["", f"`{HistoryRow.file}`:", "", *_table(("column", "kind", "is"), _rows(HistoryRow))]
-    lines += ["", "`cases.csv`; the first six columns are also those of `calibration.csv` and `measures.csv`:", ""]
+    others = ", ".join(f"`{cls.file}`" for cls in (CalibrationRow, MeasureRow)) + f" and `{RobustnessRow.file}`"
+    lines += ["", f"`cases.csv`; the first six columns are also those of {others}:", ""]
     columns = [
         (f"**{name}**" if one.needed else name, _kind(one.kind.__name__, one.unit), one.meaning)
         for name, one in scores().items()
@@ -84,6 +90,9 @@ def documentation() -> str:
         "`measures.csv` besides:",
         "",
         *_table(("column", "kind", "is"), [row for row in _rows(MeasureRow) if row not in _rows(CaseKey)]),
+        "",
+        f"`{RobustnessRow.file}` besides: `degradation`, `strength` (0: none, which is cases.csv) and its `unit`, and, "
+        "as in cases.csv, `tp fp fn tn dice`.",
     ]
     return "\n".join(lines)
 

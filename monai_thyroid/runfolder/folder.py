@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import atomic_path, locked, read_json, remove_partial, write_csv, write_json
+from monai_thyroid.files import atomic_path, canonical_hash, locked, read_json, remove_partial, write_csv, write_json
 from monai_thyroid.metrics import CALIBRATION_COLUMNS
 from monai_thyroid.runfolder.reading import picture_path, read_history, read_run
 from monai_thyroid.runfolder.schema import (
+    AGREEMENT_COLUMNS,
     CASE_COLUMNS,
     HISTORY_COLUMNS,
     KEY_COLUMNS,
@@ -29,11 +30,11 @@ from monai_thyroid.runfolder.schema import (
     RunRecord,
 )
 
-__all__ = ["EvaluationFolder", "RunFolder", "dataset_path", "evaluation_path", "run_path"]
+__all__ = ["EvaluationFolder", "RunFolder", "dataset_path", "ensemble_path", "evaluation_path", "run_path"]
 
 # run.json first: a folder that is cleared only in part must not look like a run.
 _FILES = ("run.json", "config.yaml", "split.json", "history.csv", "model.pt", "last.pt")
-_FOLDERS = ("evaluations", "figures", "tensorboard")
+_FOLDERS = ("evaluations", "ensembles", "figures", "tensorboard")
 _PICTURES = ("predictions", "references", "images")
 _BUILDING = ".building-"
 
@@ -215,6 +216,16 @@ def evaluation_path(
     return path.with_name(f"{path.name}-{data_hash[:8]}") if taken else path
 
 
+def ensemble_path(run: Path, hashes: Sequence[str]) -> Path:
+    """Where a run keeps the scores of an ensemble with others: ``ensembles/<8 digits>``.
+
+    Args:
+        run: the folder of its first member.
+        hashes: SHA-256 of the weights of all members.
+    """
+    return run / "ensembles" / canonical_hash(sorted(hashes))[:8]
+
+
 class EvaluationFolder:
     """An evaluation being written: in a folder of this process's own, which takes its place when it is complete.
 
@@ -247,6 +258,7 @@ class EvaluationFolder:
         rows: Sequence[Mapping[str, Any]],
         calibration: Sequence[Mapping[str, Any]] | None,
         measures: Sequence[Mapping[str, Any]] | None = None,
+        agreements: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """Write the tables, and put the folder in its place.
 
@@ -255,12 +267,15 @@ class EvaluationFolder:
             rows: of cases.csv.
             calibration: rows of calibration.csv; None without probabilities.
             measures: rows of measures.csv; None without clinical measures.
+            agreements: rows of agreement.csv; None of a single model.
         """
         write_csv(self.building / "cases.csv", CASE_COLUMNS, rows)
         if calibration is not None:
             write_csv(self.building / "calibration.csv", (*KEY_COLUMNS, *CALIBRATION_COLUMNS), calibration)
         if measures is not None:
             write_csv(self.building / "measures.csv", MEASURE_COLUMNS, measures)
+        if agreements is not None:
+            write_csv(self.building / "agreement.csv", AGREEMENT_COLUMNS, agreements)
         write_json(self.building / "evaluation.json", dict(replace(record, schema_version=SCHEMA_VERSION)))
         with locked(self.path.parent, wait=True):
             before = self.path.with_name(f"{_BUILDING}before-{os.getpid()}-{time.monotonic_ns()}")

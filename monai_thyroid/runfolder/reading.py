@@ -23,12 +23,14 @@ from monai_thyroid.metrics.registry import Counts, evaluate
 from monai_thyroid.runfolder.hashes import labels_digest, references_hash
 from monai_thyroid.runfolder.older import migrated
 from monai_thyroid.runfolder.schema import (
+    AgreementRow,
     CalibrationRow,
     CaseKey,
     CaseRow,
     EvaluationRecord,
     HistoryRow,
     MeasureRow,
+    RobustnessRow,
     RunRecord,
     Score,
     as_number,
@@ -149,6 +151,24 @@ class Evaluation:
         """
         path = self.path / "measures.csv"
         return _case_rows(path, MeasureRow, lambda row, read, where: []) if path.is_file() else []
+
+    def agreements(self) -> list[AgreementRow]:
+        """The rows of agreement.csv; none where there is no such file, as a single model has none.
+
+        Raises:
+            UserError: the file cannot be used.
+        """
+        path = self.path / "agreement.csv"
+        return _case_rows(path, AgreementRow, _read_agreement) if path.is_file() else []
+
+    def robustness(self) -> list[RobustnessRow]:
+        """The rows of robustness.csv; none where there is no such file.
+
+        Raises:
+            UserError: the file cannot be used.
+        """
+        path = self.path / "robustness.csv"
+        return _case_rows(path, RobustnessRow, _read_degraded) if path.is_file() else []
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -362,6 +382,18 @@ def _score(text: str, score: Score) -> tuple[Any, str | None]:
             return value, None
         problem = range_problem(value, low=0, high=score.high)
     return value, problem
+
+
+def _read_agreement(line: Mapping[str, str], row: AgreementRow, where: str) -> list[str]:
+    return [f"agreement.csv: agreement of {where} is empty"] if row.agreement is None else []
+
+
+def _read_degraded(line: Mapping[str, str], row: RobustnessRow, where: str) -> list[str]:
+    return [
+        f"robustness.csv: {name} of {where} is empty"
+        for name in ("degradation", "strength", "dice")
+        if row[name] in (None, "")
+    ]
 
 
 def _read_sums(line: Mapping[str, str], row: CalibrationRow, where: str) -> list[str]:

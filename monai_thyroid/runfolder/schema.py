@@ -15,17 +15,21 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, SCORE_COLUMNS
 
 __all__ = [
+    "AGREEMENT_COLUMNS",
     "CASE_COLUMNS",
     "HISTORY_COLUMNS",
     "KEY_COLUMNS",
     "MEASURE_COLUMNS",
+    "ROBUSTNESS_COLUMNS",
     "SCHEMA_VERSION",
+    "AgreementRow",
     "CalibrationRow",
     "CaseRow",
     "EvaluationRecord",
     "HistoryRow",
     "MeasureRow",
     "Record",
+    "RobustnessRow",
     "RunRecord",
     "Score",
     "scores",
@@ -471,3 +475,34 @@ class MeasureRow(CaseKey):
 
 
 MEASURE_COLUMNS = MeasureRow.columns()
+
+
+@dataclass
+class AgreementRow(CaseKey):
+    """A line of agreement.csv, which an ensemble has."""
+
+    file: ClassVar[str] = "agreement.csv"
+
+    agreement: float | None = _key("mean Dice of all pairs of members", low=0, high=1, needed=True)
+
+
+AGREEMENT_COLUMNS = AgreementRow.columns()
+
+
+@dataclass
+class RobustnessRow(CaseKey):
+    """A line of robustness.csv: a case and class after its image was degraded; strength 0 is cases.csv."""
+
+    file: ClassVar[str] = "robustness.csv"
+
+    degradation: str | None = _key("what was done to the image", needed=True)
+    strength: float | None = _key("how much of it; 0: nothing", needed=True)
+    unit: str | None = _key("of the strength")
+    tp: int | None = _key("as in cases.csv, and so the next ones", unit="pixels", low=0)
+    fp: int | None = _key("", unit="pixels", low=0)
+    fn: int | None = _key("", unit="pixels", low=0)
+    tn: int | None = _key("", unit="pixels", low=0)
+    dice: float | None = _key("", low=0, high=1, needed=True)
+
+
+ROBUSTNESS_COLUMNS = RobustnessRow.columns()

@@ -226,6 +226,25 @@ def test_only_pages_of_earlier_audits_are_replaced(ungrouped: Path, tmp_path: Pa
     assert sorted(path.name for path in (ungrouped / "images").iterdir())[0] == "0.png"
 
 
+def test_a_dataset_card_counts_and_names_no_case(ungrouped: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    for _ in range(2):  # the second replaces the first
+        audit = audit_dataset(ungrouped, card=card)
+    text = card.read_text("utf-8")
+    assert text.startswith(f"# Dataset {audit.name}")
+    parts = {item["part"] for item in audit.data.items}
+    for part in parts:
+        count = sum(item["part"] == part for item in audit.data.items)
+        assert f"| {part} | {count} | unknown |" in text
+    assert all(finding.title in text for finding in audit.findings)
+    assert not any(line in text for finding in audit.findings for line in finding.cases)
+    assert "## For the author" in text
+    card.write_text("mine")
+    with pytest.raises(UserError, match="is there and no card of an earlier audit"):
+        audit_dataset(ungrouped, card=card)
+    assert card.read_text() == "mine"
+
+
 def test_pictures_turned_by_exif_are_counted(ungrouped: Path) -> None:
     assert "Turned by EXIF" not in audit_dataset(ungrouped).text
     exif = Image.Exif()

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, stats
 from skimage.draw import ellipse
 from skimage.measure import regionprops
 
-from monai_thyroid.metrics import HeadCircumference, agreement, ellipse_circumference
+from monai_thyroid.metrics import HeadCircumference, agreement, ellipse_circumference, limits_of_agreement
 from monai_thyroid.metrics.measures import ellipse_axes
 
 
@@ -59,3 +59,50 @@ def test_agreement_is_bland_and_altmans() -> None:
     assert found["limit_high"] - found["limit_low"] == pytest.approx(2 * 1.96 * differences.std(ddof=1))
     assert found["mean_absolute_difference"] == pytest.approx(2.0)
     assert agreement([])["n"] == 0
+
+
+# --- limits of agreement ---
+
+
+def test_limits_of_agreement_of_a_difference_a_group_are_bland_and_altmans() -> None:
+    """Against their formulas."""
+    rng = np.random.default_rng(0)
+    reference = rng.normal(180, 30, 40)
+    predicted = reference + rng.normal(1, 2, 40)
+    found = limits_of_agreement(list(predicted - reference), groups=list(range(40)))
+    d = predicted - reference
+    sd, t = d.std(ddof=1), stats.t.ppf(0.975, 39)
+    assert found.low == pytest.approx(d.mean() - 1.96 * sd)
+    assert found.mean_interval == pytest.approx(stats.t.interval(0.95, 39, d.mean(), stats.sem(d)))
+    error = t * math.sqrt((1 / 40 + 1.96**2 / 78) * sd**2)
+    assert found.high_interval == pytest.approx((found.high - error, found.high + error))
+    summary = agreement([{"reference": r, "predicted": p} for r, p in zip(reference, predicted, strict=True)])
+    assert (found.mean, found.sd) == pytest.approx((summary["mean_difference"], summary["sd_difference"]))
+
+
+def test_differences_of_one_group_are_no_independent_ones() -> None:
+    rng = np.random.default_rng(1)
+    of_group = np.repeat(rng.normal(0, 2, 25), 4)
+    groups = list(np.repeat(np.arange(25), 4))
+    d = of_group + rng.normal(0, 0.5, 100)
+    found = limits_of_agreement(list(d), groups=groups)
+    alone = limits_of_agreement(list(d), groups=list(range(100)))
+    assert found.n_groups == 25
+    # Balanced: the analysis of variance by hand, as Bland and Altman 2007 write it.
+    table = d.reshape(25, 4)
+    within = table.var(axis=1, ddof=1).mean()
+    between = 4 * table.mean(axis=1).var(ddof=1)
+    assert found.sd == pytest.approx(math.sqrt(within + (between - within) / 4))
+    # The mean of equally large groups has the interval of their means.
+    means = table.mean(axis=1)
+    assert found.mean_interval == pytest.approx(stats.t.interval(0.95, 24, means.mean(), stats.sem(means)))
+    assert np.ptp(found.mean_interval) > 1.5 * np.ptp(alone.mean_interval)
+    assert np.ptp(found.low_interval) > 1.5 * np.ptp(alone.low_interval)
+
+
+@pytest.mark.parametrize(("values", "groups"), [([], []), ([1.0], ["a"]), ([1.0, 2.0], ["a", "a"])])
+def test_too_few_differences_have_no_limits(values: list[float], groups: list[str]) -> None:
+    found = limits_of_agreement(values, groups=groups)
+    assert found.n == len(values)
+    assert math.isnan(found.sd)
+    assert all(map(math.isnan, (*found.mean_interval, *found.low_interval, *found.high_interval)))

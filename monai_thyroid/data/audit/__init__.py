@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from monai_thyroid.data.audit.card import dataset_card
 from monai_thyroid.data.audit.findings import AuditedData, Finding, Level, Picture, find_all
 from monai_thyroid.data.audit.measure import Facts, measure
 from monai_thyroid.data.audit.page import render_html, render_text
@@ -17,7 +18,7 @@ from monai_thyroid.data.layouts.listing import NEAR_IDENTICAL
 from monai_thyroid.data.mapping import map_files
 from monai_thyroid.data.splits import apply_split, read_split_file
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import atomic_path, write_csv
+from monai_thyroid.files import atomic_path, in_folder, own_path, write_csv
 from monai_thyroid.images.sources import is_source
 
 __all__ = ["Audit", "Facts", "Finding", "Level", "Picture", "audit_dataset"]
@@ -58,6 +59,17 @@ class Audit:
             temporary.write_text(f"{render_html(self)}<!-- {_MARK} -->\n", encoding="utf-8")
         return path
 
+    def write_card(self, path: str | Path) -> Path:
+        """Write the dataset card, as Markdown.
+
+        Raises:
+            UserError: the folder does not exist, or the file does and is no card of an earlier audit.
+        """
+        path = _card_path(path)
+        with atomic_path(path) as temporary:
+            temporary.write_text(f"{dataset_card(self)}\n<!-- {_CARD} -->\n", encoding="utf-8")
+        return path
+
     def write_groups(self, path: str | Path) -> int:
         """Write a table (file, group, basis) of the images that look alike, for a dataset whose groups are unknown.
 
@@ -86,33 +98,20 @@ class Audit:
 
 
 _MARK = "Made by monai-thyroid audit"
-
-
-def _new_path(option: str, path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: no such folder as {path.parent}")
-    return path
+_CARD = "Made by monai-thyroid audit --card"
 
 
 def _page_path(path: str | Path) -> Path:
     """Where a page may be written: a new file, or the page of an earlier audit."""
-    path = _new_path("output", path)
-    if path.exists() or path.is_symlink():
-        tail = b""
-        if path.is_file():
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - 4096))
-                tail = file.read()
-        if _MARK.encode() not in tail:
-            raise UserError(
-                f"output {path}: is there and no page of an earlier audit, so it is kept; take another name"
-            )
-    return path
+    return own_path("output", path, mark=_MARK, what="page of an earlier audit")
+
+
+def _card_path(path: str | Path) -> Path:
+    return own_path("card", path, mark=_CARD, what="card of an earlier audit")
 
 
 def _table_path(path: str | Path) -> Path:
-    path = _new_path("write_groups", path)
+    path = in_folder("write_groups", path)
     if path.exists() or path.is_symlink():
         raise UserError(f"write_groups {path}: is there already; remove it, or take another name")
     return path
@@ -125,6 +124,7 @@ def audit_dataset(
     split_file: str | Path | None = None,
     output: str | Path | None = None,
     write_groups: str | Path | None = None,
+    card: str | Path | None = None,
     sites: Sequence[str] = (),
     group_pattern: str | None = None,
     images: str | None = None,
@@ -138,6 +138,7 @@ def audit_dataset(
         split_file: judge leakage by this split instead of the dataset's own parts; see `read_split_file`.
         output: write the page there as well; it replaces a page of an earlier audit, no other file.
         write_groups: write a table of the images that look alike there as well, see `Audit.write_groups`; a new file.
+        card: write the dataset card there as well; it replaces a card of an earlier audit, no other file.
         sites: look at these sites only.
         group_pattern: as for `load_datalist`.
         images: as for `load_datalist`.
@@ -155,6 +156,8 @@ def audit_dataset(
         _page_path(output)
     if write_groups is not None:
         _table_path(write_groups)
+    if card is not None:
+        _card_path(card)
     listing = read_listing(root, layout=layout, sites=sites, group_pattern=group_pattern, images=images, masks=masks)
     if split_file is not None:
         split, _ = read_split_file(split_file)
@@ -170,4 +173,6 @@ def audit_dataset(
         audit.write_groups(write_groups)
     if output is not None:
         audit.write_html(output)
+    if card is not None:
+        audit.write_card(card)
     return audit

@@ -1,0 +1,114 @@
+"""What a report hands in beside its scores: clinical measures, and a checklist that guesses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_thyroid import cli
+from monai_thyroid.compare import build, make_report
+from monai_thyroid.compare.checklist import CHECKLISTS, make_checklist
+from monai_thyroid.files import read_csv, write_csv, write_json
+from monai_thyroid.metrics import limits_of_agreement
+from monai_thyroid.pages import markdown
+from monai_thyroid.runfolder import MeasureRow
+
+MakeRun = Callable[..., Path]
+
+
+def measured(run: Path, seed: int, *, lost: int = 0) -> list[dict[str, object]]:
+    """Give a run a measures.csv; of ``lost`` cases nothing could be measured."""
+    folder = run / "evaluations" / "neck-test"
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, object]] = []
+    for number, case in enumerate(read_csv(folder / "cases.csv")):
+        reference = 150.0 + number
+        predicted = None if number < lost else reference + float(rng.normal(1, 2))
+        difference = None if predicted is None else predicted - reference
+        row: dict[str, object] = {name: case[name] for name in ("dataset", "site", "part", "case", "group", "class")}
+        row |= {"measure": "head_circumference", "unit": "mm", "reference": reference, "predicted": predicted}
+        row |= {"difference": difference, "absolute_difference": None if difference is None else abs(difference)}
+        rows.append({**row, "error": "" if predicted else "the prediction shows nothing that could be measured"})
+    write_csv(folder / "measures.csv", MeasureRow.columns(), rows)
+    return rows
+
+
+def test_clinical_measures_are_in_the_report(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = measured(make_run("unet"), 0, lost=2)
+    make_run("segnet")
+    page = make_report([tmp_path / "runs"], output=tmp_path / "report", images=False, checklist="claim")
+    (section,) = build([tmp_path / "runs"]).report.sections
+    (one,) = section.measured
+    kept = rows[2:]
+    expected = limits_of_agreement(
+        [float(str(row["difference"])) for row in kept], groups=[str(row["group"]) for row in kept]
+    )
+    assert (one.network, one.unit, one.n_cases, one.n_groups, one.n_failed) == ("unet", "mm", 22, 11, 2)
+    assert (one.low.mean, one.high.mean) == pytest.approx((expected.low, expected.high))
+    assert (one.low.low, one.low.high) == pytest.approx(expected.low_interval)
+    assert one.difference.mean == pytest.approx(np.mean([float(str(row["difference"])) for row in kept]))
+    assert list(section.measured_notes) == ["segnet: no head circumference to compare."]
+    assert "Clinical measures" in page.read_text("utf-8")
+    assert (tmp_path / "report" / "figures" / "agreement.png").is_file()
+    assert (tmp_path / "report" / "claim.md").read_text("utf-8").startswith("# CLAIM 2024: neck")
+
+
+def test_without_measures_the_report_says_nothing_of_them(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unet")
+    built = build([tmp_path / "runs"])
+    (section,) = built.report.sections
+    assert not any((section.measured, section.measured_notes, section.degraded, section.degraded_notes))
+
+
+def filled(runs: Path) -> list[str]:
+    built = build([runs])
+    return markdown(make_checklist("claim", built.report, built.analyses)).splitlines()
+
+
+def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun, tmp_path: Path) -> None:
+    kept = {"split": "test: official part", "grouping": "known", "versions": {"torch": "2.13.0"}, "pretrained_on": []}
+    for network in ("unet", "segnet"):
+        run = make_run(network, **kept)
+        write_json(run / "split.json", {"parts": {"test": {"cases": ["a", "b"], "groups": ["p"], "sites": [""]}}})
+    lines = filled(tmp_path / "runs")
+    items = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ") and line[2].isdigit()]
+    assert [int(item[0]) for item in items] == list(range(1, 45))
+    answers = {int(item[0]): item[2] for item in items}
+    sources = {int(item[0]): item[3].strip() for item in items if len(item) > 3}
+    for number in (2, 3, 4, 5, 6, 8, 10, 11, 13, 14, 15, 16, 17, 18, 21, 31, 34, 41, 44):
+        assert answers[number].strip() == "for the author"
+    assert answers[9].startswith("for the author")  # these configs name no transforms
+    assert answers[33].startswith("for the author")  # scored on no other data
+    assert answers[19] == "test: official part"
+    assert answers[23] == "torch 2.13.0"
+    assert "2 images (1 group)" in answers[35]
+    assert "not pretrained" in answers[24]
+    assert "image\\_size" not in answers[22]
+    assert "input of 96 pixels" in answers[22]
+    for number, answer in answers.items():
+        assert answer.strip() == "for the author" or any(file in sources[number] for file in (".json", ".csv", ".yaml"))
+
+
+def test_of_masks_no_training_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("nnunet", scored_from="masks", checkpoint_sha256=None, protocol_hash=None)
+    (run / "history.csv").unlink()
+    lines = filled(tmp_path / "runs")
+    answers = {line.split(" | ")[0].strip("| "): line.split(" | ")[2] for line in lines if line.startswith("| ")}
+    for number in ("1", "9", "22", "23", "24", "25", "26", "43"):
+        assert answers[number] == "for the author", number
+
+
+def test_a_checklist_that_is_not_known_writes_nothing(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("unet")
+    arguments = ["report", str(tmp_path / "runs"), "--output", str(tmp_path / "report"), "--checklist", "stard"]
+    assert cli.main([*arguments, "--metric", "beauty"]) == 1
+    told = capsys.readouterr().err
+    assert "--checklist stard: choose one of claim" in told
+    assert "--metric beauty" in told
+    assert not (tmp_path / "report").exists()
+    assert list(CHECKLISTS) == ["claim"]
