@@ -322,7 +322,7 @@ def draw(
         above.errorbar(places, means, yerr=errors, color=colour, marker=shape, linestyle=dash, capsize=3, label=name)
         for seed in seeds:
             values = [dice[count, name, seed] for count in counts]
-            above.scatter(places, values, color=colour, marker=shape, s=9, alpha=0.5, linewidths=0)
+            above.scatter(places, values, color=colour, marker=shape, s=16, alpha=0.7, linewidths=0)
         later = [row for row in rows if row["gain_over_random"] is not None]
         if later:
             gains = np.array([row["gain_over_random"] for row in later])
@@ -332,7 +332,7 @@ def draw(
             )
     below.axhline(0, color="#0072B2", linewidth=1, linestyle="--")
     above.set_ylabel("mean Dice of the test part")
-    below.set_ylabel("Dice less that of random, by seed")
+    below.set_ylabel("Dice less that of random, same seed")
     below.set_xlabel("images annotated")
     below.set_xticks(counts)
     above.set_title(f"Mean of {len(seeds)} seeds with 95 % t-interval; small marks are seeds", fontsize=10)

@@ -190,16 +190,13 @@ def test_a_training_that_is_stopped_or_fails_leaves_the_model(
     with pytest.raises(UserError, match="failed, the model is as it was: killed by SIGKILL"):
         retrain(model, **given, output_dir=tmp_path / "out", epochs=7, learning_rate=0.01)
     seen: list[Epoch] = []
+
+    def progress(epoch: Epoch) -> None:
+        seen.append(epoch)
+        stop.set()
+
     with pytest.raises(UserError, match="was stopped; the model is as it was"):
-        retrain(
-            model,
-            **given,
-            output_dir=tmp_path / "out",
-            epochs=7,
-            learning_rate=0.01,
-            stop=stop,
-            progress=lambda epoch: (seen.append(epoch), stop.set())[0],
-        )
+        retrain(model, **given, output_dir=tmp_path / "out", epochs=7, learning_rate=0.01, stop=stop, progress=progress)
     assert seen == [Epoch(1, 1, 1, 0.5, 0.25)]
     assert told[0] == told[1]  # so that it goes on
     assert (told[0]["max_epochs"], told[0]["learning_rate"], told[0]["resume"]) == (7, 0.01, True)
