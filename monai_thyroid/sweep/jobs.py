@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.files import locked
 from monai_thyroid.runfolder import RunFolder, evaluation_records, read_run, same_postprocessing
 
-__all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "state_of"]
+__all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "run_process", "state_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -123,31 +123,58 @@ def execute(job: Job, stop: threading.Event | None = None) -> str | None:
     stop = stop or threading.Event()
     _wait_until_free(job.path, stop)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with open(job.log, "a+b") as log:
-        for command in job.commands():
-            if stop.is_set():
-                return None
-            log.write(f"$ python {shlex.join(command)}\n".encode())
-            log.flush()
-            start = log.tell()
-            process = subprocess.Popen(
-                [sys.executable, "-c", _TIED, str(os.getpid()), *command],
-                cwd=job.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C on a terminal reaches this process, which then stops its children
-            )
-            try:
-                while process.poll() is None and not stop.wait(0.2):
-                    pass
-            finally:
-                _end(process)
-            if process.returncode and not stop.is_set():
-                log.seek(start)
-                why = _reason(log.read().decode("utf-8", "replace"), process.returncode)
-                _note_failure(job.path, why.splitlines()[-1])
-                return why
+    for command in job.commands():
+        if stop.is_set():
+            return None
+        if why := run_process(command, log=job.log, cwd=job.cwd, stop=stop):
+            _note_failure(job.path, why.splitlines()[-1])
+            return why
+    return None
+
+
+def run_process(
+    command: Sequence[str],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    stop: threading.Event | None = None,
+    watch: Callable[[], None] | None = None,
+) -> str | None:
+    """Run Python in a process of its own that dies with this one, or with the thread that called.
+
+    Args:
+        command: arguments of Python.
+        log: what the process says is appended to this file.
+        cwd: folder in which it is executed.
+        stop: when set, the process is asked to end (SIGTERM: a training writes itself down), as it is when ``watch``
+            or anything else raises here.
+        watch: called several times a second while the process runs.
+
+    Returns:
+        Why it failed, from its log. None if all went well, or it was stopped.
+    """
+    stop = stop or threading.Event()
+    with open(log, "a+b") as file:
+        file.write(f"$ python {shlex.join(command)}\n".encode())
+        file.flush()
+        start = file.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TIED, str(os.getpid()), *command],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C on a terminal reaches this process, which then stops its children
+        )
+        try:
+            while process.poll() is None and not stop.wait(0.2):
+                if watch is not None:
+                    watch()
+        finally:
+            _end(process)
+        if process.returncode and not stop.is_set():
+            file.seek(start)
+            return _reason(file.read().decode("utf-8", "replace"), process.returncode)
     return None
 
 
