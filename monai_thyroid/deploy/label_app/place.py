@@ -82,7 +82,9 @@ class Place:
             raise UserError([f"model {problem}" for problem in error.problems]) from error
         classes = [members(model)[0].classes for model in named.values()]
         if different := [name for name, one in zip(named, classes, strict=True) if one != classes[0]]:
-            raise UserError(f"model {different[0]}: has other classes than {next(iter(named))}; start a server for each")
+            raise UserError(
+                f"model {different[0]}: has other classes than {next(iter(named))}; start a server for each"
+            )
         there = self.path / "label.json"
         if there.is_file():
             if self.settings["studies"] != studies:

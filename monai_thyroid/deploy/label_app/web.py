@@ -182,9 +182,7 @@ class WebStudies:
     def _look(self, header: Any, uid: str, modality: str) -> None:
         """Find out whether a series is one image."""
         study = str(header.StudyInstanceUID)
-        instances = [
-            _dataset(one) for one in self._client.search_for_instances(study, uid, limit=2, fields=_FIELDS)
-        ]
+        instances = [_dataset(one) for one in self._client.search_for_instances(study, uid, limit=2, fields=_FIELDS)]
         name = f"series {uid}"
         try:
             if not instances:
