@@ -406,6 +406,14 @@ def _add_label(commands: Any) -> None:
     label.add_argument("--epochs", type=int, default=20, help="of a training (default %(default)s)")
     label.add_argument("--host", default="127.0.0.1", help="others than this machine see it elsewhere: no passwords")
     label.add_argument("--port", type=int, default=8000, help="default %(default)s")
+    label.add_argument(
+        "--allow-origin",
+        dest="origins",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="of a viewer in a browser, such as http://localhost:3000, that may read from it (default: none)",
+    )
     label.set_defaults(function=_label)
 
 
@@ -611,7 +619,7 @@ def _pacs(options: argparse.Namespace) -> int:
 
 
 def _label(options: argparse.Namespace) -> int:
-    from monai_thyroid.deploy.label_app import check_installed, make_environment, prepare, run_server
+    from monai_thyroid.deploy.label_app import check_installed, check_port, make_environment, prepare, run_server
 
     def tell(line: str) -> None:
         print(line, flush=True)
@@ -624,6 +632,7 @@ def _label(options: argparse.Namespace) -> int:
     if not options.models or options.studies is None:
         raise UserError("label: give --model MODEL and --studies DIR|URL, or --make-env DIR")
     check_installed()
+    check_port(options.host, options.port)
     place = prepare(
         options.models,
         studies=options.studies,
@@ -632,7 +641,7 @@ def _label(options: argparse.Namespace) -> int:
         epochs=options.epochs,
         tell=tell,
     )
-    return run_server(place, host=options.host, port=options.port, tell=tell)
+    return run_server(place, host=options.host, port=options.port, origins=options.origins, tell=tell)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -391,11 +391,12 @@ class _Labels:
             raise UserError(f"tag {tag}: give a word")
         if not image:
             raise UserError(f"image {image_id}: there is none of that id")
-        segments = info.get("label_info")
+        told = info.get("label_info")
+        segments = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else None
         return read_label(
             file,
             image=image,
-            shape=tuple(read_raster(image).pixels.shape[:2]),  # type: ignore[arg-type]
+            shape=read_raster(image).pixels.shape[:2],
             classes=self.place.classes,
             segments=segments
             if isinstance(segments, list) and all(isinstance(one, dict) for one in segments)

@@ -19,7 +19,7 @@ from monai_thyroid.deploy.label_app.web import WebStudies, web_client
 from monai_thyroid.deploy.pack import check_sums
 from monai_thyroid.errors import UserError
 
-__all__ = ["prepare", "run_server"]
+__all__ = ["check_port", "prepare", "run_server"]
 
 _WEB = ("http://", "https://")
 _FILTER = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER"
@@ -88,26 +88,39 @@ def prepare(
     return place
 
 
-def run_server(place: Place, *, host: str = "127.0.0.1", port: int = 8000, tell: Callable[[str], None]) -> int:
+def run_server(
+    place: Place,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    origins: Sequence[str] = (),
+    tell: Callable[[str], None],
+) -> int:
     """Run MONAI Label's server until it ends, and with it whatever it has started; returns its exit status.
+
+    Args:
+        place: see `prepare`.
+        host: address to listen on.
+        port: likewise.
+        origins: of web pages that may read from it beside its own, such as ``http://localhost:3000``.
+        tell: is given what happens, a line at a time.
 
     Raises:
         UserError: MONAI Label is not installed here, or the port is in use or not to be had.
     """
     check_installed()
-    _check_port(host, port)
+    check_port(host, port)
     studies = place.settings["studies"]
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(place.app)]
     command += ["--studies", studies if studies.startswith(_WEB) else str(place.studies)]
-    command += ["--host", host, "--port", str(port)]
+    command += ["--host", host, "--port", str(port), "--uvicorn_app", "monai_thyroid.deploy.label_app.http:app"]
     own = f"http://{host}:{port}"
     settings = {
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in SUFFIXES]),
         "MONAI_LABEL_SESSION_PATH": str(place.path / "sessions"),
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_TRACKING_ENABLED": "false",
-        # Pages of other origins that an annotator has open must not read patients' images.
-        "MONAI_LABEL_CORS_ORIGINS": os.environ.get("MONAI_LABEL_CORS_ORIGINS", json.dumps([own])),
+        "MONAI_THYROID_LABEL_ORIGINS": " ".join(origins),
         _FILTER: os.environ.get(_FILTER, "{}"),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]),
     }
@@ -170,7 +183,12 @@ def _check_groups(place: Place, pattern: str) -> None:
         raise UserError(f"groups-from {pattern!r}: finds no patient in {shown}")
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
+    """Make sure that a server can listen there.
+
+    Raises:
+        UserError: it cannot.
+    """
     if not 0 < port < 65536:
         raise UserError(f"port {port}: give one from 1 to 65535")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ class Prepared:
 def prepare_images(folder: Path, output: Path, table: Path) -> Prepared:
     """Copy the images of a folder and of its subfolders, those that are not there yet.
 
-    PNG, JPEG and NIfTI stay what they are, but for a density in the header, which viewers would take for a size in mm;
+    PNG, JPEG and NIfTI stay what they are, but for a JPEG's dots per inch, which viewers would take for a size in mm;
     everything else, and pictures that their EXIF turns, becomes PNG: of 8 bits, black and white where the file's own
     display window has them. A DICOM file of several frames becomes one image a frame. The originals stay untouched.
 
@@ -179,16 +178,7 @@ def _copied(file: Path, identity: str, output: Path) -> Iterator[tuple[str, str,
 
 
 def _without_density(content: bytes) -> bytes:
-    """A JPEG or PNG without dots per inch: ITK, and so 3D Slicer, takes them for millimetres."""
+    """A JPEG without dots per inch, which ITK, and so 3D Slicer, takes for a size in mm."""
     if content.startswith(_JFIF) and content[6:11] == b"JFIF\0":
         return content[:13] + b"\0\0\1\0\1" + content[18:]
-    if not content.startswith(_PNG):
-        return content
-    kept, at = [_PNG], len(_PNG)
-    while at + 8 <= len(content):
-        (length,) = struct.unpack(">I", content[at : at + 4])
-        end = at + 12 + length
-        if content[at + 4 : at + 8] != b"pHYs":
-            kept.append(content[at:end])
-        at = end
-    return b"".join(kept)
+    return content
