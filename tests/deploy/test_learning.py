@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from made_trained import made_trained, marker
-from PIL import Image
 
-from monai_thyroid.deploy.learning import FEWEST, Epoch, rank, retrain, uncertainty
-from monai_thyroid.deploy.pack import pack
-from monai_thyroid.errors import UserError
-from monai_thyroid.evaluation import Predictor
-from monai_thyroid.files import read_csv, read_json, sha256_file
+from monai_thyroid.deploy.learning import rank, uncertainty
 
 
 def row(*numbers: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_masks_are_those_of_the_model_pixel_by_pixel(
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz"])
 def test_masks_lie_where_viewers_show_the_image(server: LabelServer, model: Path, studies: Path, suffix: str) -> None:
-    """As 3D Slicer asks (plugins/slicer/MONAILabel/MONAILabel.py, `infer`): the directions are those of a PNG in ITK."""
+    """As 3D Slicer asks (plugins/slicer/MONAILabel/MONAILabel.py, `infer`): directions are those of a PNG in ITK."""
     file, _ = server.infer("bright", "0_lossy", {"result_extension": suffix, "result_dtype": "uint8"})
     mask = expected(model, studies / "0_lossy.jpg")
     if suffix == ".nrrd":
@@ -182,18 +182,18 @@ def test_what_is_wrong_is_told_in_a_sentence(server: LabelServer, tmp_path: Path
     with pytest.raises(LabelError, match=r"400.*is 20 x 10 \(width x height\) but the image 96 x 72"):
         server.save_label("2_1", str(tmp_path / "small.png"))
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(LabelError, match="400.*cannot be read as an image"):
+    with pytest.raises(LabelError, match=r"400.*cannot be read as an image"):
         server.save_label("2_1", str(tmp_path / "broken.png"))
-    with pytest.raises(LabelError, match="400.*cannot be read as an image"):
+    with pytest.raises(LabelError, match=r"400.*cannot be read as an image"):
         server.infer("bright", "", {}, file=str(tmp_path / "broken.png"))
-    with pytest.raises(LabelError, match="400.*there is none of that id"):
+    with pytest.raises(LabelError, match=r"400.*there is none of that id"):
         server.infer("bright", "absent", {})
-    with pytest.raises(LabelError, match="400.*is no image of the studies"):
+    with pytest.raises(LabelError, match=r"400.*is no image of the studies"):
         server.infer("bright", "/etc/hostname", {})
-    with pytest.raises(LabelError, match="404.*choose one of bright"):
+    with pytest.raises(LabelError, match=r"404.*choose one of bright"):
         server.infer("dark", "1_1", {})
     Image.fromarray(np.zeros((72, 96), np.uint8)).save(tmp_path / "empty.png")
-    with pytest.raises(LabelError, match="400.*give a word"):
+    with pytest.raises(LabelError, match=r"400.*give a word"):
         server.save_label("2_1", str(tmp_path / "empty.png"), tag="../../outside")
     assert "2_1" in server.datastore()["objects"]
     assert not server.datastore()["objects"]["2_1"]["labels"]
@@ -344,7 +344,7 @@ def test_a_study_in_orthanc(env: Path, model: Path, pacs: Orthanc, tmp_path: Pat
         (tmp_path / "image.dcm").write_bytes(pacs.file(pacs.instances("US")[0]["ID"]))
         assert mask[10, 20] == 1
         assert not mask[-10:, -10:].any()
-        with pytest.raises(LabelError, match="400.*several images"):
+        with pytest.raises(LabelError, match=r"400.*several images"):
             server.infer("bright", "1.2.3.9", {})
         mask[30:32, 40:50] = 1  # corrected
         (tmp_path / "label.bin").write_bytes(mask.tobytes())
