@@ -64,7 +64,7 @@ class LabelServer:
             assert process.poll() is None, self.log.read_text()[-3000:]
             return requests.get(f"{self.url}/info/", timeout=60).ok
 
-        until(answers, "MONAI Label answers", seconds=300)
+        until(answers, "MONAI Label answers", seconds=500)
         self._client = subprocess.Popen(
             [
                 str(self.env / "bin" / "python"),

@@ -19,7 +19,7 @@ def main() -> None:
             told = {"result": getattr(client, method)(*arguments, **options)}
         except Exception as error:
             told = {"error": str(getattr(error, "msg", None) or error)}
-        sys.stdout.write(json.dumps(told, default=str) + "\n")
+        sys.stdout.write(json.dumps(told, default=bytes.decode) + "\n")
         sys.stdout.flush()
 
 
