@@ -82,6 +82,9 @@ def test_a_picture_that_its_exif_turns_lies_as_it_is_shown(folder: Path, tmp_pat
 def test_dicom_tells_the_patient_without_naming_it(folder: Path, tmp_path: Path) -> None:
     folder.mkdir()
     frames = np.stack([np.repeat((marker(*SHAPE) // (1 + n))[..., None], 3, axis=2) for n in range(2)])
+    report = dicom_image(marker(*SHAPE))
+    report.SOPClassUID, report.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "SR"
+    (folder / "IM2").write_bytes(content(report))
     (folder / "IM1").write_bytes(content(dicom_image(frames, kind="US several")))
     found = taken_in(folder, tmp_path)
     assert set(found) == {"IM1_frame1.png", "IM1_frame2.png"}
@@ -98,8 +101,23 @@ def test_what_comes_later_is_taken_in_and_what_changed_is_refused(folder: Path, 
     Image.fromarray(marker(40, 50)).save(folder / "b.png")
     found = prepare_images(folder, tmp_path / "studies", tmp_path / "images.csv")
     assert (found.images, found.new) == (2, 1)
+    (folder / "b.png").rename(folder / "c.png")
+    Image.fromarray(marker(41, 50)).save(folder / "b.bmp")
+    with pytest.raises(UserError, match=r"b\.bmp: would be called b, as .*b\.png is"):
+        taken_in(folder, tmp_path)
+    (folder / "b.bmp").unlink()
+    (folder / "c.png").rename(folder / "b.png")
     Image.fromarray(marker(41, 50)).save(folder / "b.png")
     with pytest.raises(UserError, match="has changed since it was taken in"):
+        taken_in(folder, tmp_path)
+
+
+def test_a_slice_of_a_volume_is_refused(folder: Path, tmp_path: Path) -> None:
+    folder.mkdir()
+    volume = dicom_image(marker(*SHAPE))
+    volume.SOPClassUID, volume.Modality = "1.2.840.10008.5.1.4.1.1.2", "CT"
+    (folder / "IM1").write_bytes(content(volume))
+    with pytest.raises(UserError, match="belongs to a 3-D series"):
         taken_in(folder, tmp_path)
 
 
@@ -116,6 +134,10 @@ def test_all_that_is_wrong_with_a_folder_is_told(folder: Path, tmp_path: Path) -
     assert "would be called a" in str(told.value)
     assert "broken.png: cannot be read as an image" in str(told.value)
     assert not (tmp_path / "images.csv").exists()
+    for name in ("a.bmp", "broken.png"):
+        (folder / name).unlink()
+    (tmp_path / "studies" / "broken.png").touch()
+    assert set(taken_in(folder, tmp_path)) == {"a.png"}
 
 
 def truth() -> np.ndarray:
@@ -232,8 +254,9 @@ def test_a_model_is_taken_over_until_another_is_given(run: Path, tmp_path: Path)
     place.settle([run], studies="/studies")
     assert place.model(name) == better
     other = made_trained(tmp_path / "run", bright=True, seed=0, threshold=0.4)
-    weights = (other / "model.pt").read_bytes()
-    (other / "model.pt").write_bytes(weights)
+    better.rmdir()
+    with pytest.raises(UserError, match="to which it was trained, is lost"):
+        place.model(name)
     with pytest.raises(UserError, match="is that of the studies /studies"):
         place.settle([run], studies="/others")
     with pytest.raises(UserError, match="is called thyroid_marker_seed-0, as"):

@@ -118,12 +118,21 @@ class Place:
         return list(self.settings["classes"])
 
     def model(self, name: str) -> Path:
-        """The model of a name that is applied now: as it was given, or what training made of it."""
+        """The model of a name that is applied now: as it was given, or what training made of it.
+
+        Raises:
+            UserError: what training made of it is lost.
+        """
         given = self.settings["given"][name]
         taken = self.state(f"taken-{name}")
-        if taken.get("given") == given["weights"] and Path(taken["path"]).is_dir():
-            return Path(taken["path"])
-        return Path(given["path"])
+        if taken.get("given") != given["weights"]:
+            return Path(given["path"])
+        if not Path(taken["path"]).is_dir():
+            raise UserError(
+                f"model {name}: {taken['path']}, to which it was trained, is lost; bring it back, or remove "
+                f"{self.path / 'state' / f'taken-{name}.json'} to go on with the model as given"
+            )
+        return Path(taken["path"])
 
     def next_model(self, name: str) -> Path:
         """A folder that is not there yet, for a model that may be taken over."""

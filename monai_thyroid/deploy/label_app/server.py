@@ -276,11 +276,11 @@ def scored(place: Place, name: str, applied: _Applied, datastore: Any, *, at_onc
     new = {}
     for image in lacking[:at_once]:
         try:
-            new[image] = uncertainty(applied(), read_raster(datastore.get_image_uri(image)))
-        except (UserError, HTTPException) as error:
-            if isinstance(error, UserError) and "--tta" in str(error):
-                raise
+            raster = read_raster(datastore.get_image_uri(image))
+        except (UserError, HTTPException) as error:  # the others go on
             logger.warning("%s: %s", image, error)
+            continue
+        new[image] = uncertainty(applied(), raster)
     if new:
         place.add_uncertainties(name, new, weights=weights)
     known |= new
@@ -387,7 +387,7 @@ class _Labels:
 
     def checked(self, image_id: str, image: str, file: str, tag: str, info: Mapping[str, Any]) -> np.ndarray:
         """The class numbers in a file that a client has sent."""
-        if not _TAG.fullmatch(str(tag)):
+        if not _TAG.fullmatch(tag):
             raise UserError(f"tag {tag}: give a word")
         if not image:
             raise UserError(f"image {image_id}: there is none of that id")
@@ -440,6 +440,7 @@ class _Folder(_Labels, LocalDatastore):
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label of an image, if it is one."""
+        label_tag = _word(label_tag)
         with _answering():
             image = self.get_image_uri(image_id)
             labels = self.checked(image_id, image, label_filename, label_tag, label_info or {})
@@ -534,14 +535,20 @@ class _Web(_Labels, DICOMWebDatastore):
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
         """Keep a label of an image, if it is one; a final one on the server first."""
+        label_tag = _word(label_tag)
         with _answering():
             image = self.get_image_uri(image_id)
             labels = self.checked(image_id, image, label_filename, label_tag, label_info or {})
             told = self.kept(label_info or {})
-            if label_tag == DefaultLabelTag.FINAL:
+            if label_tag == DefaultLabelTag.FINAL.value:
                 told["SeriesInstanceUID"] = self.web.send(image_id, self._fetched, labels)
         with self.as_png(labels, image) as file:
             return str(LocalDatastore.save_label(self, image_id, file, label_tag, told))
+
+
+def _word(tag: str) -> str:
+    """A tag, of which MONAI Label's own are members of an enumeration."""
+    return str(getattr(tag, "value", tag))
 
 
 def _identity(file: str) -> tuple[str, str]:

@@ -126,7 +126,10 @@ def run_server(
     }
     tell(f"MONAI Label: {own}, from {place.path}")
     # A group of its own, so that a training that it has started ends with it.
-    server = subprocess.Popen(command, cwd=place.path, env={**os.environ, **settings}, start_new_session=True)
+    # It takes an image's id for a file if there is one of that name where it works.
+    nowhere = place.path / "sessions"
+    nowhere.mkdir(exist_ok=True)
+    server = subprocess.Popen(command, cwd=nowhere, env={**os.environ, **settings}, start_new_session=True)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number in before:
         signal.signal(number, _stop)

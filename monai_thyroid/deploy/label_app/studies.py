@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from PIL import Image
 
+from monai_thyroid.deploy.dicom import check_kind
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, read_csv, sha256_file, write_csv
 from monai_thyroid.images import IMAGE_SUFFIXES, Raster, is_image, made_here, read_raster, stem
-from monai_thyroid.images.dicom import DicomImage, is_dicom
+from monai_thyroid.images.dicom import DICOM, DicomImage, is_dicom
 from monai_thyroid.images.formats import file_bytes
 from monai_thyroid.images.nifti import NIFTI_SUFFIXES
 
-__all__ = ["COLUMNS", "SUFFIXES", "Prepared", "group_of_patient", "prepare_images", "save_picture"]
+__all__ = ["COLUMNS", "NO_IMAGES", "SUFFIXES", "Prepared", "group_of_patient", "prepare_images", "save_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ SUFFIXES = (".png", ".jpg", ".nii", ".nii.gz")
 """Of the images as the server has them."""
 COLUMNS = ("id", "source", "frame", "group", "source_sha256")
 """Of images.csv; ``group`` is of DICOM files only, ``frame`` (from 1) of those with several."""
+NO_IMAGES = ("SEG", "SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "PLAN", "AU")
+"""Modalities of what refers to images."""
+_NOT_DICOM = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in DICOM.suffixes)
 _LABELS = "labels"  # where an earlier server of MONAI Label left its labels in a folder of images
 _JFIF = b"\xff\xd8\xff\xe0"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -75,12 +80,14 @@ def prepare_images(folder: Path, output: Path, table: Path) -> Prepared:
         there.setdefault(row["source"], []).append(row)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    owner: dict[str, Path] = {}
+    # Of originals that are gone the copies and their labels stay.
+    gone = [row for source, before in there.items() if Path(source) not in set(files) for row in before]
+    owner = {row["id"].casefold(): Path(row["source"]) for row in gone}
     new = 0
     for file in files:
         identity = "-".join((*file.relative_to(folder).parent.parts, stem(file)))
         if (other := owner.setdefault(identity.casefold(), file)) != file:
-            problems.append(f"{file}: would be called {identity}, as {other} is; rename one")
+            problems.append(f"{file}: would be called {identity}, as {other} is; rename it")
             continue
         digest = sha256_file(file)
         before = there.get(str(file), [])
@@ -102,7 +109,12 @@ def prepare_images(folder: Path, output: Path, table: Path) -> Prepared:
         new += len(made)
     if problems:
         raise UserError(problems)
+    rows += gone
     write_csv(table, COLUMNS, rows)
+    kept = {_copy(output, row["id"]) for row in rows}
+    for path in output.iterdir():  # what a start that was refused left
+        if path.name.endswith(SUFFIXES) and path not in kept:
+            path.unlink()
     return Prepared(len(rows), new, left_out)
 
 
@@ -128,11 +140,24 @@ def _images(folder: Path) -> tuple[list[Path], dict[str, int]]:
             reason = "of other kinds"
         elif made_here(path):
             reason = "results of monai_thyroid"
+        elif _modality(path) in NO_IMAGES:
+            reason = "reports, segmentations and the like in DICOM"
         else:
             images.append(path)
             continue
         left_out[reason] = left_out.get(reason, 0) + 1
     return images, left_out
+
+
+def _modality(path: Path) -> str:
+    """Of a DICOM file; empty of others."""
+    if path.name.lower().endswith(_NOT_DICOM):
+        return ""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"])
+        return str(header.get("Modality") or "")
+    except Exception:  # whatever is wrong with it is told when it is read
+        return ""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -154,6 +179,7 @@ def _copied(file: Path, identity: str, output: Path) -> Iterator[tuple[str, str,
     content = file_bytes(file)
     if is_dicom(str(file), content):
         image = DicomImage(str(file), content)
+        check_kind(str(file), image.dataset)
         patient = str(image.dataset.get("PatientID") or "").strip()
         group = group_of_patient(patient) if patient else ""
         count = len(image.frames)

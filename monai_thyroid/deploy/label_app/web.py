@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 
 from monai_thyroid.deploy.dicom import annotation, check_kind, check_source, coded_class
-from monai_thyroid.deploy.label_app.studies import group_of_patient, save_picture
+from monai_thyroid.deploy.label_app.studies import NO_IMAGES, group_of_patient, save_picture
 from monai_thyroid.errors import UserError, optional
 from monai_thyroid.files import atomic_path
 from monai_thyroid.images import ForeignMask, read_foreign_mask
@@ -19,8 +20,7 @@ from monai_thyroid.images import ForeignMask, read_foreign_mask
 __all__ = ["Series", "WebStudies", "web_client"]
 
 _PAGE = 100
-_NO_IMAGES = ("SEG", "SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "PLAN", "AU")
-"""Modalities of what refers to images."""
+_NEWER = int(pydicom.__version__.partition(".")[0]) >= 3
 _FIELDS = ["SOPClassUID", "SOPInstanceUID", "NumberOfFrames", "ImageType"]
 
 
@@ -76,6 +76,7 @@ class WebStudies:
     def __init__(self, client: Any, *, filters: Mapping[str, Any], classes: Sequence[str]) -> None:
         self._client, self._filters, self._classes = client, dict(filters), list(classes)
         self._known: dict[str, Series] = {}
+        self._seen: set[str] = set()
         self.refused: dict[str, str] = {}
 
     def series(self) -> dict[str, Series]:
@@ -88,7 +89,7 @@ class WebStudies:
         with _telling(self._client):
             for header in self._pages(self._client.search_for_series, search_filters=self._filters):
                 uid, modality = str(header.SeriesInstanceUID), str(header.get("Modality") or "")
-                if modality in _NO_IMAGES or uid in self.refused:
+                if modality in NO_IMAGES or uid in self.refused:
                     continue
                 if uid not in self._known:
                     self._look(header, uid, modality)
@@ -134,7 +135,8 @@ class WebStudies:
         _, file = self.fetch(uid, folder)
         source = check_source(str(file), file.read_bytes())
         drawn = annotation(source, mask, classes=[coded_class(name) for name in self._classes])
-        drawn.is_little_endian, drawn.is_implicit_VR = True, False
+        if not _NEWER:
+            drawn.is_little_endian, drawn.is_implicit_VR = True, False
         with _telling(self._client):
             answer = self._client.store_instances([drawn])
         there = {str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence") or []}
@@ -145,7 +147,7 @@ class WebStudies:
     def drawn(self, folder: Path, *, but: Sequence[str]) -> dict[str, np.ndarray]:
         """By series the newest segmentation that a person has drawn, of whichever program, where one can be read.
 
-        Segmentations by algorithm alone are no labels: a model's own are none to train it with.
+        Segmentations by algorithm alone are no labels: a model's own are none to train it with. Each is looked at once.
 
         Args:
             folder: takes what is fetched.
@@ -156,9 +158,13 @@ class WebStudies:
         """
         images = self.series()
         newest: dict[str, tuple[str, ForeignMask]] = {}
+        looked: set[str] = set()
         with _telling(self._client):
             for header in self._pages(self._client.search_for_series, search_filters={"Modality": "SEG"}):
                 study, series = str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
+                if series in self._seen:
+                    continue
+                looked.add(series)
                 for dataset in self._client.retrieve_series_metadata(study, series):
                     told = _dataset(dataset)
                     of = [str(one.SeriesInstanceUID) for one in told.get("ReferencedSeriesSequence") or []]
@@ -177,6 +183,7 @@ class WebStudies:
                         newest[of[0]] = when, read_foreign_mask(target, classes=self._classes)
                     except UserError as error:
                         self.refused[series] = str(error)
+        self._seen |= looked
         return {uid: mask.labels for uid, (_, mask) in newest.items()}
 
     def _look(self, header: Any, uid: str, modality: str) -> None:
@@ -230,13 +237,8 @@ def _telling(client: Any) -> Iterator[None]:
 
 
 def _dataset(told: Any) -> Any:
-    import pydicom
-
     return pydicom.Dataset.from_json(told)
 
 
 def _save(dataset: Any, path: Path) -> None:
-    import pydicom
-
-    newer = int(pydicom.__version__.split(".")[0]) >= 3
-    dataset.save_as(path, **({"enforce_file_format": True} if newer else {"write_like_original": False}))
+    dataset.save_as(path, **({"enforce_file_format": True} if _NEWER else {"write_like_original": False}))
