@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from monai_thyroid.deploy.dicom import annotation, coded_class, read_source
 from monai_thyroid.deploy.label_app import check_port, make_environment, prepare
 from monai_thyroid.deploy.label_app.environment import REQUIREMENTS
 from monai_thyroid.deploy.label_app.labels import contours, read_label, write_result
-from monai_thyroid.deploy.label_app.place import Place
+from monai_thyroid.deploy.label_app.place import Place, alive
 from monai_thyroid.deploy.label_app.studies import group_of_patient, prepare_images
 from monai_thyroid.deploy.pack import check_sums, pack
 from monai_thyroid.errors import UserError
@@ -288,6 +290,15 @@ def test_uncertainties_are_of_certain_weights(run: Path, tmp_path: Path) -> None
     place.add_uncertainties("one", {"b": 0.25}, weights="1")
     assert place.uncertainties("one", weights="1") == {"a": 0.5, "b": 0.25}
     assert place.uncertainties("one", weights="2") == {}
+
+
+def test_a_process_that_has_ended_is_not_alive() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    assert alive(os.getpid())
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has asked how
+    assert not alive(process.pid)
+    process.wait()
+    assert not alive(process.pid)
 
 
 def test_a_bundle_is_held_against_its_sums(run: Path, folder: Path, tmp_path: Path) -> None:

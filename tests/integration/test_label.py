@@ -46,7 +46,7 @@ def env() -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed network that marks what is bright."""
     folder = tmp_path_factory.mktemp("model")
-    run = made_trained(folder / "run", bright=True, image_size=32)
+    run = made_trained(folder / "run", bright=True, image_size=32, patience=10**6)
     return pack([run], output=folder / "bright", report=False).path
 
 
@@ -257,7 +257,7 @@ def test_many_at_once_and_their_scores(server: LabelServer) -> None:
 def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
-    until(lambda: server.info()["train_stats"]["bright"].get("status") == "running", "it trains", seconds=120)
+    until(lambda: server.info()["train_stats"]["bright"].get("status") == "running", "it trains", seconds=300)
     server.train_stop()
     assert server.trained()["status"] == "STOPPED"
     stats = server.info()["train_stats"]["bright"]
@@ -270,7 +270,7 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
 def test_it_goes_on_after_an_end_in_the_middle_of_a_training(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
-    until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=120)
+    until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=300)
     process = server.info()["train_stats"]["bright"]["process"]
     server.stop()
     until(lambda: not Path(f"/proc/{process}").exists(), "the training ends with the server")

@@ -227,9 +227,12 @@ def _weights(path: Path) -> str:
 
 
 def alive(process: int) -> bool:
-    """Whether a process is there."""
+    """Whether a process is there, and has not ended without anyone having asked how."""
     try:
         os.kill(process, 0)
     except OSError:
         return False
+    state = Path(f"/proc/{process}/stat")
+    with suppress(OSError, IndexError):
+        return state.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True

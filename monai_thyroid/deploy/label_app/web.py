@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from monai_thyroid.images import ForeignMask, read_foreign_mask
 __all__ = ["Series", "WebStudies", "web_client"]
 
 _PAGE = 100
+_PATIENCE = (10, 60)
+"""Seconds to wait for a connection, and for an answer."""
 _NEWER = int(pydicom.__version__.partition(".")[0]) >= 3
 _FIELDS = ["SOPClassUID", "SOPInstanceUID", "NumberOfFrames", "ImageType"]
 
@@ -50,11 +53,12 @@ def web_client(url: str, *, user: str = "", password: str = "") -> Any:
         UserError: it is no URL of one.
     """
     web = optional("dicomweb_client", extra="dicom")
-    session = None
-    if user and password:
-        session = optional("dicomweb_client.session_utils", extra="dicom").create_session_from_user_pass(user, password)
+    sessions = optional("dicomweb_client.session_utils", extra="dicom")
+    log_in = user and password
+    session = sessions.create_session_from_user_pass(user, password) if log_in else sessions.create_session()
+    session.request = functools.partial(session.request, timeout=_PATIENCE)  # release 0.60 takes none
     try:
-        client = web.DICOMwebClient(url, session=session, permissive_uid=True, timeout=(10, 60))
+        client = web.DICOMwebClient(url, session=session, permissive_uid=True)
     except ValueError as error:
         raise UserError(f"studies {url}: is no URL of a DICOMweb server ({error})") from error
     client.set_http_retry_params(retry=False)
