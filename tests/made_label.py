@@ -45,7 +45,7 @@ class LabelServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._client: subprocess.Popen[str] | None = None
 
-    def run(self, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *, timeout: float = 400) -> subprocess.CompletedProcess[str]:
         """Start it where it must refuse."""
         command = [str(self.env / "bin" / "monai-thyroid"), "label", *self.arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=_environment())
@@ -105,11 +105,11 @@ class LabelServer:
         if self._client is not None:
             assert self._client.stdin is not None
             self._client.stdin.close()
-            self._client.wait(30)
+            self._client.wait(120)
             self._client = None
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(60)
+            self.process.wait(120)
             self.process = None
 
 

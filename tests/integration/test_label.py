@@ -214,15 +214,19 @@ def test_the_next_image_by_each_strategy(server: LabelServer) -> None:
     assert scores[least["id"]] == max(scores.values())
 
 
-def annotate(server: LabelServer, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def annotated(server: LabelServer, tmp_path_factory: pytest.TempPathFactory) -> LabelServer:
+    """With labels of seven patients."""
+    folder = tmp_path_factory.mktemp("labels")
     for patient in range(1, 8):
         truth = scan(patient) > 200
         Image.fromarray(truth.astype(np.uint8)).save(folder / "label.png")
         server.save_label(f"{patient}_1", str(folder / "label.png"))
+    return server
 
 
-def test_it_learns_from_the_labels_or_says_why_not(server: LabelServer, tmp_path: Path) -> None:
-    annotate(server, tmp_path)
+@pytest.mark.usefixtures("annotated")
+def test_it_learns_from_the_labels_or_says_why_not(server: LabelServer) -> None:
     before, told_before = server.infer("bright", "0_grey", {})
     assert server.train_start("bright", {"max_epochs": 1, "take_worse": True})["status"] == "SUBMITTED"
     task = server.trained()
@@ -243,6 +247,7 @@ def test_it_learns_from_the_labels_or_says_why_not(server: LabelServer, tmp_path
     assert png(before).shape == png(after).shape
 
 
+@pytest.mark.usefixtures("annotated")
 def test_many_at_once_and_their_scores(server: LabelServer) -> None:
     options = {"images": "labeled", "run_sync": "true"}
     done = requests.post(f"{server.url}/batch/infer/bright", params=options, json={}, timeout=120)
@@ -254,10 +259,11 @@ def test_many_at_once_and_their_scores(server: LabelServer) -> None:
     assert all(0 <= one["nodule"] <= 1 for one in scores["cases"].values())
 
 
+@pytest.mark.usefixtures("annotated")
 def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
-    until(lambda: server.info()["train_stats"]["bright"].get("status") == "running", "it trains", seconds=300)
+    until(lambda: server.info()["train_stats"]["bright"].get("status") == "running", "it trains", seconds=400)
     server.train_stop()
     assert server.trained()["status"] == "STOPPED"
     stats = server.info()["train_stats"]["bright"]
@@ -267,10 +273,11 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
     assert after["weights_sha256"] == before["weights_sha256"]
 
 
+@pytest.mark.usefixtures("annotated")
 def test_it_goes_on_after_an_end_in_the_middle_of_a_training(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
-    until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=300)
+    until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=400)
     process = server.info()["train_stats"]["bright"]["process"]
     server.stop()
     until(lambda: not Path(f"/proc/{process}").exists(), "the training ends with the server")
