@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,36 +14,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from monai_thyroid.data import PARTS, load_datalist
+from monai_thyroid.compare.contents import plural
+from monai_thyroid.data import PARTS
+from monai_thyroid.data.inspection import read_facts
 from monai_thyroid.data.layouts.listing import group_in, natural_key
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.model import Model, members
 from monai_thyroid.evaluation.predictor import Predictor, agreement_of
-from monai_thyroid.files import canonical_hash, locked, read_csv, sha256_file, write_csv
+from monai_thyroid.files import canonical_hash, locked, read_csv, write_csv
 from monai_thyroid.images import Raster, read_masks, read_raster, stem
 from monai_thyroid.metrics import METRICS
 from monai_thyroid.metrics.registry import Counts, evaluate
-from monai_thyroid.runfolder import read_history, read_split
+from monai_thyroid.runfolder import finished_epochs, read_split
 from monai_thyroid.runfolder.folder import write_yaml
 from monai_thyroid.sweep.jobs import run_process
 
-__all__ = ["FEWEST", "Epoch", "Retrained", "rank", "retrain", "uncertainty"]
+__all__ = ["FEWEST", "Epoch", "Retrained", "disagreement", "rank", "retrain", "uncertainty"]
 
 FEWEST = 5
-"""Patients (images, where patients are unknown) that can be divided: three to train, one to validate, one to test."""
+"""Patients (images, where patients are unknown) with labels: three to train on, one to validate and one to test on."""
 _SHARES = {"test": 0.2, "validation": 0.2}
 
 
 def uncertainty(predictor: Predictor, image: Raster | np.ndarray) -> float:
-    """How little the masks agree that a model has for an image: 1 less their mean Dice, in [0, 1].
+    """How little a model is sure of an image, in [0, 1]: what its masks of it do not agree on, see `disagreement`.
 
-    They are those of all pairs of an ensemble's members, or of a single model's masks of the image and of its mirror
-    images (see `Predictor.opinions`). Of several classes it is the mean over those that any of the masks marks.
-
-    Where none of the masks marks anything they agree, and the score is 0: a model that is sure that there is nothing
-    may be sure and wrong, and this score cannot tell. Where some mark something and others nothing their Dice is 0.
+    They are those of an ensemble's members, or a single model's masks of the image and of its mirror images, see
+    `Predictor.opinions`.
 
     Args:
         predictor: an ensemble, or a single model that was trained with mirror images.
@@ -53,10 +53,21 @@ def uncertainty(predictor: Predictor, image: Raster | np.ndarray) -> float:
         UserError: the model has nothing to compare, or it is no image.
     """
     (masks,) = predictor.opinions([image])
-    agreements = agreement_of(masks, classes=len(predictor.classes))
-    found = [
-        agreement for number, agreement in enumerate(agreements, 1) if any((mask == number).any() for mask in masks)
-    ]
+    return disagreement(masks, classes=len(predictor.classes))
+
+
+def disagreement(masks: Sequence[np.ndarray], *, classes: int) -> float:
+    """1 less the mean Dice of all pairs of masks, in [0, 1]; of several classes the mean over those that any marks.
+
+    Where none of the masks marks anything they agree, and the score is 0: a model that is sure that there is nothing
+    may be sure and wrong, and this score cannot tell. Where some mark something and others nothing their Dice is 0.
+
+    Args:
+        masks: two or more of one image, (height, width), numbered by class.
+        classes: how many there are, background not counted.
+    """
+    agreements = agreement_of(masks, classes=classes)
+    found = [one for number, one in enumerate(agreements, 1) if any((mask == number).any() for mask in masks)]
     return 1.0 - float(np.mean(found)) if found else 0.0
 
 
@@ -159,49 +170,71 @@ def retrain(
         UserError: what is wrong with the model, the images or the labels; or there are too few of them; or the
             training failed, or was stopped.
     """
-    output = Path(output_dir).expanduser().resolve()
-    problems = _problems(images, labels, epochs=epochs, groups_from=groups_from)
-    if problems:
+    if problems := _problems(images, labels, epochs=epochs, groups_from=groups_from):
         raise UserError(problems)
+    output = Path(output_dir).expanduser().resolve()
     old = members(Path(model).expanduser())
+    annotated = _annotated(images, labels, groups_from=groups_from, classes=len(old[0].classes))
     output.mkdir(parents=True, exist_ok=True)
     with locked(output):
-        parts = _parts(images, old, output / "parts.csv", groups_from=groups_from, seed=seed)
-        settings = {
-            "max_epochs": epochs,
-            "first_stage_epochs": epochs,
-            "learning_rate": learning_rate,
-            "seed": seed,
+        unit = "image" if groups_from is None else "patient"
+        _give_parts(annotated, output / "parts.csv", seen=_trained_on(old), seed=seed, unit=unit)
+        settings: dict[str, Any] = {
+            **{"max_epochs": epochs, "first_stage_epochs": epochs, "learning_rate": learning_rate, "seed": seed},
+            "device": None if device == "auto" else device,
         }
-        name = _name(images, labels, parts, [[one.weights for one in old], settings])
-        data = _dataset(output / "datasets" / name, images, labels, parts)
-        _check(data, old[0])
-        settings |= {"dataset_dir": str(data), **({} if device == "auto" else {"device": device})}
-        runs = [
-            _trained(
-                one,
-                output if len(old) == 1 else output / f"member-{number}",
-                settings,
-                log=output / "logs" / f"{name}{'' if len(old) == 1 else f'-{number}'}.log",
-                told=None
-                if progress is None
-                else lambda row, epoch, number=number: progress(  # type: ignore[misc]
-                    Epoch(number, len(old), epoch, row.train_loss, row.val_dice)
-                ),
-                stop=stop,
+        # Another name where anything differs, so that what is there is what was asked for, and may be gone on with.
+        told = [sorted(one.key for one in annotated), [one.weights for one in old], settings]
+        name = f"annotated-{len(annotated)}-{canonical_hash(told)[:8]}"
+        data = _dataset(output / "datasets" / name, annotated)
+        runs = []
+        for number, one in enumerate(old, 1):
+            alone = len(old) == 1
+            runs.append(
+                _trained(
+                    one,
+                    data,
+                    output if alone else output / f"member-{number}",
+                    settings,
+                    log=output / "logs" / f"{name if alone else f'{name}-{number}'}.log",
+                    watch=_teller(progress, member=number, members=len(old)),
+                    stop=stop or threading.Event(),
+                )
             )
-            for number, one in enumerate(old, 1)
-        ]
-        return _compared(old, runs, images, data, parts, device=device)
+        return _compared(old, runs, annotated, data / "masks", device=device, unit=unit)
+
+
+@dataclass
+class _Annotated:
+    """An image with its mask."""
+
+    name: str
+    image: Path
+    label: Path
+    group: str
+    image_sha256: str
+    label_sha256: str
+    marked: bool
+    part: str = ""
+
+    @property
+    def mask(self) -> str:
+        """Name of its mask's copy."""
+        return f"{self.name}{self.label.name[len(stem(self.label)) :]}"
+
+    @property
+    def key(self) -> list[str]:
+        """What a training depends on."""
+        return [self.name, self.group, self.part, self.image_sha256, self.label_sha256]
 
 
 def _problems(
-    images: Sequence[str | Path], labels: Sequence[str | Path], *, epochs: int, groups_from: str | None
+    images: Sequence[str | Path], labels: Sequence[str | Path], *, epochs: Any, groups_from: str | None
 ) -> list[str]:
     problems = []
     if len(images) != len(labels):
         problems.append(f"{len(images)} images and {len(labels)} labels: give one label an image")
-    if isinstance(epochs, bool) or epochs < 1:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         problems.append(f"epochs {epochs!r}: give a whole number of at least 1")
     problems += [f"{file}: no such file" for file in (*images, *labels) if not Path(file).is_file()]
     by_name: dict[str, str] = {}
@@ -219,65 +252,101 @@ def _problems(
     return problems
 
 
-def _parts(
-    images: Sequence[str | Path], old: Sequence[Model], table: Path, *, groups_from: str | None, seed: int
-) -> dict[str, tuple[str, str]]:
-    """Group and part of each image, by its stem; the parts of new groups are written down."""
-    pattern = re.compile(groups_from) if groups_from is not None else None
-    group_of = {
-        stem(image): (group_in(stem(image), pattern) or "" if pattern is not None else stem(image)) for image in images
-    }
-    known = {row["group"]: row["part"] for row in read_csv(table)} if table.is_file() else {}
-    if strange := sorted({part for part in known.values() if part not in PARTS}):
-        raise UserError(f"{table}: unknown part {', '.join(strange)}; choose {', '.join(PARTS)}")
-    trained_on = {
+def _annotated(
+    images: Sequence[str | Path], labels: Sequence[str | Path], *, groups_from: str | None, classes: int
+) -> list[_Annotated]:
+    """Read every file, so that all that is wrong with them is told before anything is written."""
+    items = [
+        {"image": str(image), "label": str(label), "case": stem(image)}
+        for image, label in zip(images, labels, strict=True)
+    ]
+    facts = read_facts(items, classes)
+    if problems := [problem for fact in facts.values() for problem in fact["problems"]]:
+        raise UserError(problems)
+    pattern = None if groups_from is None else re.compile(groups_from)
+    found = [
+        _Annotated(
+            name=name,
+            image=Path(item["image"]).absolute(),
+            label=Path(item["label"]),
+            group=name if pattern is None else group_in(name, pattern) or name,
+            image_sha256=facts[name]["image"],
+            label_sha256=facts[name]["label"],
+            marked=not facts[name]["empty"],
+        )
+        for item in items
+        for name in (item["case"],)
+    ]
+    return sorted(found, key=lambda one: natural_key(one.name))
+
+
+def _trained_on(old: Sequence[Model]) -> set[str]:
+    """SHA-256 of the images that a model was trained on or chosen by, as far as it is recorded."""
+    splits = [read_split(one.files.facts)["parts"] for one in old if one.files.split.is_file()]
+    return {
         digest
-        for one in old
-        if one.files.split.is_file()
+        for parts in splits
         for part in ("train", "validation")
-        for digest in read_split(one.files.facts)["parts"].get(part, {}).get("image_sha256", [])
+        for digest in parts.get(part, {}).get("image_sha256", [])
     }
-    seen = {group_of[stem(image)] for image in images if sha256_file(image) in trained_on}
-    known.update(dict.fromkeys((group for group in seen if known.get(group) == "test"), "train"))
-    groups = sorted(set(group_of.values()), key=natural_key)
-    unit = "patients" if groups_from else "images"
+
+
+def _give_parts(annotated: Sequence[_Annotated], table: Path, *, seen: set[str], seed: int, unit: str) -> None:
+    """Give each image the part that its group has, in place; write those of new groups down.
+
+    Args:
+        annotated: the images.
+        table: the parts of earlier groups, if there were any.
+        seen: SHA-256 of images that the model was trained on, which can be no test.
+        seed: of the order in which new groups are dealt.
+        unit: what a group is.
+
+    Raises:
+        UserError: there are too few to train, validate and test.
+    """
+    part_of = {row["group"]: row["part"] for row in read_csv(table)} if table.is_file() else {}
+    if strange := sorted(set(part_of.values()) - set(PARTS)):
+        raise UserError(f"{table}: unknown part {', '.join(strange)}; choose {', '.join(PARTS)}")
+    groups = list(dict.fromkeys(one.group for one in annotated))
     if len(groups) < FEWEST:
         raise UserError(
-            f"{len(groups)} annotated {unit}: to train, and to test on others, needs {FEWEST} {unit} with labels"
+            f"{plural(len(groups), unit)} with labels: training takes {FEWEST}, some of which are kept to test on"
         )
-    fresh = [group for group in groups if group not in known]
+    known = {one.group for one in annotated if one.image_sha256 in seen}
+    marked = {one.group for one in annotated if one.marked}
+    part_of.update({group: "train" for group in known if part_of.get(group) == "test"})
+    fresh = [group for group in groups if group not in part_of]
     np.random.RandomState(seed).shuffle(fresh)
-    # What the model has seen can be no test.
-    fresh.sort(key=lambda group: group in seen)
-    counts = {part: sum(known.get(group) == part for group in groups) for part in PARTS}
-    wanted = {part: max(1, math.floor(share * len(groups))) for part, share in _SHARES.items()}
+    fresh.sort(key=known.__contains__)
+    # In a part where nothing is marked whatever finds nothing would be perfect.
+    for part in ("test", "validation", "train"):
+        if any(part_of.get(group) == part for group in groups if group in marked):
+            continue
+        free = [group for group in fresh if group in marked and not (part == "test" and group in known)]
+        if not free:
+            others = " that the model was not trained on" if part == "test" and known else ""
+            raise UserError(
+                f"{plural(len(groups), unit)} with labels: none with something marked is left for the part {part}; "
+                f"annotate another {unit}{others}"
+            )
+        part_of[free[0]] = part
+        fresh.remove(free[0])
     for group in fresh:
-        free = [
-            part
-            for part in ("test", "validation")
-            if counts[part] < wanted[part] and not (part == "test" and group in seen)
-        ]
-        part = free[0] if free else "train"
-        known[group] = part
-        counts[part] += 1
-    if lacking := [part for part in PARTS if not counts[part]]:
-        why = " that the model was not trained on" if lacking == ["test"] else ""
-        raise UserError(f"none of the {len(groups)} annotated {unit} is left to {lacking[0]}: annotate others{why}")
-    write_csv(table, ["group", "part"], ({"group": group, "part": part} for group, part in known.items()))
-    return {name: (group, known[group]) for name, group in group_of.items()}
+        counts = Counter(part_of.get(one) for one in groups)
+        part_of[group] = next(
+            (
+                part
+                for part, share in _SHARES.items()
+                if counts[part] < int(share * len(groups)) and not (part == "test" and group in known)
+            ),
+            "train",
+        )
+    for one in annotated:
+        one.part = part_of[one.group]
+    write_csv(table, ["group", "part"], [{"group": group, "part": part} for group, part in part_of.items()])
 
 
-def _name(
-    images: Sequence[str | Path], labels: Sequence[str | Path], parts: Mapping[str, tuple[str, str]], more: Any
-) -> str:
-    """Of the dataset, by its contents and by what is to be trained with it: another one has another name."""
-    files = [[stem(image), sha256_file(image), sha256_file(label)] for image, label in zip(images, labels, strict=True)]
-    return f"annotated-{len(images)}-{canonical_hash([sorted(files), dict(parts), more])[:8]}"
-
-
-def _dataset(
-    folder: Path, images: Sequence[str | Path], labels: Sequence[str | Path], parts: Mapping[str, tuple[str, str]]
-) -> Path:
+def _dataset(folder: Path, annotated: Sequence[_Annotated]) -> Path:
     """A folder in the layout ``images_masks``; the masks are copied, since an annotator may go on with them."""
     if folder.is_dir():
         return folder
@@ -286,81 +355,79 @@ def _dataset(
         making = Path(temporary, folder.name)
         for kind in ("images", "masks"):
             (making / kind).mkdir(parents=True)
-        for image, label in zip(map(Path, images), map(Path, labels), strict=True):
-            (making / "images" / image.name).symlink_to(image.resolve())
-            shutil.copyfile(label, making / "masks" / f"{stem(image)}{label.name[len(stem(label)) :]}")
-        rows = [{"file": Path(image).name, "group": "", "part": ""} for image in images]
-        for row in rows:
-            row["group"], row["part"] = parts[stem(row["file"])]
-        write_csv(making / "split.csv", ["file", "part"], [{key: row[key] for key in ("file", "part")} for row in rows])
-        if any(group != name for name, (group, _) in parts.items()):
-            table = [{key: row[key] for key in ("file", "group")} for row in rows]
-            write_csv(making / "groups.csv", ["file", "group"], table)
+        for one in annotated:
+            (making / "images" / one.image.name).symlink_to(one.image)
+            shutil.copyfile(one.label, making / "masks" / one.mask)
+        parts = [{"file": one.image.name, "part": one.part} for one in annotated]
+        write_csv(making / "split.csv", ["file", "part"], parts)
+        if any(one.group != one.name for one in annotated):
+            groups = [{"file": one.image.name, "group": one.group} for one in annotated]
+            write_csv(making / "groups.csv", ["file", "group"], groups)
         making.rename(folder)
     return folder
 
 
-def _check(data: Path, model: Model) -> None:
-    """Read every file, so that all that is wrong with them is told before anything is trained."""
-    found = load_datalist(str(data), layout="images_masks", classes=model.classes)
-    if problems := found.inspect().problems:
-        raise UserError(problems)
+def _teller(progress: Callable[[Epoch], None] | None, *, member: int, members: int) -> Callable[[Path], None]:
+    """What tells the epochs that are in a run's history.csv and were not told yet."""
+    told = 0
+
+    def tell(history: Path) -> None:
+        nonlocal told
+        if progress is None:
+            return
+        for row in finished_epochs(history)[told:]:
+            told += 1
+            progress(Epoch(member, members, told, row.train_loss, row.val_dice))
+
+    return tell
 
 
 def _trained(
     model: Model,
+    data: Path,
     output: Path,
     settings: Mapping[str, Any],
     *,
     log: Path,
-    told: Callable[[Any, int], None] | None,
-    stop: threading.Event | None,
+    watch: Callable[[Path], None],
+    stop: threading.Event,
 ) -> Path:
     """Train one model on, in a process of its own; the finished run folder."""
-    stop = stop or threading.Event()
-    dataset = Path(settings["dataset_dir"]).name
     log.parent.mkdir(exist_ok=True)
     output.mkdir(exist_ok=True)
-    done = 0
 
-    def watch() -> None:
-        nonlocal done
-        for history in output.glob(f"*/{dataset}/*/seed-*/history.csv"):
-            for row in read_history(history)[done:]:
-                done += 1
-                if told is not None:
-                    told(row, done)
+    def look() -> None:
+        for history in output.glob(f"*/{data.name}/*/seed-*/history.csv"):
+            watch(history)
 
     with _bundle(model) as bundle, tempfile.TemporaryDirectory() as folder:
         config = bundle / "configs" / "train.yaml"
         changes = Path(folder) / "retrain.yaml"
-        write_yaml(changes, _changes(config, {**settings, "output_dir": str(output), "init_from": str(model.path)}))
+        given = {**settings, "dataset_dir": str(data), "output_dir": str(output), "init_from": str(model.path)}
+        write_yaml(changes, _changes(config, given))
         command = ["-m", "monai.bundle", "run", "--config_file", repr([str(config), str(changes)])]
-        why = run_process(command, log=log, stop=stop, watch=watch)
+        why = run_process(command, log=log, stop=stop, watch=look)
     if stop.is_set():
         raise UserError("the training was stopped; the model is as it was")
     if why is not None:
         raise UserError(f"the training failed, the model is as it was: {why} (all it said: {log})")
-    watch()
-    (record,) = output.glob(f"*/{dataset}/*/seed-*/run.json")
+    look()
+    (record,) = output.glob(f"*/{data.name}/*/seed-*/run.json")
     return record.parent
 
 
 def _changes(config: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What the training's config is to say instead, by id."""
-    import yaml
-
     there = yaml.safe_load(config.read_text(encoding="utf-8"))
-    changes = {name: value for name, value in settings.items() if name in there and value is not None}
     # The parts and groups are in the dataset's folder, and nothing else decides on them.
     fixed = {
         **{"hours": None, "split_file": None, "folds": None, "fold": None, "sites": None, "test_sites": None},
         **{"split": "groups", "stratify": False, "mlflow": False, "resume": True, "overwrite": False},
     }
-    changes |= {name: value for name, value in fixed.items() if name in there}
-    changes["data::layout"] = "images_masks"
-    changes |= {f"data::{name}": None for name in ("images", "masks", "group_pattern") if name in there["data"]}
-    return changes
+    changes = {name: value for name, value in settings.items() if value is not None} | fixed
+    elsewhere = {f"data::{name}": None for name in ("images", "masks", "group_pattern") if name in there["data"]}
+    known = {name: value for name, value in changes.items() if name in there}
+    return {**known, **elsewhere, "data::layout": "images_masks"}
 
 
 @contextmanager
@@ -376,44 +443,44 @@ def _bundle(model: Model) -> Iterator[Path]:
 def _compared(
     old: Sequence[Model],
     runs: Sequence[Path],
-    images: Sequence[str | Path],
-    data: Path,
-    parts: Mapping[str, tuple[str, str]],
+    annotated: Sequence[_Annotated],
+    masks: Path,
     *,
     device: str,
+    unit: str,
 ) -> Retrained:
     """Score both on the held-out images, on their own grid."""
-    classes = old[0].classes
-    test = load_datalist(str(data), layout="images_masks", classes=classes).part("test")
-    found = {}
-    for which, model in (("before", list(old)), ("after", list(runs))):
-        predictor = Predictor(model, device=device, runtime="torch-float32")
-        found[which] = np.mean([_dice(predictor, item) for item in test], axis=0)
-    before, after = (float(np.mean(found[which])) for which in ("before", "after"))
-    sizes = {part: [name for name, (_, own) in parts.items() if own == part] for part in PARTS}
-    groups = {part: len({parts[name][0] for name in names}) for part, names in sizes.items()}
-    accepted = after >= before
+    test = [one for one in annotated if one.part == "test"]
+    before, after = (
+        np.mean([_dice(predictor, one.image, masks / one.mask) for one in test], axis=0)
+        for predictor in (
+            Predictor(list(old), device=device, runtime="torch-float32"),
+            Predictor(list(runs), device=device, runtime="torch-float32"),
+        )
+    )
+    accepted = bool(after.mean() >= before.mean())
+    held_out = plural(len(test), "held-out image")
+    if unit != "image":
+        held_out += f" of {plural(len({one.group for one in test}), unit)}"
     return Retrained(
         runs=list(runs),
         accepted=accepted,
-        reason=f"Dice {after:.4f} on {len(test)} held-out images ({groups['test']} patients), "
-        f"{before:.4f} before: " + ("not worse" if accepted else "worse, so the model should stay"),
-        before=before,
-        after=after,
+        reason=f"Dice {after.mean():.4f} on {held_out}, {before.mean():.4f} before: "
+        + ("not worse" if accepted else "worse, so the model should stay"),
+        before=float(before.mean()),
+        after=float(after.mean()),
         by_class={
-            name: (float(one), float(other))
-            for name, one, other in zip(classes, found["before"], found["after"], strict=True)
+            name: (float(one), float(other)) for name, one, other in zip(old[0].classes, before, after, strict=True)
         },
-        images={part: len(names) for part, names in sizes.items()},
-        groups=groups,
+        images={part: sum(one.part == part for one in annotated) for part in PARTS},
+        groups={part: len({one.group for one in annotated if one.part == part}) for part in PARTS},
     )
 
 
-def _dice(predictor: Predictor, item: Mapping[str, str]) -> list[float]:
+def _dice(predictor: Predictor, image: Path, mask: Path) -> list[float]:
     """Of each class, by the scoring policy."""
-    classes = len(predictor.classes)
-    found = predictor(read_raster(item["image"])).mask
-    references = read_masks(item["label"], classes=classes)
+    found = predictor(read_raster(image)).mask
+    references = read_masks(mask, classes=len(predictor.classes))
     return [
         float(evaluate(METRICS["dice"], Counts.of(reference, found == number)))
         for number, reference in enumerate(references, 1)

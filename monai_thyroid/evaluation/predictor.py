@@ -134,6 +134,11 @@ class Predictor:
         """Of each image, before anything is decided: (channels, height, width), float32, the mean of all members."""
         return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self._maps(images)]
 
+    @property
+    def has_opinions(self) -> bool:
+        """Whether there is more than one mask of an image, see `opinions`."""
+        return len(self.members) > 1 or bool(self.members[0].flips)
+
     def opinions(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
         """Of each image two or more masks that agree where the model is sure, (height, width), uint8 each.
 
@@ -147,7 +152,7 @@ class Predictor:
             by_view, members = self._by_member(images), self.members
         else:
             (member,), (compute,) = self.members, self._compute
-            if not member.flips:
+            if not self.has_opinions:
                 raise UserError(
                     f"{member.path}: is one model, trained without mirror images, so nothing tells where it is unsure; "
                     "give several models of the same classes"

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import locked
@@ -23,7 +23,7 @@ __all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "run_process", "s
 
 logger = logging.getLogger(__name__)
 
-State = Literal["complete", "interrupted", "failed", "other settings", "new"]
+State = Literal["complete", "interrupted", "failed", "other settings", "new", "waits", "diverged"]
 
 EVALUATED = ("test", "validation")
 """The parts every run is scored on: one to report, one to choose on."""
@@ -49,13 +49,17 @@ class Job:
         seed: of weights, order and augmentation.
         fold: None without folds.
         path: the run folder.
-        state: what is in it; "failed" is a training that ended with an error of its own.
+        state: what is in it; "failed" is a training that ended with an error of its own, "waits" one whose setting is
+            not chosen yet, "diverged" a trial that did, which is its result.
         epochs: the most it trains, over all stages.
         trained: epochs that it has behind it.
         log: what its processes say.
         train: arguments of Python that train or resume it.
         evaluate: arguments of Python that score it; ``--part PART`` is added.
         cwd: folder in which they are executed, which relative paths among them start from.
+        setting: of a trial, what is tried, in words.
+        parts: on which it is scored.
+        added: a config that goes before these arguments' options, to be written where it is to be; None for none.
     """
 
     network: str
@@ -69,16 +73,19 @@ class Job:
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
     cwd: Path
+    setting: str = ""
+    parts: tuple[str, ...] = EVALUATED
+    added: tuple[Path, dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
-        """Such as ``"unet-seed-0-fold-1"``."""
-        return f"{self.network}-{self.path.name}"
+        """Such as ``"unet-seed-0-fold-1"``, of a trial with what is tried."""
+        return f"{self.network}-{self.path.name}" + (f" ({self.setting})" if self.setting else "")
 
     def unscored(self) -> list[str]:
         """The parts on which the run's present weights have not been scored."""
         if not RunFolder(self.path).started:
-            return list(EVALUATED)
+            return list(self.parts)
         record = read_run(self.path)
         # Known by content: the folder's name may also hold sites.
         same = ("checkpoint_sha256", "data_hash")
@@ -88,12 +95,12 @@ class Job:
             for one in evaluations
             if all(one[key] == record[key] for key in same) and same_postprocessing(record, one)
         }
-        return [part for part in EVALUATED if record.checkpoint_sha256 is None or part not in scored]
+        return [part for part in self.parts if record.checkpoint_sha256 is None or part not in scored]
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.state == "complete" and not self.unscored()
+        return self.state == "diverged" or (self.state == "complete" and not self.unscored())
 
     def anew(self) -> Job:
         """The job, to be trained anew if its folder holds a run with other settings."""
