@@ -231,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(function=_export)
 
     _add_pacs(commands)
+    _add_label(commands)
 
     score = commands.add_parser(
         "score",
@@ -453,6 +454,48 @@ def _takes_ensemble(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tissue-only", action="store_true", help="blacken everything outside of the ultrasound region first"
     )
+
+
+def _add_label(commands: Any) -> None:
+    label = commands.add_parser(
+        "label",
+        help="annotate with MONAI Label: the model proposes, learns from corrections, says which image is next",
+        usage="monai-thyroid label --model MODEL [--model MODEL]... --studies DIR|URL [OPTION ...]\n"
+        "       monai-thyroid label --make-env DIR",
+        description="MONAI Label needs an environment of its own: make it once by --make-env DIR, then start "
+        "DIR/bin/monai-thyroid label.",
+        allow_abbrev=False,
+    )
+    label.add_argument("--make-env", metavar="DIR", help="make that environment, and do nothing else")
+    label.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a packed bundle or run folder; may be repeated, all of the same classes",
+    )
+    label.add_argument("--studies", metavar="DIR|URL", help="a folder of images, or a DICOMweb server")
+    label.add_argument(
+        "--output",
+        default="label",
+        metavar="DIR",
+        help="takes copies of the images, the labels, trainings and models; the same command goes on with it "
+        "(default %(default)s)",
+    )
+    label.add_argument("--groups-from", metavar="REGEX", help="finds the patient in an image's name, for trainings")
+    label.add_argument("--epochs", type=int, default=20, help="of a training (default %(default)s)")
+    label.add_argument("--host", default="127.0.0.1", help="others than this machine see it elsewhere: no passwords")
+    label.add_argument("--port", type=int, default=8000, help="default %(default)s")
+    label.add_argument(
+        "--allow-origin",
+        dest="origins",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="of a viewer in a browser, such as http://localhost:3000, that may read from it (default: none)",
+    )
+    label.set_defaults(function=_label)
 
 
 def _takes_configs(command: argparse.ArgumentParser) -> None:
@@ -716,6 +759,32 @@ def _pacs(options: argparse.Namespace) -> int:
         tissue_only=options.tissue_only,
     )
     return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.label_app import check_installed, check_port, make_environment, prepare, run_server
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    if options.make_env is not None:
+        if options.models or options.studies is not None:
+            raise UserError("--make-env: only makes the environment; leave --model and --studies out")
+        tell(f"Made. Next: {make_environment(options.make_env)} label --model MODEL --studies DIR")
+        return 0
+    if not options.models or options.studies is None:
+        raise UserError("label: give --model MODEL and --studies DIR|URL, or --make-env DIR")
+    check_installed()
+    check_port(options.host, options.port)
+    place = prepare(
+        options.models,
+        studies=options.studies,
+        output=options.output,
+        groups_from=options.groups_from,
+        epochs=options.epochs,
+        tell=tell,
+    )
+    return run_server(place, host=options.host, port=options.port, origins=options.origins, tell=tell)
 
 
 def _export(options: argparse.Namespace) -> int:

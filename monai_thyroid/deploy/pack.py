@@ -561,6 +561,26 @@ def _sums(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
+def check_sums(folder: Path) -> None:
+    """Hold a packed bundle against its own SHA256SUMS.
+
+    Raises:
+        UserError: files of it are lost, or are not what was packed; names all.
+    """
+    listed = folder / "SHA256SUMS"
+    if not listed.is_file():
+        raise UserError(f"{folder}: has no SHA256SUMS to hold it against; pack it again")
+    problems = []
+    for line in listed.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if not (folder / name).is_file():
+            problems.append(f"{folder / name}: is lost")
+        elif sha256_file(folder / name) != digest:
+            problems.append(f"{folder / name}: is not what was packed (its SHA-256 differs from SHA256SUMS)")
+    if problems:
+        raise UserError(problems)
+
+
 def _zip(folder: Path, archive: Path, *, name: str) -> None:
     """The bundle as one file, in which everything lies in a folder of its name, as MONAI unpacks bundles."""
     with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, coded_class, model_facts
 from monai_thyroid.deploy.dicom.results import results, to_review
+from monai_thyroid.deploy.dicom.segmentation import annotation
 from monai_thyroid.deploy.dicom.source import (
     IMAGE_CLASSES,
     OTHER_CLASSES,
@@ -20,6 +21,7 @@ __all__ = [
     "ClassFacts",
     "ModelFacts",
     "Source",
+    "annotation",
     "check_kind",
     "check_source",
     "coded_class",

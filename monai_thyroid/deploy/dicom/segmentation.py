@@ -6,6 +6,8 @@ allows them: each frame of the segmentation then tells by its Derivation Image w
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +17,17 @@ from pydicom.sequence import Sequence as Items
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
+from monai_thyroid import __version__
 from monai_thyroid.deploy.dicom.facts import ClassFacts, ModelFacts, result_uid
 from monai_thyroid.deploy.dicom.header import Kind, finish, identity, new_object, reference
 from monai_thyroid.deploy.dicom.source import Source
 from monai_thyroid.drawing import CLASSES, rgb
 from monai_thyroid.errors import optional
 
-__all__ = ["SEGMENTATION", "SegmentFrames", "segmentation"]
+__all__ = ["ANNOTATION", "SEGMENTATION", "SegmentFrames", "annotation", "segmentation"]
 
 SEGMENTATION = Kind("SEG", "SEG", 9102, "Segmentation")
+ANNOTATION = Kind("annotation", "SEG", 9104, "Annotation")
 _SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 SegmentFrames = dict[tuple[int, int], int]
 """By frame of the source and number of the class, both from 1, the frame of the segmentation, from 1."""
@@ -56,7 +60,27 @@ def segmentation(
     places = {(frame, number): index for index, (frame, number, _) in enumerate(planes, 1)}
     if len(masks) == 1:
         return _single(source, facts, masks[0]), places
-    return _several(source, facts, planes, count=len(masks)), places
+    return _several(source, facts, planes), places
+
+
+def annotation(source: Source, mask: np.ndarray, *, classes: Sequence[ClassFacts]) -> Dataset:
+    """What a person has drawn on an image of one frame, or has corrected: a new object of a new series each time.
+
+    Where nothing is marked it has one frame of zeros, so that it is known that the image was looked at.
+
+    Args:
+        source: the image.
+        mask: class numbers, (height, width).
+        classes: in the order of their numbers, from 1.
+    """
+    facts = ModelFacts(
+        name="annotation",
+        version=__version__,
+        weights_sha256=hashlib.sha256(uuid.uuid4().bytes).hexdigest(),
+        classes=tuple(classes),
+    )
+    planes = [(1, number, mask == number) for number in range(1, len(classes) + 1) if (mask == number).any()]
+    return _several(source, facts, planes or [(1, 1, mask > 0)], kind=ANNOTATION)
 
 
 def _single(source: Source, facts: ModelFacts, mask: np.ndarray) -> Dataset:
@@ -89,9 +113,9 @@ def _single(source: Source, facts: ModelFacts, mask: np.ndarray) -> Dataset:
 
 
 def _several(
-    source: Source, facts: ModelFacts, planes: Sequence[tuple[int, int, np.ndarray]], *, count: int
+    source: Source, facts: ModelFacts, planes: Sequence[tuple[int, int, np.ndarray]], *, kind: Kind = SEGMENTATION
 ) -> Dataset:
-    result = new_object(source, facts, kind=SEGMENTATION, sop_class=_SOP_CLASS)
+    result = new_object(source, facts, kind=kind, sop_class=_SOP_CLASS)
     result.ImageType, result.PatientOrientation = ["DERIVED", "PRIMARY"], None
     result.ContentLabel, result.ContentDescription, result.ContentCreatorName = _LABEL, _DESCRIPTION, None
     result.SamplesPerPixel, result.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -104,7 +128,9 @@ def _several(
             if source.dataset.get(keyword):
                 setattr(result, keyword, source.dataset.get(keyword))
     result.SegmentationType, result.SegmentsOverlap = "BINARY", "NO"
-    result.SegmentSequence = Items([_segment(number, one, facts) for number, one in enumerate(facts.classes, 1)])
+    result.SegmentSequence = Items(
+        [_segment(number, one, facts, manual=kind is ANNOTATION) for number, one in enumerate(facts.classes, 1)]
+    )
     organisation = result_uid("dimensions", str(result.SOPInstanceUID))
     result.DimensionOrganizationSequence = Items([_item(DimensionOrganizationUID=organisation)])
     result.DimensionIndexSequence = Items(
@@ -151,26 +177,24 @@ def _groups(source: Source, frame: int, number: int) -> Dataset:
     )
 
 
-def _segment(number: int, one: ClassFacts, facts: ModelFacts) -> Dataset:
+def _segment(number: int, one: ClassFacts, facts: ModelFacts, *, manual: bool) -> Dataset:
     item = _item(
         SegmentNumber=number,
         SegmentLabel=one.name[:64],
-        SegmentAlgorithmType="AUTOMATIC",
-        SegmentAlgorithmName=facts.name,
+        SegmentAlgorithmType="MANUAL" if manual else "AUTOMATIC",
         SegmentedPropertyCategoryCodeSequence=Items([_coded(one.category)]),
         SegmentedPropertyTypeCodeSequence=Items([_coded(one.type)]),
-        SegmentationAlgorithmIdentificationSequence=Items(
-            [
-                _item(
-                    AlgorithmFamilyCodeSequence=Items([_coded(_FAMILY)]),
-                    AlgorithmName=facts.name,
-                    AlgorithmVersion=facts.version,
-                    AlgorithmParameters="; ".join(f"{key}={value}" for key, value in facts.parameters.items()),
-                )
-            ]
-        ),
         RecommendedDisplayCIELabValue=_cielab(_colour(number)),
     )
+    if not manual:
+        item.SegmentAlgorithmName = facts.name
+        algorithm = _item(
+            AlgorithmFamilyCodeSequence=Items([_coded(_FAMILY)]),
+            AlgorithmName=facts.name,
+            AlgorithmVersion=facts.version,
+            AlgorithmParameters="; ".join(f"{key}={value}" for key, value in facts.parameters.items()),
+        )
+        item.SegmentationAlgorithmIdentificationSequence = Items([algorithm])
     if one.site is not None:
         item.AnatomicRegionSequence = Items([_coded(one.site)])
     return item
