@@ -326,6 +326,22 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
 
+    runs = commands.add_parser(
+        "runs",
+        help="list runs: network, data, seed, how far, Dice, misses, speed",
+        description="Finds run folders and packed bundles at any depth. Dice and misses are of the test part.",
+        allow_abbrev=False,
+    )
+    runs.add_argument("folders", metavar="DIR", nargs="+", help="run folders, or folders above them")
+    runs.add_argument(
+        "--sort",
+        choices=["data", "dice", "date"],
+        default="data",
+        help="data: by dataset, network, fold and seed; the best or the newest first (default %(default)s)",
+    )
+    runs.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    runs.set_defaults(function=_runs)
+
     completion = commands.add_parser(
         "completion",
         help="print a script by which a shell completes this command",
@@ -835,6 +851,19 @@ def _report(options: argparse.Namespace) -> int:
         ensemble=options.ensemble,
     )
     print(f"Report: {page}")
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    import json
+
+    from monai_thyroid.runfolder import list_runs, runs_table, sorted_runs
+
+    found = sorted_runs(list_runs(options.folders), options.sort)
+    if options.json:
+        print(json.dumps([one.as_dict() for one in found], indent=2))
+    else:
+        print(runs_table(found, start=options.folders[0] if len(options.folders) == 1 else None))
     return 0
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, special
 
 from monai_thyroid.metrics.checks import as_mask, check_spacing
 
@@ -32,6 +31,7 @@ def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[
         Halir and Flusser 1998, Numerically stable direct least squares fitting of ellipses (scikit-image's
         `EllipseModel`).
     """
+    from scipy import ndimage
     from skimage.measure import EllipseModel, find_contours
 
     array = as_mask(mask, "mask")
@@ -58,6 +58,8 @@ def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[
 
 def ellipse_circumference(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> float:
     """Circumference in mm of the ellipse of `ellipse_axes`; NaN where none fits."""
+    from scipy import special
+
     longer, shorter = ellipse_axes(mask, spacing=spacing)
     return float(4 * longer * special.ellipe(1 - (shorter / longer) ** 2)) if longer > 0 else math.nan
 

@@ -1,7 +1,7 @@
 """The run folder: the files that a training leaves, from which everything else is made. No torch.
 
 `schema` says what the files hold, `reading` reads and `folder` writes them, `places` finds them, in a packed bundle
-too, `hashes` identifies a run, `older` brings configurations of earlier versions up to date.
+too, `listing` lists many, `hashes` identifies a run, `older` brings configurations of earlier versions up to date.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from monai_thyroid.runfolder.hashes import (
     references_hash,
     run_hash,
 )
+from monai_thyroid.runfolder.listing import Listed, list_runs, runs_table, sorted_runs
 from monai_thyroid.runfolder.places import RunFiles, run_files
 from monai_thyroid.runfolder.reading import (
     Evaluation,
@@ -54,6 +55,7 @@ __all__ = [
     "EvaluationFolder",
     "EvaluationRecord",
     "HistoryRow",
+    "Listed",
     "RunFiles",
     "RunFolder",
     "RunRecord",
@@ -64,6 +66,7 @@ __all__ = [
     "finished_epochs",
     "grouping_of",
     "labels_digest",
+    "list_runs",
     "protocol_hash",
     "read_config",
     "read_evaluation",
@@ -74,5 +77,7 @@ __all__ = [
     "run_files",
     "run_hash",
     "run_path",
+    "runs_table",
     "same_postprocessing",
+    "sorted_runs",
 ]
