@@ -20,7 +20,7 @@ from monai_thyroid.runfolder.hashes import (
     references_hash,
     run_hash,
 )
-from monai_thyroid.runfolder.listing import Listed, list_runs, runs_table, sorted_runs
+from monai_thyroid.runfolder.listing import Listed, Order, list_runs, runs_table, sorted_runs
 from monai_thyroid.runfolder.places import RunFiles, run_files
 from monai_thyroid.runfolder.reading import (
     Evaluation,
@@ -56,6 +56,7 @@ __all__ = [
     "EvaluationRecord",
     "HistoryRow",
     "Listed",
+    "Order",
     "RunFiles",
     "RunFolder",
     "RunRecord",
