@@ -379,6 +379,49 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
 
+    runs = commands.add_parser(
+        "runs",
+        help="list runs: network, data, seed, how far, Dice, misses, speed",
+        description="Finds run folders and packed bundles at any depth. Dice and misses are of the test part.",
+        allow_abbrev=False,
+    )
+    runs.add_argument("folders", metavar="DIR", nargs="+", help="run folders, or folders above them")
+    runs.add_argument(
+        "--sort",
+        choices=["data", "dice", "date"],
+        default="data",
+        help="data: by dataset, network, fold and seed; the best or the newest first (default %(default)s)",
+    )
+    runs.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    runs.set_defaults(function=_runs)
+
+    web = commands.add_parser(
+        "web",
+        help="serve a page on this machine: drop an image, see what models make of it, look at runs",
+        description="Nothing that is dropped onto the page is kept, and nothing is sent anywhere. Ctrl-C ends it.",
+        allow_abbrev=False,
+    )
+    web.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a run folder or packed bundle; may be repeated, for models side by side",
+    )
+    web.add_argument("--runs", action="append", default=[], metavar="DIR", help="list the runs in it; may be repeated")
+    web.add_argument("--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)")
+    web.add_argument("--port", type=int, default=8501, help="default %(default)s")
+    web.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    web.add_argument(
+        "--runtime",
+        choices=["auto", "torch", "openvino", "onnx"],
+        default="auto",
+        help="auto: what predict has measured to be the fastest here, else PyTorch (default %(default)s)",
+    )
+    _add_trust(web)
+    web.set_defaults(function=_web)
+
     completion = commands.add_parser(
         "completion",
         help="print a script by which a shell completes this command",
@@ -994,6 +1037,39 @@ def _report(options: argparse.Namespace) -> int:
         checklist=options.checklist,
     )
     print(f"Report: {page}")
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    import json
+
+    from monai_thyroid.runfolder import list_runs, runs_table, sorted_runs
+
+    found = sorted_runs(list_runs(options.folders), options.sort)
+    if options.json:
+        print(json.dumps([one.as_dict() for one in found], indent=2))
+    else:
+        print(runs_table(found, start=options.folders[0] if len(options.folders) == 1 else None))
+    return 0
+
+
+def _web(options: argparse.Namespace) -> int:
+    from monai_thyroid.deploy.web import check_address, open_desk, serve
+    from monai_thyroid.errors import optional
+
+    optional("streamlit", extra="web")
+    check_address(options.host, options.port)
+    desk = open_desk(
+        [_run(model, options.trust) for model in options.models],
+        options.runs,
+        device=options.device,
+        runtime=options.runtime,
+    )
+    for model in desk.models:
+        print(f"{model.title}: {model.path}, computed by {model.computed}")
+    shown = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"http://{shown}:{options.port} (Ctrl-C ends it)", flush=True)
+    serve(desk, host=options.host, port=options.port)
     return 0
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "atomic_path",
     "canonical_hash",
     "in_folder",
+    "is_locked",
     "locked",
     "own_path",
     "read_csv",
@@ -182,6 +183,20 @@ def locked(path: str | os.PathLike[str], *, work: str = "training", wait: bool =
         if descriptor in _locks:
             _locks.remove(descriptor)
             os.close(descriptor)
+
+
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    """Whether a process of this machine holds a folder, see `locked`."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _leave_locks() -> None:

@@ -30,6 +30,7 @@ MAY_KNOW = {
     "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder", "sweep"},
     "cli": {
         *("networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"),
+        "runfolder",
     },
     "__main__": {"cli"},
     "__init__": set(),

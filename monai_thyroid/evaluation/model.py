@@ -96,13 +96,15 @@ class Model:
         prepared: tuple[Any, ToProbabilities] = self.pixels.prepare(raster)
         return prepared
 
-    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+    def decided(self, probabilities: np.ndarray, *, threshold: float | None = None) -> np.ndarray:
         """The mask that the run gives, (height, width): one class a pixel, postprocessing applied.
 
         Args:
             probabilities: (channels, height, width), on the image's own grid.
+            threshold: to take in the place of the run's own; softmax has none.
         """
-        return self.postprocessing(numbered(probabilities, activation=self.activation, threshold=self.threshold))
+        threshold = self.threshold if threshold is None else threshold
+        return self.postprocessing(numbered(probabilities, activation=self.activation, threshold=threshold))
 
     @cached_property
     def _key(self) -> str | None:

@@ -128,11 +128,11 @@ class Predictor:
 
     def batch(self, images: Sequence[Raster | np.ndarray]) -> list[Prediction]:
         """Segment several images of any sizes, the network's part of it in one go."""
-        return [self._decided(maps) for maps in self._maps(images)]
+        return [self.decided(maps) for maps in self.maps(images)]
 
     def probabilities(self, images: Sequence[Raster | np.ndarray]) -> list[np.ndarray]:
         """Of each image, before anything is decided: (channels, height, width), float32, the mean of all members."""
-        return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self._maps(images)]
+        return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self.maps(images)]
 
     def with_masks(self, images: Sequence[Raster | np.ndarray]) -> list[tuple[np.ndarray, list[np.ndarray]]]:
         """Of each image what `probabilities` gives, and the mask of each member."""
@@ -175,8 +175,8 @@ class Predictor:
             for maps in zip(*by_view, strict=True)
         ]
 
-    def _maps(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
-        """Of each image the probabilities of each member."""
+    def maps(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
+        """Of each image what each member gives, before anything is decided: (channels, height, width), float32."""
         return [list(maps) for maps in zip(*self._by_member(images), strict=True)]
 
     def _by_member(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
@@ -202,14 +202,24 @@ class Predictor:
             total = maps if not total else [a + b for a, b in zip(total, maps, strict=True)]
         return [each / len(flips) for each in total] if len(flips) > 1 else total
 
-    def _decided(self, maps: list[np.ndarray]) -> Prediction:
-        masks = [member.decided(each) for member, each in zip(self.members, maps, strict=True)]
+    def decided(self, maps: Sequence[np.ndarray], *, threshold: float | None = None) -> Prediction:
+        """What is found in an image, by the maps of all members.
+
+        Args:
+            maps: of one image, as `maps` gives them.
+            threshold: to take in the place of those of the members; see `Model.decided`.
+        """
+        masks = self.votes(maps, threshold=threshold)
         mean, mask, agreement = maps[0], masks[0], None
         if len(maps) > 1:
             mean = np.asarray(np.mean(maps, axis=0, dtype=np.float32))
-            mask = self.members[0].decided(mean)
+            mask = self.members[0].decided(mean, threshold=threshold)
             agreement = agreement_of(masks, classes=len(self.classes))
         return Prediction(mask, mean[1:] if self.activation == "softmax" else mean, agreement)
+
+    def votes(self, maps: Sequence[np.ndarray], *, threshold: float | None = None) -> list[np.ndarray]:
+        """The mask of each member, (height, width); see `decided`."""
+        return [member.decided(each, threshold=threshold) for member, each in zip(self.members, maps, strict=True)]
 
 
 def agreement_of(masks: Sequence[np.ndarray], *, classes: int) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -41,12 +42,12 @@ def save_overlay(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
     Image.fromarray(overlay(image, mask)).save(path, pnginfo=png_mark())
 
 
-def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int) -> None:
+def save_label(labels: np.ndarray, path: str | os.PathLike[str] | BinaryIO, *, classes: int) -> None:
     """Write class numbers as a marked PNG that both eyes and `read_labels` understand.
 
     Args:
         labels: (height, width), whole numbers 0 to ``classes``.
-        path: the file.
+        path: the file, or one that is open for writing.
         classes: one class is written as 0 and 255; several as palette indices, each with a colour of its own.
     """
     if classes == 1:
@@ -55,7 +56,7 @@ def save_label(labels: np.ndarray, path: str | os.PathLike[str], *, classes: int
         picture = Image.fromarray(labels.astype(np.uint8)).convert("P")
         colours = np.resize(np.array([rgb(colour) for colour in CLASSES], np.uint8), (classes, 3))
         picture.putpalette(np.concatenate([np.zeros((1, 3), np.uint8), colours]).tobytes())
-    picture.save(path, pnginfo=png_mark())
+    picture.save(path, "PNG", pnginfo=png_mark())
 
 
 def _save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
@@ -70,7 +71,7 @@ def _save_nifti(mask: np.ndarray, path: Path, *, like: str) -> None:
     nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8).reshape(image.shape), image.affine, header), path)
 
 
-def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, *, fill: float = 0.0) -> np.ndarray:
     """Draw the outlines of classes on an image, pixels of the image kept everywhere else.
 
     The line of the first class is sky blue, of the second orange, between thin black ones, so that it shows on bright,
@@ -79,11 +80,15 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Args:
         image: (height, width) or (height, width, 3) in [0, 1].
         labels: (height, width), class numbers, or booleans for one class.
+        fill: how opaque the inside is filled with the class's colour, 0 (not at all) to 1.
 
     Returns:
         uint8, (height, width, 3).
     """
     picture = np.rint(to_channels(image, 3) * 255).astype(np.uint8)
     masks = [labels == number for number in range(1, int(labels.max(initial=0)) + 1)]
+    for number, mask in enumerate(masks if fill else []):
+        colour = np.array(rgb(CLASSES[number % len(CLASSES)]), np.float32)
+        picture[mask] = np.rint((1 - fill) * picture[mask] + fill * colour).astype(np.uint8)
     paint_outlines(picture, masks, colours=CLASSES, width=max(1, round(max(labels.shape) / 400)))
     return picture

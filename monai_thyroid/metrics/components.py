@@ -6,9 +6,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, sparse
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 
 from monai_thyroid.metrics.policy import ScoringPolicy
 
@@ -35,6 +32,8 @@ def label_components(
     Returns:
         (H, W), 0 for the background, and how many there are.
     """
+    from scipy import ndimage  # not above: who only reads tables does not wait for it
+
     labels, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 2 if connectivity == 8 else 1))
     return labels, int(count)
 
@@ -75,6 +74,10 @@ def _matched(ids_ref: npt.NDArray[np.int64], ids_pred: npt.NDArray[np.int64], io
     """Number of pairs in the one-to-one matching with the largest summed IoU, given the pairs that may match."""
     if len(iou) < 2:
         return len(iou)
+    from scipy import sparse
+    from scipy.optimize import linear_sum_assignment
+    from scipy.sparse.csgraph import connected_components
+
     _, rows = np.unique(ids_ref, return_inverse=True)
     _, columns = np.unique(ids_pred, return_inverse=True)
     # Clusters of touching components are independent of each other; solved one by one, a speckled prediction of

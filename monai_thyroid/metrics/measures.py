@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, special, stats
 
 from monai_thyroid.metrics.checks import as_mask, check_spacing
 
@@ -40,6 +39,7 @@ def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[
         Halir and Flusser 1998, Numerically stable direct least squares fitting of ellipses (scikit-image's
         `EllipseModel`).
     """
+    from scipy import ndimage
     from skimage.measure import EllipseModel, find_contours
 
     array = as_mask(mask, "mask")
@@ -66,6 +66,8 @@ def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[
 
 def ellipse_circumference(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> float:
     """Circumference in mm of the ellipse of `ellipse_axes`; NaN where none fits."""
+    from scipy import special
+
     longer, shorter = ellipse_axes(mask, spacing=spacing)
     return float(4 * longer * special.ellipe(1 - (shorter / longer) ** 2)) if longer > 0 else math.nan
 
@@ -166,6 +168,8 @@ def limits_of_agreement(differences: Sequence[float], *, groups: Sequence[Hashab
         Bland and Altman 1999, doi 10.1177/096228029900800204; for several differences a group Bland and Altman 2007,
         doi 10.1080/10543400701329422.
     """
+    from scipy import stats
+
     values = np.asarray(differences, dtype=np.float64)
     names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
     numbers = np.array([names[name] for name in groups], dtype=int)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
 
 __all__ = ["SurfaceDistances", "boundary", "surface_distances"]
 
@@ -79,6 +78,8 @@ def surface_distances(
     Raises:
         ValueError: a mask is empty.
     """
+    from scipy.spatial import KDTree
+
     points_ref = np.argwhere(boundary(reference)) * np.asarray(spacing)
     points_pred = np.argwhere(boundary(prediction)) * np.asarray(spacing)
     if not len(points_ref) or not len(points_pred):

@@ -1,7 +1,7 @@
 """The run folder: the files that a training leaves, from which everything else is made. No torch.
 
 `schema` says what the files hold, `reading` reads and `folder` writes them, `places` finds them, in a packed bundle
-too, `hashes` identifies a run, `older` brings configurations of earlier versions up to date.
+too, `listing` lists many, `hashes` identifies a run, `older` brings configurations of earlier versions up to date.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from monai_thyroid.runfolder.hashes import (
     references_hash,
     run_hash,
 )
+from monai_thyroid.runfolder.listing import Listed, Order, list_runs, runs_table, sorted_runs
 from monai_thyroid.runfolder.places import RunFiles, run_files
 from monai_thyroid.runfolder.reading import (
     Evaluation,
@@ -61,6 +62,8 @@ __all__ = [
     "HistoryRow",
     "MeasureRow",
     "RobustnessRow",
+    "Listed",
+    "Order",
     "RunFiles",
     "RunFolder",
     "RunRecord",
@@ -72,6 +75,7 @@ __all__ = [
     "finished_epochs",
     "grouping_of",
     "labels_digest",
+    "list_runs",
     "protocol_hash",
     "read_config",
     "read_evaluation",
@@ -82,5 +86,7 @@ __all__ = [
     "run_files",
     "run_hash",
     "run_path",
+    "runs_table",
     "same_postprocessing",
+    "sorted_runs",
 ]

@@ -47,6 +47,7 @@ __all__ = [
     "picture_path",
     "read_config",
     "read_evaluation",
+    "read_evaluation_record",
     "read_history",
     "read_run",
     "read_split",
@@ -194,6 +195,16 @@ def evaluation_records(folder: Path) -> list[EvaluationRecord]:
     ]
 
 
+def read_evaluation_record(folder: Path) -> EvaluationRecord:
+    """Read evaluation.json of an evaluation, everything None where there is none.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    path = folder / "evaluation.json"
+    return EvaluationRecord.from_json(_json(path)) if path.is_file() else EvaluationRecord()
+
+
 def read_split(folder: Path) -> dict[str, Any]:
     """Read split.json.
 
@@ -263,9 +274,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         UserError: a file is missing or holds nonsense; all that was found.
     """
-    record = EvaluationRecord()
-    if (folder / "evaluation.json").is_file():
-        record = EvaluationRecord.from_json(_json(folder / "evaluation.json"))
+    record = read_evaluation_record(folder)
     if not (folder / "cases.csv").is_file():
         raise UserError("cases.csv is missing")
     rows = _case_rows(folder / "cases.csv", CaseRow, _read_scores)
