@@ -17,9 +17,10 @@ from PIL import Image
 
 from monai_thyroid.drawing import LINES, PREDICTION, REFERENCE, draw_outline
 
-__all__ = ["PREDICTION", "REFERENCE", "begin", "data", "grid", "legend", "mask", "show"]
+__all__ = ["PREDICTION", "REFERENCE", "REPOSITORY", "begin", "data", "grid", "legend", "mask", "show"]
 
 _HERE = Path(__file__).resolve().parent
+REPOSITORY = _HERE.parent
 
 
 def begin(name: str) -> None:
@@ -31,7 +32,7 @@ def begin(name: str) -> None:
     folder = _HERE / "work" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copytree(_HERE.parent / "bundles", folder / "bundles")
+    shutil.copytree(REPOSITORY / "bundles", folder / "bundles")
     os.chdir(folder)
     os.environ.update(OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore", COLUMNS="110")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
