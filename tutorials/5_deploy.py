@@ -56,8 +56,8 @@ for path in sorted(path for path in package.rglob("*") if path.is_file()):
 # The model card is made from the run: what it was trained on, how it scored, what it is not for. Its beginning:
 
 # %%
-card = (package / "docs/README.md").read_text()
-Markdown("\n".join(card.splitlines()[:24]).replace("\n#", "\n###"))
+card = "\n" + (package / "docs/README.md").read_text()
+Markdown(card.split("The trained network")[0].replace("\n#", "\n###"))
 
 # %% [markdown]
 # ## Anybody's tool can load it
@@ -113,7 +113,7 @@ for path in sorted(Path("outbox").rglob("neck*")):
 
 # %%
 picture = pydicom.dcmread(next(Path("outbox").rglob("neck_sc.dcm")))
-desk.Image.fromarray(picture.pixel_array)
+Image.fromarray(picture.pixel_array)
 
 # %% [markdown]
 # And the structured report, which a PACS can search. Its measurements:
@@ -161,11 +161,12 @@ desk.legend(figure, ["reference", "segmentation"])
 #
 # ```bash
 # python3 -m venv .venv-label
-# .venv-label/bin/pip install torch==2.13.0 monailabel==0.8.5 "pydicom<3" "pynetdicom<3" "dicomweb-client[gcp]<0.61" -e .
+# .venv-label/bin/pip install torch==2.13.0 monailabel==0.8.5 \
+#     "pydicom<3" "pynetdicom<3" "dicomweb-client[gcp]<0.61" -e .
 # .venv-label/bin/monailabel apps --download --name monaibundle --output apps
 # cp -r dist/nodules apps/monaibundle/model/
-# BUNDLE_DOWNLOAD_SRC=ngc .venv-label/bin/monailabel start_server --app apps/monaibundle --studies inbox \
-#     --host 127.0.0.1 --conf models nodules
+# BUNDLE_DOWNLOAD_SRC=ngc .venv-label/bin/monailabel start_server \
+#     --app apps/monaibundle --studies inbox --host 127.0.0.1 --conf models nodules
 # ```
 #
 # Next: [why random frame splits lie](6_leaky_splits.ipynb).

@@ -7,6 +7,7 @@ from it, and never edited.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import os
 import re
@@ -15,8 +16,11 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 from nbclient import NotebookClient
 from PIL import Image
+
+from monai_thyroid.drawing import CLASSES, LINES, rgb
 
 HERE = Path(__file__).resolve().parent
 TUTORIALS = sorted(HERE.glob("[0-9]_*.py"))
@@ -52,11 +56,25 @@ def executed(path: Path) -> nbformat.NotebookNode:
 
 
 def _smaller(png: str) -> str:
-    """A picture in base64, of 96 colours, which speckle and curves do with."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    """A picture in base64, of greys and of shades of the figures' own colours, which is all that it has."""
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+    colours, where = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    distances = ((colours[:, None].astype(int) - _palette()) ** 2).sum(axis=2)
+    picture = Image.fromarray(distances.argmin(axis=1).astype(np.uint8)[where].reshape(pixels.shape[:2]))
+    picture.putpalette(_palette().astype(np.uint8).tobytes())
     written = io.BytesIO()
-    picture.quantize(96, dither=Image.Dither.NONE).save(written, "png", optimize=True)
+    picture.save(written, "png", optimize=True)
     return base64.b64encode(written.getvalue()).decode()
+
+
+@functools.cache
+def _palette() -> np.ndarray:
+    """(n, 3): 64 greys, and each colour mixed with white and with black."""
+    greys = np.round(np.linspace(0, 255, 64))[:, None].repeat(3, axis=1)
+    own = np.array([rgb(colour) for colour in sorted({*LINES, *CLASSES} - {"#000000"})])
+    light = [255 - share * (255 - own) for share in (1, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12)]
+    dark = [share * own for share in (0.8, 0.6, 0.4, 0.2)]
+    return np.round(np.concatenate([greys, *light, *dark])).astype(int)
 
 
 def main() -> None:
