@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 1. Train a network and look at what it does
 #
-# Half a minute from nothing to a trained segmentation network, on two CPU cores: thyroid nodules in ultrasound.
+# From nothing to a trained segmentation network in a minute, without a GPU: thyroid nodules in ultrasound.
 # Here the scans are **synthetic**, so that anybody can run this page; they show how things work and say nothing about
 # patients. With `MONAI_THYROID_DATA=DIR` in the environment, or a path in `DATA`, the same cells take real images.
 
