@@ -47,6 +47,15 @@ whole = (images / "008_1.png").read_bytes()
 Image.open(masks / "021_0.png").resize((320, 240)).save(masks / "021_0.png")
 (masks / "030_1.png").unlink()
 
+# %%
+figure, axes = desk.grid(1, 3, width=3.2, height=2.7)
+desk.show(axes[0, 0], images / "003_0.png", title="003_0.png")
+desk.show(axes[0, 1], images / "017_1.png", title="017_1.png: the same picture")
+enlarged = np.asarray(Image.open(masks / "021_0.png").convert("L"))
+height, width = enlarged.shape
+title = f"the mask of 021_0.png: {width} x {height}, not 160 x 120"
+desk.show(axes[0, 2], enlarged, title=title)
+
 # %% [markdown]
 # ## Look it through
 #
@@ -82,17 +91,21 @@ table.to_csv("clinic/patients.csv", index=False)
 # `new` looks at every file and writes a recipe that fits: grey or colour, how many classes, what size.
 
 # %%
-# !monai-thyroid new clinic --images clinic/images --masks clinic/masks --groups-from '^(\d+)_' 2> /dev/null
+# !monai-thyroid new clinic --images clinic/images --masks clinic/masks \
+#     --groups-from '^(\d+)_' 2> /dev/null
 
 # %%
 # !monai-thyroid check bundles/clinic/train.yaml --image_size 64 --max_epochs 12
 
 # %% [markdown]
 # ## Train
+#
+# Small, narrow and short again, so that this page takes a minute; the bundle's own settings take longer and reach more.
 
 # %%
-# !python -m monai.bundle run --config_file bundles/clinic/train.yaml --image_size 64 --max_epochs 12 \
-#     --networks::unet::features "[16,16,32,64,128,16]" 2>&1 | grep -E "^(Training|test|A threshold|Run folder)"
+# !python -m monai.bundle run --config_file bundles/clinic/train.yaml \
+#     --image_size 64 --max_epochs 12 --networks::unet::features "[16,16,32,64,128,16]" \
+#     2>&1 | grep -E "^(Training|test|A threshold|Run folder)"
 
 # %%
 (run,) = (path.parent for path in Path("runs").rglob("run.json"))

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def _run(command: str) -> None:
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-ec", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    sys.stdout.write(done.stdout)
+    for line in done.stdout.splitlines():
+        space = " " * (len(line) - len(line.lstrip()) + 2)
+        sys.stdout.write(textwrap.fill(line, 100, subsequent_indent=space, replace_whitespace=False) + "\n")
     if done.returncode:
         raise RuntimeError(f"status {done.returncode} of: {command}")
 
