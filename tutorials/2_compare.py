@@ -51,7 +51,7 @@ networks::shallow:
 # %%
 # !monai-thyroid compare bundles/thyroid/train.yaml --config small.yaml \
 #     --networks unet,resunet,shallow --seeds 0,1 \
-#     --dataset_dir {DATA} --image_size {IMAGE_SIZE} --max_epochs {EPOCHS} \
+#     --dataset_dir {DATA} --image_size {IMAGE_SIZE} --max_epochs {EPOCHS} --batch_size 8 \
 #     --output comparison --plan --detect 0.05
 
 # %% [markdown]
@@ -62,7 +62,7 @@ networks::shallow:
 # %%
 # !monai-thyroid compare bundles/thyroid/train.yaml --config small.yaml \
 #     --networks unet,resunet,shallow --seeds 0,1 \
-#     --dataset_dir {DATA} --image_size {IMAGE_SIZE} --max_epochs {EPOCHS} \
+#     --dataset_dir {DATA} --image_size {IMAGE_SIZE} --max_epochs {EPOCHS} --batch_size 8 \
 #     --output comparison --jobs 2 2>&1 | tail -n 1
 
 # %% [markdown]

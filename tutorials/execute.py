@@ -43,7 +43,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
     }
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     NotebookClient(
-        notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(HERE)}}
+        notebook, timeout=None, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(HERE)}}
     ).execute()
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{path.stem[0]}-{number}"  # the same each time, so that a difference is one
