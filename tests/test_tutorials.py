@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
 from pathlib import Path
 
@@ -49,3 +51,9 @@ def test_the_notebook_is_its_text_executed(path: Path) -> None:
 def test_it_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MONAI_THYROID_DATA", raising=False)  # on synthetic scans
     shown(runpy.run_path(str(TUTORIALS / "execute.py"))["executed"](path))
+    (place,) = re.findall(r'^desk\.begin\("(\w+)"\)$', path.read_text(), re.MULTILINE)
+    records = [json.loads(run.read_text()) for run in (TUTORIALS / "work" / place).glob("**/run.json")]
+    trained = [record for record in records if record.get("threshold_baseline")]
+    assert trained
+    for record in trained:  # a figure of a network that has learned nothing tells nothing
+        assert record["test"]["dice_mean"] > record["threshold_baseline"]["test_dice"] + 0.1

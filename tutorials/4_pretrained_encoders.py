@@ -90,8 +90,8 @@ print(f"few: {len(patients[::6])} of {len(patients)} patients")
 # }
 # for weights in null carried/encoder.pth; do
 #     option="--networks::mobilenet_v2_unet::weights $weights"
-#     train --dataset_dir few --max_epochs 32 $option
-#     train --dataset_dir $1 --max_epochs 6 $option
+#     train --dataset_dir few --max_epochs 64 $option
+#     train --dataset_dir $1 --max_epochs 8 $option
 # done
 
 # %% [markdown]
