@@ -73,7 +73,7 @@ networks::shallow:
 # %%
 report = Path("comparison/report")
 page = (report / "report.md").read_text()
-Markdown(re.search(r"## In short\n(.*?)\n## ", page, re.S)[1])
+Markdown(re.search(r"## In short\n(.*?)\n\*\*Recommended", page, re.S)[1])
 
 # %% [markdown]
 # ## Every seed, every network
