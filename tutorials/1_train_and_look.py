@@ -53,7 +53,7 @@ desk.legend(figure, ["reference mask"])
 # !python -m monai.bundle run --config_file bundles/thyroid/train.yaml \
 #     --dataset_dir {DATA} --image_size {IMAGE_SIZE} --max_epochs {EPOCHS} \
 #     --networks::unet::features "[16,16,32,64,128,16]" \
-#     2>&1 | grep -E "^(Training|epoch|test|A threshold|Run folder)"
+#     2>&1 | grep -E "^(Training|test|A threshold|Run folder)"
 
 # %% [markdown]
 # ## What it left behind
@@ -130,7 +130,8 @@ desk.legend(figure)
 # the same size come out, and a table.
 
 # %%
-# !monai-thyroid predict {run} {DATA}/test-image --output masks --runtime torch 2>&1 | tail -n 1
+# !monai-thyroid predict {run} {DATA}/test-image --output masks --runtime torch \
+#     2>&1 | grep -o "^.* images segmented"
 
 # %%
 table = pd.read_csv("masks/predictions.csv")
