@@ -99,7 +99,8 @@ image.save_as("inbox/neck.dcm", enforce_file_format=True)
 # ## Segment it
 
 # %%
-# !monai-thyroid predict dist/nodules inbox --output outbox --dicom --runtime torch 2> /dev/null
+# !monai-thyroid predict dist/nodules inbox --output outbox --dicom --runtime torch \
+#     2>&1 | grep -o "^.* images segmented"
 
 # %%
 for path in sorted(Path("outbox").rglob("neck*")):
