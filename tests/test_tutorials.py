@@ -43,7 +43,9 @@ def test_the_notebook_is_its_text_executed(path: Path) -> None:
     pictures = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 2
     seen = shown(notebook)
-    assert not [word for word in ("/work/", "/tmp/", "/home/", "Warning:", "site-packages") if word in seen]
+    assert not [
+        word for word in ("/work/", "/tmp/", "/home/", "UserWarning", "FutureWarning", "site-packages") if word in seen
+    ]
 
 
 @pytest.mark.slow
