@@ -57,5 +57,6 @@ def test_it_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [json.loads(run.read_text()) for run in (TUTORIALS / "work" / place).glob("**/run.json")]
     trained = [record for record in records if record.get("threshold_baseline")]
     assert trained
-    for record in trained:  # a figure of a network that has learned nothing tells nothing
+    # A figure of a network that has learned nothing tells nothing; of one tutorial that is what one is for.
+    for record in (record for record in trained if record["network"] != "shallow"):
         assert record["test"]["dice_mean"] > record["threshold_baseline"]["test_dice"] + 0.1

@@ -86,10 +86,11 @@ print(f"few: {len(patients[::6])} of {len(patients)} patients")
 # train() {
 #     python -m monai.bundle run --config_file bundles/thyroid/train.yaml \
 #         --network mobilenet_v2_unet --image_size 64 --batch_size 8 $@ \
-#         2>&1 | grep -E "^(test|.*rror)"
+#         > train.log 2>&1 || tail -n 5 train.log
+#     grep "^test" train.log
 # }
-# for weights in null carried/encoder.pth; do
-#     option="--networks::mobilenet_v2_unet::weights $weights"
+# file="--networks::mobilenet_v2_unet::weights carried/encoder.pth"
+# for option in "" "$file"; do
 #     train --dataset_dir few --max_epochs 64 $option
 #     train --dataset_dir $1 --max_epochs 8 $option
 # done
