@@ -46,7 +46,8 @@ networks::shallow:
 # %% [markdown]
 # ## First ask whether it can work
 #
-# `--plan` trains nothing. It says what will be done, and how small a difference so many patients and seeds can find.
+# `--plan` trains nothing. It says what will be done, how long it would take on this machine as busy as it is, and how small a
+# difference so many patients and seeds can find.
 
 # %%
 # !monai-thyroid compare bundles/thyroid/train.yaml --config small.yaml \
@@ -73,7 +74,7 @@ networks::shallow:
 # %%
 report = Path("comparison/report")
 page = (report / "report.md").read_text()
-Markdown(re.search(r"## In short\n(.*?)\n\*\*Recommended", page, re.S)[1])
+Markdown(re.search(r"## In short\n(.*?)\n\*\*", page, re.S)[1])
 
 # %% [markdown]
 # ## Every seed, every network
@@ -118,7 +119,7 @@ Image(report / "figures" / "curves.png", width=640)
 # %% [markdown]
 # ## Which one to use
 #
-# The recommendation names its rule and its reasons, and that the score of a model chosen on the test part is optimistic.
+# The recommendation names its rule and its reasons. Where there are too few patients to choose by, it recommends nothing.
 
 # %%
 Markdown(re.search(r"## Recommendation\n(.*?)\nThe rule", page, re.S)[1])

@@ -129,7 +129,7 @@ for path in found.iterdir():
 
 # %%
 page = Path("report/report.md").read_text()
-Markdown(re.search(r"## In short\n(.*?)\n\*\*Recommended", page, re.S)[1])
+Markdown(re.search(r"## In short\n(.*?)\n\*\*", page, re.S)[1])
 
 # %% [markdown]
 # Image by image: above the line ours is better.
