@@ -207,7 +207,7 @@ def score_masks(
             for left in output.parent.glob(f".partial-*-{output.name}"):
                 with suppress(UserError, FileNotFoundError), locked(left):  # its process is gone
                     shutil.rmtree(left)
-            folder.path.mkdir()
+            folder.path.mkdir(parents=True)
             stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
             stack.enter_context(locked(folder.path, work="scoring"))
             folder.begin(run, config={}, split={"parts": {}})
@@ -367,8 +367,9 @@ def _bare(name: str) -> str:
 
 def _earlier(output: Path, name: str, seed: int, truth: _Truth) -> bool:
     """Whether the output is an earlier run folder of the same; refuse it where it is something else."""
-    if not output.parent.is_dir():
-        raise UserError(f"output {output}: its folder {output.parent} does not exist")
+    standing = next(path for path in output.parents if path.exists())
+    if not standing.is_dir():
+        raise UserError(f"output {output}: {standing} is a file")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +81,8 @@ def _trainings(few: ConfigParser) -> Iterator[str]:
         began = time.perf_counter()
         _tried(f"{stage}::trainer", trainer.run)
         whole = time.perf_counter() - began
-        batches = math.ceil(len(few.get_parsed_content("data").part("train")) / max(1, clock.images))
+        batches, rest = divmod(len(few.get_parsed_content("data").part("train")), max(1, clock.images))
+        batches += rest > 0 and not getattr(trainer.data_loader, "drop_last", False)
         yield (
             f"{stage}: a training step of {clock.images} images takes {clock.seconds:.2f} s, {batches} of which are an "
             f"epoch; reading them and validating one batch took {whole - clock.seconds:.2f} s"

@@ -32,6 +32,7 @@ from monai_thyroid.deploy.dicom import (
     read_source,
     results,
 )
+from monai_thyroid.deploy.dicom.capture import letters
 from monai_thyroid.deploy.dicom.measure import outline_of, regions_of
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.model import Model
@@ -646,3 +647,9 @@ def test_what_else_decides_results_is_part_of_the_facts(tmp_path: Path) -> None:
     facts = [model_facts([Model(run)], tta=False), model_facts([Model(run)], tta=True), model_facts([Model(chosen)])]
     assert len({one.weights_sha256 for one in facts}) == 1
     assert len({one.fingerprint for one in facts}) == 3
+
+
+def test_what_is_written_below_a_picture_can_be_read() -> None:
+    font = letters(20)
+    absent = bytes(font.getmask("\uffff"))
+    assert [letter for letter in "141.4 mm² × ä ø ł µ Щ …" if bytes(font.getmask(letter)) == absent] == []

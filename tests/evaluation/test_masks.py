@@ -79,6 +79,14 @@ def test_it_leaves_a_run_folder_without_weights(folders: Path) -> None:
         TrainedRun(str(run))
 
 
+def test_folders_above_the_output_are_made_and_a_file_there_is_refused(folders: Path) -> None:
+    scored(folders, output=folders / "scored" / "more" / "nnunet")
+    assert read_run(folders / "scored" / "more" / "nnunet").network == "nnunet"
+    (folders / "file").touch()
+    with pytest.raises(UserError, match=r"output .*nnunet: .*file is a file"):
+        scored(folders, output=folders / "file" / "nnunet")
+
+
 def test_every_file_without_a_counterpart_is_told_and_nothing_is_written(folders: Path) -> None:
     for case in (1, 3):
         (folders / "found" / f"p{case // 2}_{case}.png").rename(folders / "found" / f"other_{case}.png")

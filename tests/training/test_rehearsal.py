@@ -32,15 +32,16 @@ def listing(*folders: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("file", ["train_course.yaml", "train.yaml"])
+@pytest.mark.parametrize(("file", "steps"), [("train_course.yaml", 4), ("train.yaml", 3)])
 def test_it_steps_writes_nothing_and_tells_the_cost(
-    file: str, tiny: dict[str, Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, steps: int, tiny: dict[str, Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = listing(tmp_path, scans)
     problems, told = check_start(str(BUNDLES / "thyroid" / file), tiny)
     assert problems == []
     assert told[0].startswith("train: a training step of 4 images takes ")
+    assert f", {steps} of which are an epoch" in told[0]  # train.yaml drops what is less than a batch
     assert told[1].startswith("test::evaluator: ")
     assert listing(tmp_path, scans) == before
 

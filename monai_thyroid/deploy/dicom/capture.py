@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,7 +23,7 @@ from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
 from monai_thyroid.images import Raster, to_channels
 from monai_thyroid.images.marks import DICOM_MARK
 
-__all__ = ["CAPTURE", "FrameText", "capture", "drawn"]
+__all__ = ["CAPTURE", "FrameText", "capture", "drawn", "letters"]
 
 CAPTURE = Kind("SC", "OT", 9103, "Picture of results")
 _SINGLE = "1.2.840.10008.5.1.4.1.1.7"
@@ -81,7 +82,7 @@ def drawn(
         width=max(2, round(max(large.shape) / 500)),
     )
     size = max(14, round(width / 42))
-    font, step = ImageFont.load_default(size), round(size * 1.4)
+    font, step = letters(size), round(size * 1.4)
     head = [*_wrapped(RESEARCH, font, width - size), *_wrapped(f"{facts.name}, {facts.version}", font, width - size)]
     below = Image.new("RGB", (width, step * (len(head) + 1 + lines) + size), _BLACK)
     pen = ImageDraw.Draw(below)
@@ -171,6 +172,17 @@ def capture(
 def _decimal(value: object) -> str:
     """A number as DICOM's decimal string, of at most 16 characters."""
     return f"{float(str(value)):.9g}"
+
+
+def letters(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's DejaVu Sans: Pillow's own has neither the square of mm² nor the letters of other languages' names.
+
+    Args:
+        size: in pixels.
+    """
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
