@@ -22,6 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.machine import processor
+from monai_thyroid.networks.adapted import listed
 from monai_thyroid.networks.exports import agrees, exported_logits
 from monai_thyroid.networks.menu import MENU
 
@@ -103,10 +104,10 @@ def _step_bytes(network: nn.Module, images: Tensor) -> int:
     with _LiveBytes() as live:
         live.count([*network.parameters(), *network.buffers(), images])
         moments = [torch.zeros_like(parameter) for parameter in network.parameters() for _ in range(2)]
-        logits = network(images)
-        loss = F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-        del logits
-        loss.backward()
+        outputs = listed(network(images))
+        losses = [F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)) for logits in outputs]
+        del outputs
+        torch.stack(losses).sum().backward()
     del moments
     return live.peak
 

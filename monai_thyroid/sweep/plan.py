@@ -18,12 +18,13 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import AutocastInferer
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import canonical_hash, locked, read_json, sha256_file, write_json
+from monai_thyroid.networks import listed
 from monai_thyroid.options import boolean
 from monai_thyroid.runfolder import finished_epochs, run_hash
 from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
 from monai_thyroid.sweep.jobs import Job, state_of
 from monai_thyroid.sweep.progress import Progress
-from monai_thyroid.training.check import input_size, problems_of, read_config, unknown_overrides
+from monai_thyroid.training.check import file_problems, input_size, problems_of, read_config, unknown_overrides
 from monai_thyroid.training.config import executed_config
 from monai_thyroid.training.session import TrainingSession
 
@@ -202,9 +203,7 @@ def plan_sweep(
     config, output = [Path(file).absolute() for file in files], Path(output).expanduser().absolute()
     given = dict(overrides or {})
     problems = [f"option --{name}: {hint}" for name, hint in _OWN.items() if name in given]
-    problems += [
-        f"{file}: no such file" for file in (*config, config[0].with_name("evaluate.yaml")) if not file.is_file()
-    ]
+    problems += file_problems([*config, *_unless_there(config[0].with_name("evaluate.yaml"))])
     problems += [f"{what}: give at least one" for what, all_ in (("networks", networks), ("seeds", seeds)) if not all_]
     problems += [f"{what}: {name} is named twice" for what, name in _twice(networks, seeds)]
     problems += [f"seeds {seed}: give whole numbers of at least 0" for seed in seeds if seed < 0]
@@ -285,6 +284,10 @@ def plan_sweep(
         test_groups=len({item["group"] for one in cases.values() for item in one.part("test")}),
         parsers=parsers,
     )
+
+
+def _unless_there(file: Path) -> list[Path]:
+    return [] if file.is_file() else [file]
 
 
 def _twice(networks: Sequence[str], seeds: Sequence[int]) -> set[tuple[str, Any]]:
@@ -442,7 +445,7 @@ def _image_seconds(parser: ConfigParser, threads: int) -> float:
         while len(seconds) < 4 and sum(seconds) < 10:
             start = time.perf_counter()
             optimizer.zero_grad()
-            inferer(images, network).square().mean().backward()
+            torch.stack([logits.square().mean() for logits in listed(inferer(images, network))]).sum().backward()
             optimizer.step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
