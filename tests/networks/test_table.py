@@ -73,7 +73,9 @@ def test_rendering() -> None:
     assert "| unet | 256 x 256 | 1.98 | 4.95 | 191 | 2,717 |" in render_markdown(rows)
     header, line = render_text(rows).splitlines()
     assert header.index("parameters") == line.index("1.98")
-    assert render_markdown(rows) in render_page(rows)
+    page = render_page(rows, command="monai-thyroid networks unet")
+    assert render_markdown(rows) in page
+    assert "Made by `monai-thyroid networks unet` on " in page
     with pytest.raises(UserError, match=r"unett\. There are unet, "):
         network_table(["unett"])
 
