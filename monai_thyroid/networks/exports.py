@@ -25,7 +25,8 @@ EXPORTS = ("TorchScript", "ONNX", "OpenVINO")
 def exported_logits(network: nn.Module, images: Tensor) -> dict[str, Tensor | Exception]:
     """Export a network to each format, load it from there and run it.
 
-    TorchScript by scripting or else by tracing, ONNX through torch.export and onnxruntime, OpenVINO in float32 from that ONNX file.
+    TorchScript by scripting or else by tracing, ONNX through torch.export and onnxruntime, OpenVINO in float32 from
+    that ONNX file.
 
     Args:
         network: in evaluation mode, on the CPU.
