@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from monai_thyroid.runfolder import read_config, run_files
 __all__ = ["ClipGradients", "WeightAverage", "decay_groups", "learning_rate", "normalisation"]
 
 logger = logging.getLogger(__name__)
+
+_Place = tuple[torch.nn.Module, torch.nn.Module, str]  # of a tensor: in the average, in the network, by which name
 
 
 def normalisation(
@@ -138,14 +140,15 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        pairs = [
-            *zip(self.network.parameters(), network.parameters(), strict=True),
-            *zip(self.network.buffers(), network.buffers(), strict=True),
-        ]
-        floats = [(average, one) for average, one in pairs if average.is_floating_point()]
-        self._averages, self._values = ([pair[side].detach() for pair in floats] for side in (0, 1))
-        others = [(average, one) for average, one in pairs if not average.is_floating_point()]
-        self._copies, self._counters = ([pair[side].detach() for pair in others] for side in (0, 1))
+        # Places and not tensors: `Module.to`, as for another memory format, puts new storage into them.
+        self._averaged: list[_Place] = []
+        self._copied: list[_Place] = []
+        seen: set[int] = set()  # a tensor that several modules share is averaged once
+        for average, one in zip(self.network.modules(), network.modules(), strict=True):
+            for name, value in (*one._parameters.items(), *one._buffers.items()):
+                if value is not None and id(value) not in seen:
+                    seen.add(id(value))
+                    (self._averaged if value.is_floating_point() else self._copied).append((average, one, name))
 
     def attach(self, engine: Engine) -> None:
         """Listen to the trainer's steps."""
@@ -156,10 +159,10 @@ class WeightAverage:
         """Take in the weights of this step."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9))
-        if self._averages:
-            torch._foreach_lerp_(self._averages, self._values, 1 - decay)
-        if self._copies:
-            torch._foreach_copy_(self._copies, self._counters)
+        if self._averaged:
+            torch._foreach_lerp_(*_tensors(self._averaged), 1 - decay)
+        if self._copied:
+            torch._foreach_copy_(*_tensors(self._copied))
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
@@ -169,3 +172,11 @@ class WeightAverage:
         """Take up where `state_dict` was taken."""
         self.updates = int(state["updates"])
         self.network.load_state_dict(state["network"])
+
+
+def _tensors(places: Sequence[_Place]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Those of the average, and those of the network."""
+    return (
+        [getattr(average, name) for average, _, name in places],
+        [getattr(network, name) for _, network, name in places],
+    )

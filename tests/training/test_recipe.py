@@ -72,9 +72,14 @@ def test_gradients_are_clipped_before_the_step() -> None:
     assert max(norms) == pytest.approx(0.05, rel=1e-3)
 
 
-def test_the_average_follows_the_weights() -> None:
+@pytest.mark.parametrize("later", [None, torch.channels_last], ids=["as built", "layout changed later"])
+def test_the_average_follows_the_weights(later: torch.memory_format | None) -> None:
+    """Also where the layout is chosen after it was made, as a session does: that moves the weights."""
     model = network()
     average = WeightAverage(model, decay=0.8)
+    if later is not None:
+        for each in (model, average.network):
+            each.to(memory_format=later)  # type: ignore[call-overload]
     expected = {name: value.double() for name, value in copy.deepcopy(model).state_dict().items()}
     seen = []
 
@@ -101,6 +106,19 @@ def test_the_average_follows_the_weights() -> None:
     assert not average.network.training
     assert not any(one.requires_grad for one in average.network.parameters())
     assert model.training
+
+
+def test_a_shared_weight_is_averaged_once() -> None:
+    one = nn.Linear(2, 2, bias=False)
+    model = nn.Sequential(one, nn.ReLU(), nn.Sequential(one))
+    model[2][0] = nn.Linear(2, 2, bias=False)
+    model[2][0].weight = one.weight
+    average = WeightAverage(model, decay=0.8)
+    before = one.weight.detach().clone()
+    with torch.no_grad():
+        one.weight.add_(1.0)
+    average(None)  # type: ignore[arg-type]
+    torch.testing.assert_close(average.network[0].weight, before + 0.9)
 
 
 def test_an_average_goes_on_where_it_was() -> None:
