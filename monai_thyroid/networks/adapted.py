@@ -117,22 +117,21 @@ class AdaptedNetwork(nn.Module):
             if self.output not in found:
                 raise UserError(f"The network gives {', '.join(map(str, found))}: name the logits, output: KEY.")
             tensors = [found[self.output], *(value for key, value in found.items() if key != self.output)]
+        elif isinstance(found, Tensor) and found.ndim != 5:
+            tensors = [found]  # whatever is said: many networks give more than the logits in training only
         else:
-            if isinstance(found, Tensor):
-                tensors = list(found.unbind(1)) if found.ndim == 5 else [found]
-            else:
-                tensors = list(found) if isinstance(found, (list, tuple)) else []
-            if isinstance(self.output, str):
-                raise UserError(f"output {self.output}: the network gives no dictionary, but {type(found).__name__}.")
-            # A single tensor is the logits whatever is said: many networks give more than that in training only.
-            place = self.output if len(tensors) > 1 else 0
-            if not -len(tensors) <= place < len(tensors):
-                raise UserError(f"output {place}: the network gives {_told(found)}.")
-            chosen = tensors.pop(place)
-            tensors = [chosen, *(reversed(tensors) if place < 0 else tensors)]
+            tensors = list(found.unbind(1) if isinstance(found, Tensor) else found) if _several(found) else []
+            if isinstance(self.output, str) or not -len(tensors) <= self.output < len(tensors):
+                raise UserError(f"output {self.output}: the network gives {_told(found)}.")
+            chosen = tensors.pop(self.output)
+            tensors = [chosen, *(reversed(tensors) if self.output < 0 else tensors)]
         if not all(isinstance(one, Tensor) and one.ndim == 4 for one in tensors):
             raise UserError(f"The network gives {_told(found)}, not logits (B, classes, H, W).")
         return tensors
+
+
+def _several(found: Any) -> bool:
+    return isinstance(found, (Tensor, list, tuple))
 
 
 def _cropped(output: Tensor, *, like: Tensor, padded: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def to_torchscript(network: nn.Module, images: Tensor, path: str | Path | io.Byt
         # torch announces TorchScript's end; MONAI's bundles still ask for it.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            written, why = torch.jit.script(network), None
+            written, why = _scripted(network, images), None
         except Exception as error:  # whatever its compiler does not know
             written, why = _traced(network, images), error
         torch.jit.save(written, path if isinstance(path, io.BytesIO) else str(path))
@@ -106,6 +106,14 @@ def to_torchscript(network: nn.Module, images: Tensor, path: str | Path | io.Byt
         size = f"{images.shape[2]} x {images.shape[3]}"
         logger.info("TorchScript: traced for images of %s, for it cannot be scripted (%s)", size, _line(why))
     return why is not None
+
+
+def _scripted(network: nn.Module, images: Tensor) -> Any:
+    scripted = torch.jit.script(network)
+    with torch.no_grad():
+        if not agrees(scripted(images), network(images)):
+            raise ValueError("scripted it computes something else")
+    return scripted
 
 
 def _traced(network: nn.Module, images: Tensor) -> Any:

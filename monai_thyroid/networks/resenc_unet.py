@@ -15,8 +15,9 @@ __all__ = ["ResEncUNet"]
 class ResEncUNet(AdaptedNetwork):
     """nnU-Net's residual-encoder U-Net in two dimensions: instance norm, leaky ReLU, as its planner sets it up.
 
-    Images of any size; padded to multiples of 2^(levels - 1) inside. The defaults are the widths and depths that the
-    planner ResEncM gives images of 256 x 256 pixels, less what it fits to a GPU's memory.
+    Images of any size; padded to multiples of 2^(levels - 1) inside, and not so small that a single pixel is left of
+    them there. The defaults are seven levels, which bring 256 pixels to 4; nnU-Net's planner would fit their number to
+    the images and a GPU's memory.
 
     Source: Isensee et al., nnU-Net Revisited, MICCAI 2024, doi 10.1007/978-3-031-72114-4_47.
 

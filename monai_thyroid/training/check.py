@@ -386,7 +386,7 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
         nearest = difflib.get_close_matches(str(name), list(menu), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         return [f"network {name!r}: the menu has {', '.join(menu)}{hint}"]
-    if wrong := _block_problems(menu or {}):
+    if wrong := _block_problems(menu):
         return wrong
     if found:  # what the network is built from cannot be read
         return []
@@ -416,10 +416,10 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
     return _supervision_problems(parser, network, str(name))
 
 
-def _block_problems(menu: Mapping[str, Any]) -> list[str]:
+def _block_problems(menu: Any) -> list[str]:
     """Which networks of a menu are none: MONAI reads all of them, whichever is chosen."""
     problems = []
-    for name, block in menu.items():
+    for name, block in menu.items() if isinstance(menu, Mapping) else ():
         if isinstance(block, str) and block[:1] in ("$", "@"):
             continue
         if not isinstance(block, Mapping) or not isinstance(block.get("_target_"), str):

@@ -41,6 +41,7 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "last": (lambda x: x[::-1], {"output": -1}),
     "second": (lambda x: [x[1], x[0], x[2]], {"output": 1}),
     "dictionary": (lambda x: {"aux": x[1], "out": x[0]}, {"output": "out"}),
+    "one for a key": (lambda x: x[0], {"output": "out"}),
     "stack": (lambda x: torch.stack([x[0], x[0] + 1], 1), {}),
 }
 
@@ -72,7 +73,7 @@ def test_deep_supervision_is_of_training_alone() -> None:
     ("make", "arguments", "words"),
     [
         (lambda x: {"a": x[0]}, {}, "gives a: name the logits"),
-        (lambda x: x, {"output": "out"}, "no dictionary, but list"),
+        (lambda x: x, {"output": "out"}, "output out: the network gives a list of a tensor"),
         (lambda x: x, {"output": 3}, "output 3: the network gives a list of a tensor"),
         (lambda x: [], {}, "a list of nothing"),
         (lambda x: None, {}, "an object NoneType"),

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from configured import FILES
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.networks import MENU, SegNet
-from monai_thyroid.networks.exports import agrees, exported_logits
+from monai_thyroid.networks.exports import agrees, exported_logits, to_torchscript
+from monai_thyroid.networks.menu import MENU_FILE
 from monai_thyroid.networks.table import (
     _step_bytes,
     multiply_adds,
@@ -21,6 +23,8 @@ from monai_thyroid.networks.table import (
     render_text,
     training_memory,
 )
+
+from monai_thyroid.training import configured_networks
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
@@ -68,6 +72,31 @@ def test_what_does_not_export_is_a_no() -> None:
     assert not agrees(logits[0], logits)
 
 
+class Scaled(nn.Module):
+    """Cannot be scripted, for what it takes its number from has no type there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * {"a": 1, "b": (2, 3)}["b"][0]
+
+
+class PerBatch(Scaled):
+    """Nor traced, for it does another thing with a single image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * (1 if len(x) == 1 else 5)
+
+
+def test_what_cannot_be_scripted_is_traced_for_any_batch(tmp_path: Path) -> None:
+    assert not to_torchscript(nn.Conv2d(1, 1, 1).eval(), torch.ones(1, 1, 2, 2), tmp_path / "scripted.ts")
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), Scaled()).eval()
+    assert to_torchscript(network, torch.ones(1, 1, 2, 2), tmp_path / "traced.ts")
+    images = torch.rand(3, 1, 2, 2)
+    assert torch.equal(torch.jit.load(tmp_path / "traced.ts")(images), network(images))
+    with pytest.raises(ValueError, match="neither be scripted, nor traced"):
+        to_torchscript(PerBatch().eval(), torch.ones(1, 1, 2, 2), tmp_path / "none.ts")
+    assert not (tmp_path / "none.ts").exists()
+
+
 def test_rendering() -> None:
     rows = network_table(["unet"], exports=False)
     assert "| unet | 256 x 256 | 1.98 | 4.95 | 191 | 2,717 |" in render_markdown(rows)
@@ -84,6 +113,9 @@ def test_the_page_in_docs_is_not_stale() -> None:
     """Its numbers are those of today; memory and exports take longer and are measured when it is made."""
     lines = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
     written = [tuple(cell.strip() for cell in line[1:5]) for line in lines]
+    further = [name for name in configured_networks([str(MENU_FILE), *map(str, FILES)]) if name not in MENU]
+    assert [one[0] for one in written[len(MENU) :]] == [name for name in further if not name.endswith("_ds")]
+    written = written[: len(MENU)]
     measured = []
     for name, make in MENU.items():
         build = functools.partial(make, in_channels=1, out_channels=1)
