@@ -23,7 +23,6 @@ from monai_thyroid.networks.table import (
     render_text,
     training_memory,
 )
-
 from monai_thyroid.training import configured_networks
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
