@@ -142,7 +142,7 @@ def test_networks_measures_one_of_a_file(mine: str, capsys: pytest.CaptureFixtur
     assert cli.main(["networks", "mine", "--no-exports", "--config", mine]) == 0
     assert "mine" in capsys.readouterr().out
     assert cli.main(["networks", "other", "--no-exports", "--config", mine]) == 1
-    assert "mobilenet_v2_unet, mine." in capsys.readouterr().err
+    assert "resnet50_resunet, mine." in capsys.readouterr().err
 
 
 # --- what is no network, and files that do not go together ---
@@ -201,7 +201,8 @@ def test_all_that_is_wrong_with_files_is_one_list(
 ) -> None:
     strange = tmp_path / "list.yaml"
     strange.write_text("- a\n")
-    files = [word for file in (mine, "nowhere.yaml", str(strange)) for word in ("--config", file)]
+    absent = tmp_path / "absent.yaml"
+    files = [word for file in (mine, str(absent), str(strange)) for word in ("--config", file)]
     for command in (
         ["check", TRAIN, *files],
         ["networks", "unet", *files],
@@ -210,7 +211,7 @@ def test_all_that_is_wrong_with_files_is_one_list(
         assert cli.main(command) == 1
         told = capsys.readouterr().err.splitlines()
         assert told == [
-            "nowhere.yaml: no such file",
+            f"{absent}: no such file",
             f"{strange}: holds a list and not names with values, as a config does",
         ]
     assert not (tmp_path / "out").exists()
@@ -247,7 +248,7 @@ def test_several_outputs_need_a_loss_that_takes_them(tiny: dict[str, Any], tmp_p
     chosen = {**tiny, "network": "deep"}
     (problem,) = check_file([TRAIN, str(file)], chosen)
     assert problem.startswith(
-        "network deep: gives several outputs in training, of which DiceCELoss takes one: let train::"
+        "network deep: gives several outputs in training, of which DiceLoss takes one: let train::"
     )
     file.write_text(DEEP + LOSS)
     problems, told = check_start([TRAIN, str(file)], chosen)
