@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_thyroid.networks.menu import MENU_FILE
@@ -60,11 +63,17 @@ NARROW: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
+def _read() -> dict[str, Any]:
+    config: dict[str, Any] = read_config([MENU_FILE, *FILES]).get()
+    return config
+
+
 def configured(name: str, *, in_channels: int = 1, out_channels: int = 1) -> nn.Module:
     """A network of the files, for images of 64 x 64."""
     if name.startswith("resenc"):
         pytest.importorskip("dynamic_network_architectures")
-    parser = read_config([MENU_FILE, *FILES])
+    parser = ConfigParser(copy.deepcopy(_read()))
     parser["image_size"], parser["channels"] = SIZE, in_channels
     parser["classes"] = [str(number) for number in range(out_channels)]
     for argument, value in NARROW[name].items():

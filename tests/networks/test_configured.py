@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -26,6 +26,14 @@ class ConfiguredContract(NetworkContract):
 
 class LongContract(ConfiguredContract):
     """As the others, but what takes long only on request."""
+
+    @in_full
+    def test_seed_save_and_load(self, tmp_path: Any) -> None:
+        super().test_seed_save_and_load(tmp_path)
+
+    @in_full
+    def test_takes_what_monai_feeds(self) -> None:
+        super().test_takes_what_monai_feeds()
 
     @in_full
     def test_exports(self) -> None:
