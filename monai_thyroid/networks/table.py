@@ -113,6 +113,25 @@ def _step_bytes(network: nn.Module, images: Tensor) -> int:
     return live.peak
 
 
+def _fake(make: Constructor, mode: FakeTensorMode) -> nn.Module:
+    """A network of fake tensors."""
+    try:
+        with mode:
+            return make()
+    except Exception:  # some read numbers while they are built, as timm's stochastic depth does
+        with torch.random.fork_rng(devices=[]):
+            network = make()
+    known: dict[int, Tensor] = {}
+    for module in network.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if id(tensor) not in known:
+                fake = mode.from_tensor(tensor.detach())
+                own = isinstance(tensor, nn.Parameter)
+                known[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if own else fake
+            setattr(module, name, known[id(tensor)])
+    return network
+
+
 def training_memory(make: Constructor, *, size: int, batch: int, in_channels: int = 1) -> int:
     """Peak memory of a training step in float32: weights, gradients, Adam's two moments, and all activations.
 
@@ -130,8 +149,10 @@ def training_memory(make: Constructor, *, size: int, batch: int, in_channels: in
     Returns:
         Bytes.
     """
-    with FakeTensorMode():
-        return _step_bytes(make(), torch.zeros(batch, in_channels, size, size))
+    mode = FakeTensorMode()
+    network = _fake(make, mode)
+    with mode:
+        return _step_bytes(network, torch.zeros(batch, in_channels, size, size))
 
 
 def multiply_adds(make: Constructor, *, size: int, in_channels: int = 1) -> int:
@@ -145,8 +166,10 @@ def multiply_adds(make: Constructor, *, size: int, in_channels: int = 1) -> int:
     Returns:
         Multiply-adds: half of torch's floating-point operations.
     """
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        make().eval()(torch.zeros(1, in_channels, size, size))
+    mode = FakeTensorMode()
+    network = _fake(make, mode).eval()
+    with mode, FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, in_channels, size, size))
     return int(counter.get_total_flops()) // 2
 
 
@@ -156,8 +179,8 @@ def parameters(make: Constructor) -> int:
     Args:
         make: builds the network.
     """
-    with FakeTensorMode():
-        return sum(parameter.numel() for parameter in make().parameters() if parameter.requires_grad)
+    network = _fake(make, FakeTensorMode())
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _exports(make: Constructor, *, size: int, in_channels: int = 1) -> tuple[dict[str, bool], bool]:

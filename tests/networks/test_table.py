@@ -38,6 +38,23 @@ def test_memory_of_fake_tensors_is_that_of_real_ones(name: str) -> None:
     assert training_memory(make, size=64, batch=2) == _step_bytes(make(), torch.zeros(2, 1, 64, 64))
 
 
+class Reads(nn.Module):
+    """Reads a number while it is built, which fake tensors cannot give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, int(torch.linspace(1, 4, 2)[1].item()), 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+def test_a_network_that_reads_numbers_while_it_is_built() -> None:
+    assert parameters(Reads) == 36
+    assert multiply_adds(Reads, size=8) == 36 * 64
+    assert training_memory(Reads, size=8, batch=2) == _step_bytes(Reads(), torch.zeros(2, 1, 8, 8))
+
+
 def test_memory_of_a_convolution_by_hand() -> None:
     def make() -> nn.Module:
         return nn.Conv2d(1, 4, 3, padding=1, bias=False)
