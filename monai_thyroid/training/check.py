@@ -17,6 +17,7 @@ import torch
 import yaml
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import merge_kv
 from monai.losses import DeepSupervisionLoss
 from monai.utils import set_determinism
 
@@ -41,6 +42,7 @@ __all__ = [
     "output_size",
     "problems_of",
     "read_config",
+    "read_menu",
 ]
 
 # With a point or an exponent: a text of digits alone may be a name.
@@ -204,13 +206,33 @@ def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
     return problems
 
 
+def read_menu(files: Sequence[str | os.PathLike[str]]) -> ConfigParser:
+    """Read the networks of files, and the constants they refer to, without the bundle whose other parts they change.
+
+    Args:
+        files: in their order, of which a later one adds to an earlier one.
+
+    Raises:
+        UserError: as `read_config`.
+    """
+    if problems := file_problems(files):
+        raise UserError(problems)
+    parser = ConfigParser()
+    for file in files:
+        for name, value in ConfigParser.load_config_file(file).items():
+            whole = name.removeprefix("+").partition("::")[0]
+            if whole in parser or "::" not in name:
+                merge_kv(parser, name, value)
+    return parser
+
+
 def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[..., torch.nn.Module]]:
     """The networks of a config's menu; each takes the numbers of channels in and out.
 
     Raises:
         UserError: a file cannot be read, or has no ``networks``.
     """
-    parser = read_config(config_file)
+    parser = read_menu([config_file] if isinstance(config_file, str) else config_file)
     if "networks" not in parser:
         raise UserError(f"{config_file}: has no networks")
 

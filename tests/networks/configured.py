@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_thyroid.networks.menu import MENU_FILE
-from monai_thyroid.training.check import read_config
+from monai_thyroid.training.check import read_menu
 
 FILES = sorted((Path(__file__).parents[2] / "bundles" / "networks").glob("*.yaml"))
 SIZE = 64
@@ -65,7 +65,7 @@ NARROW: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def _read() -> dict[str, Any]:
-    config: dict[str, Any] = read_config([MENU_FILE, *FILES]).get()
+    config: dict[str, Any] = read_menu([MENU_FILE, *FILES]).get()
     return config
 
 
