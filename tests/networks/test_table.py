@@ -127,7 +127,8 @@ def test_rendering() -> None:
 
 def test_the_page_in_docs_is_not_stale() -> None:
     """Its numbers are those of today; memory and exports take longer and are measured when it is made."""
-    lines = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    lines = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    lines = [line for line in lines if line[2].strip().endswith(" x 256") or line[2].strip() == "252 x 252"]
     written = [tuple(cell.strip() for cell in line[1:5]) for line in lines]
     further = [name for name in configured_networks([str(MENU_FILE), *map(str, FILES)]) if name not in MENU]
     assert [one[0] for one in written[len(MENU) :]] == [name for name in further if not name.endswith("_ds")]
