@@ -12,6 +12,8 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss
 from network_contract import NetworkContract
 from torch import nn
 
+pytestmark = in_full
+
 
 class ConfiguredContract(NetworkContract):
     other_sizes = ((64, 96), (33, 47))

@@ -35,7 +35,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50_resunet": {"decoder_channels": (64, 32, 32, 16, 16)},
 }
 # Of the networks of bundles/networks those that CI trains; the others on request.
-FURTHER = [pytest.param(name, marks=[] if name in ("dynunet_ds", "attention_unet") else in_full) for name in NARROW]
+FURTHER = [pytest.param(name, marks=in_full) for name in NARROW]
 
 
 def read(path: Path, size: int) -> Tensor:
