@@ -93,9 +93,10 @@ def measure(options: argparse.Namespace, folder: Path, environment: dict[str, st
             "-W",
             "ignore",
             "-c",
-            "import sys; from monai_thyroid.evaluation.model import Model\n"
+            "import sys, torch; from monai_thyroid.evaluation.model import Model\n"
             "from monai_thyroid.networks.exports import to_torchscript\n"
-            "to_torchscript(Model(sys.argv[1]).network, sys.argv[2])",
+            "model = Model(sys.argv[1])\n"
+            "to_torchscript(model.network, torch.zeros(1, *model.shape), sys.argv[2])",
             str(run),
             str(weights),
         ],

@@ -548,7 +548,8 @@ def _takes_configs(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a further config, such as one with a network of your own; a later one overrides; may be repeated",
+        help="a further config, such as bundles/networks/monai.yaml or one with a network of your own; a later one "
+        "overrides; may be repeated",
     )
 
 
@@ -655,7 +656,9 @@ def _networks(options: argparse.Namespace) -> int:
     print(render_text(rows))
     if options.output:
         with atomic_path(options.output) as temporary:
-            temporary.write_text(render_page(rows), encoding="utf-8")
+            words = [word for file in options.more_configs for word in ("--config", file)]
+            command = " ".join(["monai-thyroid networks", *options.names, *words, "--output", options.output])
+            temporary.write_text(render_page(rows, command=command), encoding="utf-8")
     return 0
 
 

@@ -24,7 +24,7 @@ MAY_KNOW = {
     "data": {"images"},
     "evaluation": {"data", "images", "metrics", "networks", "runfolder", "transforms"},
     "training": {"data", "evaluation", "images", "networks", "runfolder"},
-    "sweep": {"data", "evaluation", "runfolder", "training"},
+    "sweep": {"data", "evaluation", "networks", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
     "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder", "sweep"},

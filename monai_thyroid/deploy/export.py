@@ -199,7 +199,7 @@ def _written(model: Model, name: str, path: Path, calibration: Sequence[np.ndarr
     example = torch.zeros(1, *model.shape)
     if name == "torchscript":
         with atomic_path(path) as temporary:
-            to_torchscript(model.network, temporary)
+            to_torchscript(model.network, example, temporary)
         return _torchscript_compute(path)
     if name == "onnx":
         with atomic_path(path) as temporary, torch.no_grad():

@@ -66,6 +66,16 @@ class Packed:
     report: str | None
 
 
+# What a network needs besides, by what its component says.
+_ENCODERS = ("segmentation-models-pytorch", "torchvision")
+_NEEDED = {
+    "segmentation_models_pytorch": _ENCODERS,
+    "EncoderUNet": _ENCODERS,
+    "UNETR": ("einops",),
+    "ResEncUNet": ("dynamic-network-architectures",),
+}
+
+
 def pack(
     runs: Sequence[str | Path | TrainedRun],
     *,
@@ -485,9 +495,8 @@ def _metadata(runs: Sequence[TrainedRun], *, name: str, version: str, changes: s
         package: distribution(package).version for package in ("pytorch-ignite", "fire", "pyyaml", "tensorboard")
     }
     networks = json.dumps([run.applied["network"] for run in runs])
-    if "segmentation_models_pytorch" in networks or "EncoderUNet" in networks:
-        for package in ("segmentation-models-pytorch", "torchvision"):
-            packages[package] = distribution(package).version
+    for package in [package for sign, needed in _NEEDED.items() if sign in networks for package in needed]:
+        packages[package] = distribution(package).version
     content = {
         "schema": _SCHEMA,
         "version": version,

@@ -162,11 +162,17 @@ def without_pretraining(network: Mapping[str, Any]) -> dict[str, Any]:
     """A network's component without the weights its training began with: model.pt holds them, trained further.
 
     They need not be there any more, nor the internet they came from. A network of ours says itself which of its
-    arguments these are, in ``pretraining_arguments``: of another's, ``weights`` or ``mean`` may be anything.
+    arguments these are, in ``pretraining_arguments``: of another's, ``weights`` or ``mean`` may be anything. So does
+    one within another, as in `AdaptedNetwork`.
     """
     begun = getattr(component(str(network["_target_"])), "pretraining_arguments", ())
     off = {name: value for name, value in _NOT_PRETRAINED.items() if network.get(name)}
-    return {**{name: value for name, value in network.items() if name not in begun}, **off}
+    within = {
+        name: without_pretraining(value)
+        for name, value in network.items()
+        if isinstance(value, Mapping) and isinstance(value.get("_target_"), str)
+    }
+    return {**{name: value for name, value in network.items() if name not in begun}, **within, **off}
 
 
 class _Resolver:

@@ -53,9 +53,12 @@ class AutocastInferer(Inferer):
         self.enabled = precision == "bfloat16"
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        """Run the network on (B, C, H, W) and return its logits, float32."""
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Run the network on (B, C, H, W) and return its logits, float32.
+
+        Of a network with deep supervision that is in training, those of all depths: see `AdaptedNetwork`.
+        """
         with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
             logits = network(inputs, *args, **kwargs)
-        return logits.float()
+        return logits.float() if isinstance(logits, torch.Tensor) else [one.float() for one in logits]

@@ -13,11 +13,13 @@ The contract of all of them:
 
 from __future__ import annotations
 
+from monai_thyroid.networks.adapted import AdaptedNetwork, listed
 from monai_thyroid.networks.encoder_unet import EncoderUNet
 from monai_thyroid.networks.ensemble import Ensemble
 from monai_thyroid.networks.menu import CONFIGS, MENU
 from monai_thyroid.networks.padding import without_padding
 from monai_thyroid.networks.pretrained import normalises
+from monai_thyroid.networks.resenc_unet import ResEncUNet
 from monai_thyroid.networks.resunet import ResUNet
 from monai_thyroid.networks.rngunet import RNGUNet
 from monai_thyroid.networks.segnet import SegNet
@@ -26,12 +28,15 @@ from monai_thyroid.networks.unpadded_unet import UnpaddedUNet, nearest_unpadded_
 __all__ = [
     "CONFIGS",
     "MENU",
+    "AdaptedNetwork",
     "EncoderUNet",
     "Ensemble",
     "RNGUNet",
+    "ResEncUNet",
     "ResUNet",
     "SegNet",
     "UnpaddedUNet",
+    "listed",
     "nearest_unpadded_sizes",
     "normalises",
     "unpadded_output_size",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -16,13 +17,16 @@ from monai_thyroid.errors import UserError, optional
 
 __all__ = ["EXPORTS", "agrees", "exported_logits", "to_onnx", "to_openvino", "to_torchscript"]
 
+logger = logging.getLogger(__name__)
+
 EXPORTS = ("TorchScript", "ONNX", "OpenVINO")
 
 
 def exported_logits(network: nn.Module, images: Tensor) -> dict[str, Tensor | Exception]:
     """Export a network to each format, load it from there and run it.
 
-    TorchScript by scripting, ONNX through torch.export and onnxruntime, OpenVINO in float32 from that ONNX file.
+    TorchScript by scripting or else by tracing, ONNX through torch.export and onnxruntime, OpenVINO in float32 from
+    that ONNX file.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -73,12 +77,58 @@ def _attempt(step: Callable[[], Tensor]) -> Tensor | Exception:
         return error
 
 
-def to_torchscript(network: nn.Module, path: str | Path | io.BytesIO) -> None:
-    """Write a network as TorchScript, for any batch and size that it takes itself."""
+def to_torchscript(network: nn.Module, images: Tensor, path: str | Path | io.BytesIO) -> bool:
+    """Write a network as TorchScript, for any batch and size that it takes itself.
+
+    What cannot be scripted, as many networks of others, is traced: that holds for images of this size, in batches of
+    any number, which is tried.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W), as it will see them.
+        path: of the file.
+
+    Returns:
+        Whether it was traced.
+
+    Raises:
+        ValueError: traced it computes something else for another batch.
+    """
     with warnings.catch_warnings():
         # torch announces TorchScript's end; MONAI's bundles still ask for it.
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(network), path if isinstance(path, io.BytesIO) else str(path))
+        try:
+            written, why = _scripted(network, images), None
+        except Exception as error:  # whatever its compiler does not know
+            written, why = _traced(network, images), error
+        torch.jit.save(written, path if isinstance(path, io.BytesIO) else str(path))
+    if why is not None:
+        size = f"{images.shape[2]} x {images.shape[3]}"
+        logger.info("TorchScript: traced for images of %s, for it cannot be scripted (%s)", size, _line(why))
+    return why is not None
+
+
+def _scripted(network: nn.Module, images: Tensor) -> Any:
+    scripted = torch.jit.script(network)
+    with torch.no_grad():
+        if not agrees(scripted(images), network(images)):
+            raise ValueError("scripted it computes something else")
+    return scripted
+
+
+def _traced(network: nn.Module, images: Tensor) -> Any:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # which the comparison below answers
+        traced = torch.jit.trace(network, images, check_trace=False)
+        others = torch.rand(len(images) + 1, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+        others = others.to(images.device)
+        if not agrees(traced(others), network(others)):
+            raise ValueError("it can neither be scripted, nor traced for batches of several numbers")
+    return traced
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
 
 
 def to_onnx(network: nn.Module, images: Tensor, path: str | Path) -> None:
@@ -108,7 +158,7 @@ def to_openvino(network: nn.Module, images: Tensor) -> Any:
 
 def _torchscript(network: nn.Module, images: Tensor) -> Tensor:
     buffer = io.BytesIO()
-    to_torchscript(network, buffer)
+    to_torchscript(network, images, buffer)
     buffer.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "Statistics",
     "import_smp",
     "load_strictly",
+    "named_as_in_smp",
     "normalises",
     "read_weights",
     "resolve_weights",
@@ -29,6 +31,8 @@ __all__ = [
 
 # Parts of a classifier that no encoder has.
 _HEADS = ("classifier.", "fc.", "last_linear.", "head.", "_fc.")
+# What timm has behind the features.
+_BEHIND = ("conv_head.", "bn2.", "norm.", "fc_norm.", "norm_head.", *_HEADS)
 # Families whose published ImageNet weights all use torchvision's statistics.
 _TORCHVISION_FAMILIES = ("vgg", "resnet", "resnext", "mobilenet_v2", "densenet")
 
@@ -154,7 +158,7 @@ def _settings(encoder: str) -> Mapping[str, Any]:
 
 
 def resolve_weights(
-    encoder: str, weights: str | Path | None, *, statistics: Statistics | None = None
+    encoder: str, weights: str | Path | None, *, statistics: Statistics | None = None, download: bool = True
 ) -> tuple[Mapping[str, Tensor], Statistics] | None:
     """Find pretrained weights and their preprocessing.
 
@@ -164,6 +168,7 @@ def resolve_weights(
             .safetensors or .pth.
         statistics: the preprocessing of the file, where it is known. Otherwise that of a ``config.json`` beside it, as
             the library publishes it, or torchvision's for the families that were all trained with it.
+        download: whether weights of that name can be; those of another class of encoder are files alone.
 
     Returns:
         The state dict of the encoder and the preprocessing it needs, or None for no weights.
@@ -181,6 +186,8 @@ def resolve_weights(
             raise UserError(f'There are no "{weights}" weights for "{encoder}", but: {", ".join(settings) or "none"}.')
         if statistics is not None:
             raise UserError(f'The "{weights}" weights bring their own mean and std: leave these out.')
+        if not download:
+            raise UserError(f'The "{weights}" weights of "{encoder}" cannot be downloaded here: give them as a file.')
         return _download(encoder, weights, settings[weights])
     path = Path(weights)
     if not path.is_file():
@@ -257,6 +264,30 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict, that is, tensors by name.")
     return state
+
+
+def named_as_in_smp(state: Mapping[str, Tensor], encoder: nn.Module) -> Mapping[str, Tensor]:
+    """A timm model's weights by the names that they have in an encoder of segmentation_models.pytorch made of it.
+
+    Args:
+        state: as timm publishes them; what has the encoder's names already stays as it is.
+        encoder: for which they are.
+
+    Returns:
+        The same tensors, less those that lie behind the features.
+    """
+    expected = encoder.state_dict()
+    if any(name in expected for name in state):
+        return state
+    named = {}
+    for name, tensor in state.items():
+        # stages.0 where it is a list of timm's, stages_0 where it was flattened for its features.
+        flat = re.sub(r"^([a-z]+)\.([0-9]+)\.", r"\1_\2.", name)
+        names = [f"model.{name}", f"model.{flat}"]
+        found = [one for one in names if one in expected]
+        if found or not name.startswith(_BEHIND):
+            named[(found or names)[0]] = tensor
+    return named
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:

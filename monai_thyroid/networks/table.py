@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import logging
 import os
 import platform
@@ -22,7 +23,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.machine import processor
-from monai_thyroid.networks.exports import agrees, exported_logits
+from monai_thyroid.networks.adapted import listed
+from monai_thyroid.networks.exports import agrees, exported_logits, to_torchscript
 from monai_thyroid.networks.menu import MENU
 
 __all__ = [
@@ -39,8 +41,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 BATCHES = (1, 16)
-# The command that a page of docs says it was made by.
-COMMAND = "monai-thyroid networks --output docs/networks.md"
 
 Constructor = Callable[[], nn.Module]
 
@@ -56,6 +56,7 @@ class NetworkRow:
         multiply_adds: of one image's forward pass.
         memory: bytes at the peak of a training step, by batch size.
         exports: whether it works, by format; empty where it was not tried.
+        traced: whether its TorchScript is traced, for it cannot be scripted.
     """
 
     name: str
@@ -64,6 +65,7 @@ class NetworkRow:
     multiply_adds: int
     memory: Mapping[int, int]
     exports: Mapping[str, bool]
+    traced: bool = False
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -103,12 +105,31 @@ def _step_bytes(network: nn.Module, images: Tensor) -> int:
     with _LiveBytes() as live:
         live.count([*network.parameters(), *network.buffers(), images])
         moments = [torch.zeros_like(parameter) for parameter in network.parameters() for _ in range(2)]
-        logits = network(images)
-        loss = F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-        del logits
-        loss.backward()
+        outputs = listed(network(images))
+        losses = [F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)) for logits in outputs]
+        del outputs
+        torch.stack(losses).sum().backward()
     del moments
     return live.peak
+
+
+def _fake(make: Constructor, mode: FakeTensorMode) -> nn.Module:
+    """A network of fake tensors."""
+    try:
+        with mode:
+            return make()
+    except Exception:  # some read numbers while they are built, as timm's stochastic depth does
+        with torch.random.fork_rng(devices=[]):
+            network = make()
+    known: dict[int, Tensor] = {}
+    for module in network.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if id(tensor) not in known:
+                fake = mode.from_tensor(tensor.detach())
+                own = isinstance(tensor, nn.Parameter)
+                known[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if own else fake
+            setattr(module, name, known[id(tensor)])
+    return network
 
 
 def training_memory(make: Constructor, *, size: int, batch: int, in_channels: int = 1) -> int:
@@ -128,8 +149,10 @@ def training_memory(make: Constructor, *, size: int, batch: int, in_channels: in
     Returns:
         Bytes.
     """
-    with FakeTensorMode():
-        return _step_bytes(make(), torch.zeros(batch, in_channels, size, size))
+    mode = FakeTensorMode()
+    network = _fake(make, mode)
+    with mode:
+        return _step_bytes(network, torch.zeros(batch, in_channels, size, size))
 
 
 def multiply_adds(make: Constructor, *, size: int, in_channels: int = 1) -> int:
@@ -143,8 +166,10 @@ def multiply_adds(make: Constructor, *, size: int, in_channels: int = 1) -> int:
     Returns:
         Multiply-adds: half of torch's floating-point operations.
     """
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        make().eval()(torch.zeros(1, in_channels, size, size))
+    mode = FakeTensorMode()
+    network = _fake(make, mode).eval()
+    with mode, FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, in_channels, size, size))
     return int(counter.get_total_flops()) // 2
 
 
@@ -154,12 +179,12 @@ def parameters(make: Constructor) -> int:
     Args:
         make: builds the network.
     """
-    with FakeTensorMode():
-        return sum(parameter.numel() for parameter in make().parameters() if parameter.requires_grad)
+    network = _fake(make, FakeTensorMode())
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _exports(make: Constructor, *, size: int, in_channels: int = 1) -> dict[str, bool]:
-    """Try each export for real, on one random image."""
+def _exports(make: Constructor, *, size: int, in_channels: int = 1) -> tuple[dict[str, bool], bool]:
+    """Try each export for real, on one random image; and whether that to TorchScript is traced."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = make().eval()
@@ -171,7 +196,7 @@ def _exports(make: Constructor, *, size: int, in_channels: int = 1) -> dict[str,
         works[name] = agrees(result, logits)
         if isinstance(result, Exception):
             logger.warning("%s: %s", name, result)
-    return works
+    return works, works["TorchScript"] and to_torchscript(network, images, io.BytesIO())
 
 
 def network_table(
@@ -206,6 +231,7 @@ def network_table(
         def make(name: str = name) -> nn.Module:
             return menu[name](in_channels=1, out_channels=1)
 
+        tried, traced = _exports(make, size=size) if exports else ({}, False)
         rows.append(
             NetworkRow(
                 name=name,
@@ -213,7 +239,8 @@ def network_table(
                 parameters=parameters(make),
                 multiply_adds=multiply_adds(make, size=size),
                 memory={batch: training_memory(make, size=size, batch=batch) for batch in BATCHES},
-                exports=_exports(make, size=size) if exports else {},
+                exports=tried,
+                traced=traced,
             )
         )
     return rows
@@ -232,10 +259,16 @@ def _cells(rows: Sequence[NetworkRow]) -> list[list[str]]:
                 f"{row.parameters / 1e6:.2f}",
                 f"{row.multiply_adds / 1e9:.2f}",
                 *(f"{row.memory[batch] / 2**20:,.0f}" for batch in BATCHES),
-                *("yes" if row.exports[name] else "no" for name in formats),
+                *(_works(row, name) for name in formats),
             ]
         )
     return cells
+
+
+def _works(row: NetworkRow, name: str) -> str:
+    if not row.exports[name]:
+        return "no"
+    return "traced" if row.traced and name == "TorchScript" else "yes"
 
 
 def render_text(rows: Sequence[NetworkRow]) -> str:
@@ -252,24 +285,27 @@ def render_markdown(rows: Sequence[NetworkRow]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body))
 
 
-def render_page(rows: Sequence[NetworkRow]) -> str:
-    """The page of the documentation: the table, how it came about, where and when."""
+def render_page(rows: Sequence[NetworkRow], *, command: str) -> str:
+    """The page of the documentation: the table, how it came about by which command, where and when."""
     return f"""# The networks
 
-Made by `{COMMAND}` on {datetime.date.today().isoformat()}: {_machine()}.
+Made by `{command}` on {datetime.date.today().isoformat()}: {_machine()}.
 
 {render_markdown(rows)}
 
+- What follows the menu is in [bundles/networks](../bundles/networks); [own-networks.md](own-networks.md) says how to
+  take it, and how to add others.
 - One channel in, one class out, no pretrained weights. The unpadded U-Net takes 252 x 252 pixels and gives 68 x 68.
 - Multiply-adds: convolutions and matrix products of one image's forward pass.
 - Training memory: float32 weights, gradients, Adam's two moments and activations at the peak of a step, counted tensor
   by tensor, so the same on every machine. What kernels and allocators need comes on top: in four trials on a CPU the
   process grew by 8 to 26 % more than this.
 - Exports: yes where the network was exported, loaded again and run on a random image, and its logits differ by no more
-  than a thousandth of the largest in the mean. OpenVINO reads the ONNX file. SegNet's pooling indices make single
+  than a thousandth of the largest in the mean. OpenVINO reads the ONNX file. TorchScript is scripted, for images of any
+  size, or traced, for those of one size, where that code cannot be scripted. SegNet's pooling indices make single
   pixels differ more where two values of a window are equal up to rounding.
-- `torch.compile` takes each as one graph but MONAI's BasicUNet (`unet`, `unet_classic`), which breaks into several: it
-  runs compiled, but its compiled training step fails on the CPU with torch 2.13.
+- `torch.compile` takes each of the menu as one graph but MONAI's BasicUNet (`unet`, `unet_classic`), which breaks into
+  several: it runs compiled, but its compiled training step fails on the CPU with torch 2.13.
 """
 
 

@@ -20,6 +20,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.precision import AutocastInferer
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import atomic_path, canonical_hash, locked, read_json, sha256_file, write_json
+from monai_thyroid.networks import listed
 from monai_thyroid.options import boolean
 from monai_thyroid.runfolder import finished_epochs, run_hash
 from monai_thyroid.sweep.executors import Finished, run_local, run_ray, threads_each
@@ -35,7 +36,7 @@ from monai_thyroid.sweep.tuning import (
     setting_hash,
     trial_score,
 )
-from monai_thyroid.training.check import input_size, problems_of, read_config, unknown_overrides
+from monai_thyroid.training.check import file_problems, input_size, problems_of, read_config, unknown_overrides
 from monai_thyroid.training.config import executed_config
 from monai_thyroid.training.constants import CONSTANTS
 from monai_thyroid.training.session import TrainingSession
@@ -280,9 +281,7 @@ def plan_sweep(
     config, output = [Path(file).absolute() for file in files], Path(output).expanduser().absolute()
     given = dict(overrides or {})
     problems = [f"option --{name}: {hint}" for name, hint in _OWN.items() if name in given]
-    problems += [
-        f"{file}: no such file" for file in (*config, config[0].with_name("evaluate.yaml")) if not file.is_file()
-    ]
+    problems += file_problems([*config, *_unless_there(config[0].with_name("evaluate.yaml"))])
     problems += [f"{what}: give at least one" for what, all_ in (("networks", networks), ("seeds", seeds)) if not all_]
     problems += [f"{what}: {name} is named twice" for what, name in _twice(networks, seeds)]
     problems += [f"seeds {seed}: give whole numbers of at least 0" for seed in seeds if seed < 0]
@@ -534,6 +533,8 @@ def _choices(tuning: Tuning, trials: Sequence[Job]) -> Choices:
             ]
             found[key] = choose(tuning.settings, scores)
     return found
+def _unless_there(file: Path) -> list[Path]:
+    return [] if file.is_file() else [file]
 
 
 def _twice(networks: Sequence[str], seeds: Sequence[int]) -> set[tuple[str, Any]]:
@@ -692,7 +693,7 @@ def _image_seconds(parser: ConfigParser, threads: int) -> float:
         while len(seconds) < 4 and sum(seconds) < 10:
             start = time.perf_counter()
             optimizer.zero_grad()
-            inferer(images, network).square().mean().backward()
+            torch.stack([logits.square().mean() for logits in listed(inferer(images, network))]).sum().backward()
             optimizer.step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

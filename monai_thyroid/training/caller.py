@@ -65,6 +65,8 @@ def calling_workflow() -> Caller:
             and frame.f_globals.get("__name__") == "monai.bundle.scripts"
         ):
             files = names.get("config_file") or ()
+            if isinstance(files, str) and "," in files and not Path(files).is_file():
+                files = files.split(",")  # as MONAI reads it
             given = {key: value for key, value in names["_args"].items() if key not in _WORKFLOW_ARGUMENTS}
             return Caller(parser, given, (files,) if isinstance(files, str) else tuple(map(str, files)))
     if parser is None:

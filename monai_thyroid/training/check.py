@@ -17,12 +17,15 @@ import torch
 import yaml
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import merge_kv
+from monai.losses import DeepSupervisionLoss
 from monai.utils import set_determinism
 
 from monai_thyroid.data import Datalist
 from monai_thyroid.errors import UserError, tell_on_exit
 from monai_thyroid.evaluation import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, match_weights
+from monai_thyroid.networks import AdaptedNetwork
 from monai_thyroid.options import boolean
 from monai_thyroid.training.caller import BUNDLE_ROOT, calling_workflow, on_command_line
 from monai_thyroid.training.config import check_constants, problems_behind
@@ -34,16 +37,19 @@ __all__ = [
     "check_file",
     "check_start",
     "configured_networks",
+    "file_problems",
     "input_size",
     "output_size",
     "problems_of",
     "read_config",
+    "read_menu",
 ]
 
 # With a point or an exponent: a text of digits alone may be a name.
 _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 
+_ADAPTER = "monai_thyroid.networks.AdaptedNetwork"
 _LEARNING = ("loss", "optimizer", "lr_scheduler")
 
 
@@ -66,6 +72,7 @@ def check_config(packed: str | None = None) -> None:
         if not _names_data(caller.parser):
             return
     unknown = _comments(sys.argv) if on_command_line() else []
+    unknown += file_problems(caller.config_files)
     unknown += unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
     problems = unknown + problems_of(caller.parser)
     if not problems:
@@ -128,22 +135,94 @@ def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike
     """Read one or several files as `python -m monai.bundle run` does, with the metadata beside the first.
 
     Raises:
-        UserError: a file is not there or cannot be read; all that are not there.
+        UserError: a file is not there, cannot be read, or takes the place of another one's networks; all that are so.
     """
     given = [config_file] if isinstance(config_file, (str, os.PathLike)) else config_file
     files = [Path(file) for file in given]
-    if absent := [f"{file}: no such file" for file in files if not file.is_file()]:
-        raise UserError(absent)
+    if problems := file_problems(files):
+        raise UserError(problems)
     parser = ConfigParser()
     for number, file in enumerate(files, 1):
         try:
             parser.read_config(files[:number])
-        except Exception as error:  # whatever the YAML reader raises
+        except Exception as error:  # whatever merging with + raises
             raise UserError(f"{file}: cannot be read ({error})") from error
     if (meta := files[0].with_name("metadata.json")).is_file():
         parser.read_meta(meta)
     if parser.get("bundle_root") == BUNDLE_ROOT:  # it looks for a workflow, which there is none here
         parser["bundle_root"] = str(files[0].resolve().parent.parent)
+    return parser
+
+
+def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What is wrong with the files of a config, each by itself and beside those before it.
+
+    MONAI lets a later file override whatever an earlier one says. Of a menu that is a mistake more often than not: a
+    network of one's own takes the place of another one, under whose name it is then compared.
+
+    Args:
+        files: in their order.
+
+    Returns:
+        One sentence for each problem.
+    """
+    problems: list[str] = []
+    menu: dict[str, Path] = {}
+    for file in map(Path, files):
+        if not file.is_file():
+            problems.append(f"{file}: no such file")
+            continue
+        try:
+            content = ConfigParser.load_config_file(file)
+        except Exception as error:  # whatever the YAML reader raises
+            problems.append(f"{file}: cannot be read ({error})")
+            continue
+        if not isinstance(content, dict):
+            kind = "nothing" if content is None else f"a {type(content).__name__}"
+            problems.append(f"{file}: holds {kind} and not names with values, as a config does")
+            continue
+        if isinstance(content.get("networks"), dict) and menu:
+            problems.append(
+                f"{file}: networks would replace the whole menu ({', '.join(menu)}); write networks::NAME for each "
+                "network of your own"
+            )
+            continue
+        blocks = {
+            **(content.get("networks") or {}),
+            **(content.get("+networks") or {}),
+            **{
+                key.removeprefix("networks::"): block
+                for key, block in content.items()
+                if str(key).startswith("networks::") and key.count("::") == 1
+            },
+        }
+        problems += [
+            f"{file}: networks::{name} would replace the network of that name in {menu[name]}; give it another name, "
+            f"or change an argument by networks::{name}::ARGUMENT"
+            for name in blocks
+            if name in menu
+        ]
+        menu.update(dict.fromkeys(blocks, file))
+    return problems
+
+
+def read_menu(files: Sequence[str | os.PathLike[str]]) -> ConfigParser:
+    """Read the networks of files, and the constants they refer to, without the bundle whose other parts they change.
+
+    Args:
+        files: in their order, of which a later one adds to an earlier one.
+
+    Raises:
+        UserError: as `read_config`.
+    """
+    if problems := file_problems(files):
+        raise UserError(problems)
+    parser = ConfigParser()
+    for file in files:
+        for name, value in ConfigParser.load_config_file(file).items():
+            whole = name.removeprefix("+").partition("::")[0]
+            if whole in parser or "::" not in name:
+                merge_kv(parser, name, value)
     return parser
 
 
@@ -153,9 +232,15 @@ def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[
     Raises:
         UserError: a file cannot be read, or has no ``networks``.
     """
-    parser = read_config(config_file)
+    parser = read_menu([config_file] if isinstance(config_file, str) else config_file)
     if "networks" not in parser:
         raise UserError(f"{config_file}: has no networks")
+
+    for constant, value in {"image_size": 256, "activation": "sigmoid"}.items():
+        if constant not in parser:
+            parser[constant] = value
+    if problems := _block_problems(parser["networks"]):
+        raise UserError(problems)
 
     def build(name: str, *, in_channels: int, out_channels: int) -> torch.nn.Module:
         parser["channels"], parser["classes"] = in_channels, [str(number) for number in range(out_channels)]
@@ -323,11 +408,15 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
         nearest = difflib.get_close_matches(str(name), list(menu), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         return [f"network {name!r}: the menu has {', '.join(menu)}{hint}"]
+    if wrong := _block_problems(menu):
+        return wrong
     if found:  # what the network is built from cannot be read
         return []
     network, errors = _evaluate(parser, "network_def")
-    if errors or not isinstance(network, torch.nn.Module):
+    if errors:
         return errors
+    if not isinstance(network, torch.nn.Module):
+        return [f"network {name}: is {type(network).__name__}, not a torch.nn.Module"]
     channels, image_size = values["channels"], values["image_size"]
     try:
         image_size = input_size(network, image_size=image_size)
@@ -341,7 +430,42 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
             f"network {name}: gives {logits[1]} channels, but {values['activation']} over the classes "
             f"{', '.join(values['classes'])} needs {expected}"
         ]
-    return []
+    if max(logits[2:]) > image_size or (not hasattr(network, "fitting_size") and min(logits[2:]) < image_size):
+        return [
+            f"network {name}: gives {logits[2]} x {logits[3]} for {image_size} x {image_size} pixels; its logits must "
+            f"be as large as its images: see {_ADAPTER}"
+        ]
+    return _supervision_problems(parser, network, str(name))
+
+
+def _block_problems(menu: Any) -> list[str]:
+    """Which networks of a menu are none: MONAI reads all of them, whichever is chosen."""
+    problems = []
+    for name, block in menu.items() if isinstance(menu, Mapping) else ():
+        if isinstance(block, str) and block[:1] in ("$", "@"):
+            continue
+        if not isinstance(block, Mapping) or not isinstance(block.get("_target_"), str):
+            problems.append(f"networks::{name}: is no network: give it a _target_, the name of its class")
+        elif block.get("_mode_") != "callable":
+            problems.append(f"networks::{name}: lacks _mode_: callable, without which it is built even if not chosen")
+    return problems
+
+
+def _supervision_problems(parser: ConfigParser, network: torch.nn.Module, name: str) -> list[str]:
+    """Whether each loss takes the several outputs of a network with deep supervision."""
+    if not (isinstance(network, AdaptedNetwork) and network.deep_supervision):
+        return []
+    stages = [key for key, part in parser.get().items() if isinstance(part, Mapping) and "trainer" in part]
+    problems = []
+    for stage in stages:
+        loss, errors = _evaluate(parser, f"{stage}::trainer::loss_function")
+        if not errors and not isinstance(loss, DeepSupervisionLoss):
+            problems.append(
+                f"network {name}: gives several outputs in training, of which {type(loss).__name__} takes one: let "
+                f"{stage}::trainer::loss_function be a DeepSupervisionLoss, as bundles/networks/deep_supervision.yaml "
+                "does"
+            )
+    return problems
 
 
 def _start_problems(parser: ConfigParser, values: Mapping[str, Any], *, match: bool) -> list[str]:
@@ -380,9 +504,12 @@ def _logits_shape(network: torch.nn.Module, *, channels: int, image_size: int) -
     network.eval()
     try:
         with torch.no_grad():
-            logits: torch.Tensor = network(torch.zeros(1, channels, image_size, image_size, device=device))
+            logits: Any = network(torch.zeros(1, channels, image_size, image_size, device=device))
     finally:
         network.train(training)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 4:
+        kind = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise UserError(f"it gives {kind} and not logits (B, classes, H, W); {_ADAPTER} takes them out")
     return logits.shape
 
 

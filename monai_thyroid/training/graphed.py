@@ -47,7 +47,7 @@ class GraphedTrainer(SupervisedTrainer):
         self._steps = 0
         self._side: torch.cuda.Stream | None = None
         self._shapes: tuple[torch.Size, torch.Size] | None = None
-        self._static: dict[str, torch.Tensor] = {}
+        self._static: dict[str, Any] = {}
 
     def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
         if self.state.device.type != "cuda":
@@ -88,7 +88,10 @@ class GraphedTrainer(SupervisedTrainer):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             output = super()._iteration(engine, batch)
-        self._static = {key: value.detach() for key, value in output.items()}
+        self._static = {
+            key: value.detach() if isinstance(value, torch.Tensor) else [one.detach() for one in value]
+            for key, value in output.items()
+        }
         self._graph = graph
 
 

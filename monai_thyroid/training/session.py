@@ -465,9 +465,7 @@ class TrainingSession:
 def _pretrained_on(config: Mapping[str, Any], parent: Path | None) -> list[str] | None:
     """What the weights that a training starts from had seen, as far as files tell; None where they do not."""
     if parent is None:
-        chosen = config["networks"].get(config["network"])
-        weights = chosen.get("weights") if isinstance(chosen, dict) else None
-        return [] if weights is None else ["ImageNet" if weights == "imagenet" else Path(str(weights)).name]
+        return _begun_with(config["networks"].get(config["network"]))
     try:
         earlier = read_run(parent.parent)
     except UserError:
@@ -475,6 +473,23 @@ def _pretrained_on(config: Mapping[str, Any], parent: Path | None) -> list[str] 
     if earlier.pretrained_on is None or earlier.dataset is None:
         return None
     return list(dict.fromkeys([*earlier.pretrained_on, earlier.dataset]))
+
+
+def _begun_with(block: Any) -> list[str] | None:
+    """What the weights in a network's block, or in one within it, are called; None where it does not say."""
+    if not isinstance(block, Mapping):
+        return []
+    if block.get("pretrained") is True:
+        return None
+    named = [block[name] for name in ("weights", "encoder_weights") if block.get(name) is not None]
+    found = ["ImageNet" if one == "imagenet" else Path(str(one)).name for one in named]
+    for part in block.values():
+        if isinstance(part, Mapping) and "_target_" in part:
+            within = _begun_with(part)
+            if within is None:
+                return None
+            found += within
+    return found
 
 
 def training_session() -> TrainingSession:

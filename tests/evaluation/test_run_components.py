@@ -20,9 +20,11 @@ from monai_thyroid.evaluation.components import (
     component,
     foreign,
     older_expression,
+    without_pretraining,
 )
 
 SOURCE = Path("run/config.yaml")
+CHOICE = {"network_def": "$@networks[@network]()"}
 UNET = {
     "_target_": "monai.networks.nets.BasicUNet",
     "spatial_dims": 2,
@@ -289,3 +291,32 @@ def test_references_in_a_circle_end() -> None:
 def test_numbers_of_numpy_become_plain() -> None:
     config = {**CONFIG, "measures": [np.float32(0.5), np.arange(2), (1, 2)]}
     assert applied_config(config, older_expression(config, source=SOURCE))["measures"] == [0.5, [0, 1], [1, 2]]
+
+
+# --- a network within another ---
+
+
+def within(**arguments: Any) -> dict[str, Any]:
+    inner = {"_target_": "monai.networks.nets.SegResNet", "_mode_": "callable", "spatial_dims": 2, "in_channels": 1}
+    return {
+        "_target_": "monai_thyroid.networks.AdaptedNetwork",
+        "stride": 8,
+        "network": {**inner, "out_channels": 1, "init_filters": 8, **arguments},
+    }
+
+
+def test_a_network_within_another_is_made_from_the_same_list() -> None:
+    applied = applied_config({"network": "mine", "networks": {"mine": within()}, **CHOICE}, lambda *_: None)
+    network = Components(applied, source=SOURCE)["network"].eval()
+    with torch.no_grad():
+        assert network(torch.rand(1, 1, 9, 13)).shape == (1, 1, 9, 13)
+    assert foreign(within(_target_="somebody.Network"), "network") == ["network::network: somebody.Network"]
+    (told,) = foreign(within(weights_file="https://example.org/x.pt"), "network")
+    assert told.startswith("network::network: monai.networks.nets.SegResNet with weights_file")
+
+
+def test_it_is_built_without_the_weights_it_began_with() -> None:
+    encoder = {"_target_": "monai_thyroid.networks.EncoderUNet", "_mode_": "callable", "weights": "gone.pth"}
+    network = {"_target_": "monai_thyroid.networks.AdaptedNetwork", "network": {**encoder, "pretrained": True}}
+    found = without_pretraining(network)["network"]
+    assert found == {"_target_": encoder["_target_"], "_mode_": "callable", "pretrained": False}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.networks import EncoderUNet
+from monai_thyroid.networks.blocks import PreActivationBlock
 from monai_thyroid.networks.pretrained import IMAGENET, Statistics, import_smp
 from monai_thyroid.networks.vision import import_torchvision
 
@@ -147,6 +149,60 @@ def test_any_encoder_by_name(name: str) -> None:
 def test_unknown_encoder_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UserError, match=f'no encoder "{name}".*{near}'):
         EncoderUNet(encoder=name, in_channels=1, **SMALL)
+
+
+# --- other architectures ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"architecture": "unett"}, 'no architecture "unett": did you mean "unet"'),
+        ({"arguments": {"checkpoint_path": "x.pt"}}, "unet has no argument checkpoint_path; there are decoder_att"),
+        ({"arguments": {"encoder_weights": "imagenet"}}, "unet has no argument encoder_weights"),
+        ({"architecture": "resunet", "arguments": {"decoder_use_norm": True}}, "there are decoder_channels"),
+        ({"architecture": "resunet", "decoder_channels": [8, 8]}, "this encoder has 5 levels"),
+        ({"architecture": "unetplusplus", "encoder": "mit_b0"}, 'unetplusplus on the encoder "mit_b0" cannot be built'),
+        ({"architecture": "dpt"}, "Only Timm encoders"),
+    ],
+)
+def test_an_architecture_that_cannot_be(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        EncoderUNet(**{"encoder": "resnet18", "in_channels": 1, "out_channels": 1, **arguments})
+
+
+def test_the_encoder_of_a_resunet_is_that_of_the_unet(tmp_path: Path) -> None:
+    """Pretrained weights go where they went before, and the decoder alone is another one."""
+    torch.save(smp_encoder("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    common: dict[str, Any] = {"encoder": "resnet18", "weights": tmp_path / "resnet18.pth", "in_channels": 1}
+    unet, resunet = (EncoderUNet(**common, **SMALL, architecture=name).eval() for name in ("unet", "resunet"))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for one, other in zip(unet.encoder(images), resunet.encoder(images), strict=True):
+            assert torch.equal(one, other)
+    assert sum(isinstance(part, PreActivationBlock) for part in resunet.modules()) == 5
+    assert not any(isinstance(part, PreActivationBlock) for part in unet.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "mobilenetv3_small_050"])
+def test_weights_as_timm_publishes_them(name: str, tmp_path: Path) -> None:
+    import_smp()
+    import timm
+
+    state = lively(timm.create_model(name)).state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    file: dict[str, Any] = {"weights": tmp_path / "weights.pth", "mean": [0.5] * 3, "std": [0.5] * 3}
+    network = EncoderUNet(encoder=f"tu-{name}", in_channels=1, **file, **SMALL).eval()
+    images = torch.rand(1, 3, 64, 64)
+    expected = timm.create_model(name, features_only=True)
+    expected.load_state_dict({key: state[_published(key)] for key in expected.state_dict()})
+    with torch.no_grad():
+        theirs = expected.eval()(images)
+        assert all(torch.equal(a, b) for a, b in zip(network.encoder(images)[-len(theirs) :], theirs, strict=True))
+
+
+def _published(key: str) -> str:
+    return re.sub(r"^([a-z]+)_([0-9]+)\.", r"\1.\2.", key)
 
 
 class TestWeightFiles:

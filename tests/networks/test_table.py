@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from configured import FILES
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.networks import MENU, SegNet
-from monai_thyroid.networks.exports import agrees, exported_logits
+from monai_thyroid.networks.exports import agrees, exported_logits, to_torchscript
+from monai_thyroid.networks.menu import MENU_FILE
 from monai_thyroid.networks.table import (
     _step_bytes,
     multiply_adds,
@@ -21,6 +23,7 @@ from monai_thyroid.networks.table import (
     render_text,
     training_memory,
 )
+from monai_thyroid.training import configured_networks
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
@@ -33,6 +36,23 @@ def test_memory_of_fake_tensors_is_that_of_real_ones(name: str) -> None:
         return MENU[name](in_channels=1, out_channels=1, **small.get(name, {}))
 
     assert training_memory(make, size=64, batch=2) == _step_bytes(make(), torch.zeros(2, 1, 64, 64))
+
+
+class Reads(nn.Module):
+    """Reads a number while it is built, which fake tensors cannot give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, int(torch.linspace(1, 4, 2)[1].item()), 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+def test_a_network_that_reads_numbers_while_it_is_built() -> None:
+    assert parameters(Reads) == 36
+    assert multiply_adds(Reads, size=8) == 36 * 64
+    assert training_memory(Reads, size=8, batch=2) == _step_bytes(Reads(), torch.zeros(2, 1, 8, 8))
 
 
 def test_memory_of_a_convolution_by_hand() -> None:
@@ -68,20 +88,51 @@ def test_what_does_not_export_is_a_no() -> None:
     assert not agrees(logits[0], logits)
 
 
+class Scaled(nn.Module):
+    """Cannot be scripted, for what it takes its number from has no type there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * {"a": 1, "b": (2, 3)}["b"][0]
+
+
+class PerBatch(Scaled):
+    """Nor traced, for it does another thing with a single image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * (1 if len(x) == 1 else 5)
+
+
+def test_what_cannot_be_scripted_is_traced_for_any_batch(tmp_path: Path) -> None:
+    assert not to_torchscript(nn.Conv2d(1, 1, 1).eval(), torch.ones(1, 1, 2, 2), tmp_path / "scripted.ts")
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), Scaled()).eval()
+    assert to_torchscript(network, torch.ones(1, 1, 2, 2), tmp_path / "traced.ts")
+    images = torch.rand(3, 1, 2, 2)
+    assert torch.equal(torch.jit.load(tmp_path / "traced.ts")(images), network(images))
+    with pytest.raises(ValueError, match="neither be scripted, nor traced"):
+        to_torchscript(PerBatch().eval(), torch.ones(1, 1, 2, 2), tmp_path / "none.ts")
+    assert not (tmp_path / "none.ts").exists()
+
+
 def test_rendering() -> None:
     rows = network_table(["unet"], exports=False)
     assert "| unet | 256 x 256 | 1.98 | 4.95 | 191 | 2,717 |" in render_markdown(rows)
     header, line = render_text(rows).splitlines()
     assert header.index("parameters") == line.index("1.98")
-    assert render_markdown(rows) in render_page(rows)
+    page = render_page(rows, command="monai-thyroid networks unet")
+    assert render_markdown(rows) in page
+    assert "Made by `monai-thyroid networks unet` on " in page
     with pytest.raises(UserError, match=r"unett\. There are unet, "):
         network_table(["unett"])
 
 
 def test_the_page_in_docs_is_not_stale() -> None:
     """Its numbers are those of today; memory and exports take longer and are measured when it is made."""
-    lines = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    lines = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    lines = [line for line in lines if line[2].strip().endswith(" x 256") or line[2].strip() == "252 x 252"]
     written = [tuple(cell.strip() for cell in line[1:5]) for line in lines]
+    further = [name for name in configured_networks([str(MENU_FILE), *map(str, FILES)]) if name not in MENU]
+    assert [one[0] for one in written[len(MENU) :]] == [name for name in further if not name.endswith("_ds")]
+    written = written[: len(MENU)]
     measured = []
     for name, make in MENU.items():
         build = functools.partial(make, in_channels=1, out_channels=1)

@@ -143,4 +143,116 @@ def test_networks_measures_one_of_a_file(mine: str, capsys: pytest.CaptureFixtur
     assert cli.main(["networks", "mine", "--no-exports", "--config", mine]) == 0
     assert "mine" in capsys.readouterr().out
     assert cli.main(["networks", "other", "--no-exports", "--config", mine]) == 1
-    assert "mobilenet_v2_unet, mine." in capsys.readouterr().err
+    assert "resnet50_resunet, mine." in capsys.readouterr().err
+
+
+# --- what is no network, and files that do not go together ---
+
+
+@pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        ("- a\n- b\n", ["{file}: holds a list and not names"]),
+        ("", ["{file}: holds nothing and not names"]),
+        ("networks: {mine: {_target_: torch.nn.Identity}}", ["{file}: networks would replace the whole menu (unet, "]),
+        (
+            "networks::unet: {_target_: torch.nn.Identity, _mode_: callable}",
+            ["{file}: networks::unet would replace the network of that name in "],
+        ),
+        (
+            "+networks: {segnet: {_target_: torch.nn.Identity, _mode_: callable}}",
+            ["{file}: networks::segnet would replace the network of that name in "],
+        ),
+        (
+            "networks::mine: {in_channels: 1}\nnetworks::yours: 3\nnetworks::hers: {_target_: torch.nn.Identity}",
+            [
+                "networks::mine: is no network: give it a _target_",
+                "networks::yours: is no network",
+                "networks::hers: lacks _mode_: callable",
+            ],
+        ),
+        ("networks::mine: {_target_: builtins.dict, _mode_: callable}", ["network mine: is dict, not a torch.nn.Mod"]),
+        (
+            "networks::mine: {_target_: torch.nn.Conv2d, _mode_: callable, in_channels: 1, out_channels: 1, "
+            "kernel_size: 2, stride: 2}",
+            ["network mine: gives 16 x 16 for 32 x 32 pixels; its logits must be as large"],
+        ),
+        (
+            "networks::mine: {_target_: torch.nn.Flatten, _mode_: callable}",
+            ["network mine: cannot be computed on 1 x 32 x 32 (channels, height, width): it gives a tensor (1, 1024)"],
+        ),
+        (
+            "networks::mine: {_target_: monai_thyroid.networks.EncoderUNet, _mode_: callable, encoder: resnet18, "
+            "architecture: unett, in_channels: 1, out_channels: 1}",
+            ['There is no architecture "unett": did you mean "unet"?'],
+        ),
+    ],
+)
+def test_what_is_no_network_is_told(tiny: dict[str, Any], tmp_path: Path, text: str, starts: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    problems = check_file([TRAIN, str(file)], {**tiny, "network": "mine"} if "mine" in text else tiny)
+    assert len(problems) == len(starts), problems
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(start.format(file=file)), problem
+
+
+def test_all_that_is_wrong_with_files_is_one_list(
+    tmp_path: Path, mine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = tmp_path / "list.yaml"
+    strange.write_text("- a\n")
+    absent = tmp_path / "absent.yaml"
+    files = [word for file in (mine, str(absent), str(strange)) for word in ("--config", file)]
+    for command in (
+        ["check", TRAIN, *files],
+        ["networks", "unet", *files],
+        ["compare", TRAIN, *files, "--networks", "unet", "--output", str(tmp_path / "out")],
+    ):
+        assert cli.main(command) == 1
+        told = capsys.readouterr().err.splitlines()
+        assert told == [
+            f"{absent}: no such file",
+            f"{strange}: holds a list and not names with values, as a config does",
+        ]
+    assert not (tmp_path / "out").exists()
+
+
+DEEP = """
+networks::deep:
+  _target_: monai_thyroid.networks.AdaptedNetwork
+  _mode_: callable
+  stride: 2
+  deep_supervision: true
+  network:
+    _target_: monai.networks.nets.DynUNet
+    _mode_: callable
+    spatial_dims: 2
+    in_channels: '@channels'
+    out_channels: $len(@classes)
+    filters: [4, 4, 4]
+    kernel_size: [3, 3, 3]
+    strides: [1, 2, 2]
+    upsample_kernel_size: [2, 2]
+    deep_supervision: true
+"""
+LOSS = """
+train::trainer::loss_function:
+  _target_: monai.losses.DeepSupervisionLoss
+  loss: '@loss'
+"""
+
+
+def test_several_outputs_need_a_loss_that_takes_them(tiny: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "deep.yaml"
+    file.write_text(DEEP)
+    chosen = {**tiny, "network": "deep"}
+    (problem,) = check_file([TRAIN, str(file)], chosen)
+    assert problem.startswith(
+        "network deep: gives several outputs in training, of which DiceLoss takes one: let train::"
+    )
+    file.write_text(DEEP + LOSS)
+    problems, told = check_start([TRAIN, str(file)], chosen)
+    assert problems == []
+    assert told[0].startswith("train: a training step of 4 images takes ")
+    assert check_file([TRAIN, str(file)], tiny) == []
