@@ -141,7 +141,7 @@ class Predictor:
                 np.asarray(np.mean(maps, axis=0, dtype=np.float32)),
                 [member.decided(each) for member, each in zip(self.members, maps, strict=True)],
             )
-            for maps in self._maps(images)
+            for maps in self.maps(images)
         ]
 
     @property

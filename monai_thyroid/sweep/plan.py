@@ -311,8 +311,8 @@ def plan_sweep(
     if tuning is not None and not problems:
         building = Tuning({name: tuning.grid[name] for name in tuning.grid if name not in _BUILD_NOTHING}, tuning.seeds)
         for setting in building.settings if building.grid else ():
-            tried = [planner.parser(name, seed=seeds[0], added=tuning.trial(setting)) for name in networks]
-            wrong = _problems(tried, planner.cases)
+            built = [planner.parser(name, seed=seeds[0], added=tuning.trial(setting)) for name in networks]
+            wrong = _problems(built, planner.cases)
             problems += [f"--tune {in_words(setting)}: {one}" for one in wrong]
     if problems:
         raise UserError(dict.fromkeys(problems))
@@ -533,6 +533,8 @@ def _choices(tuning: Tuning, trials: Sequence[Job]) -> Choices:
             ]
             found[key] = choose(tuning.settings, scores)
     return found
+
+
 def _unless_there(file: Path) -> list[Path]:
     return [] if file.is_file() else [file]
 
