@@ -14,6 +14,9 @@ from monai_thyroid.errors import UserError, message_of
 
 __all__ = ["main"]
 
+_PATHS = ("CONFIG", "DIR", "FILE", "INPUT", "MODEL", "RUN", ("NAME", "DIR"))
+"""Metavars of what a shell completes by the names of files and folders."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -103,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--classes", metavar="A,B", help="names of the mask's numbers 1, 2, ... (default: found out)")
     new.add_argument("--output", metavar="DIR", default="bundles", help="default %(default)s")
     new.set_defaults(function=_new)
+
+    bundles = commands.add_parser(
+        "bundles", help="list the bundles that come with this package, or copy one", allow_abbrev=False
+    )
+    bundles.add_argument("--copy", nargs=2, metavar=("NAME", "DIR"), help="write a bundle to a new folder of yours")
+    bundles.set_defaults(function=_bundles)
 
     networks = commands.add_parser(
         "networks", help="measure the networks of the menu: size, work, memory, exports", allow_abbrev=False
@@ -278,6 +287,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", default="0,1,2", metavar="N,...", help="default %(default)s")
     compare.add_argument("--folds", type=int, metavar="K", help="cross-validation (default: the dataset's own split)")
     compare.add_argument("--output", required=True, metavar="DIR", help="takes runs/, logs/ and report/")
+    compare.add_argument(
+        "--tune",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2,...",
+        help="train each network with each of these values first, and compare each with those that are best for it on "
+        "validation; may be repeated, then all combinations are tried",
+    )
+    compare.add_argument("--tune-seeds", metavar="N,...", help="of these trials (default: the first of --seeds)")
+    compare.add_argument("--tune-epochs", type=int, metavar="N", help="of each trial at most (default: as all runs)")
     compare.add_argument("--plan", action="store_true", help="show what would be done, and how long it may take")
     compare.add_argument(
         "--detect",
@@ -306,6 +325,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--no-images", action="store_true", help="leave every patient image out of the report")
     compare.set_defaults(function=_compare, takes_overrides=True)
+
+    completion = commands.add_parser(
+        "completion",
+        help="print a script by which a shell completes this command",
+        description="bash: monai-thyroid completion bash > ~/.local/share/bash-completion/completions/monai-thyroid; "
+        "zsh: monai-thyroid completion zsh > DIR/_monai-thyroid, where DIR is one of $fpath.",
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=["bash", "zsh"])
+    completion.set_defaults(function=_completion)
     return parser
 
 
@@ -435,6 +464,38 @@ def _new(options: argparse.Namespace) -> int:
     for warning in bundle.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     print("Next:", *(f"  {command}" for command in bundle.commands), sep="\n")
+    return 0
+
+
+def _bundles(options: argparse.Namespace) -> int:
+    from monai_thyroid.bundles import SHIPPED, copy_bundle, recipe
+
+    if options.copy:
+        name, folder = options.copy
+        path = copy_bundle(name, folder)
+        print(
+            f"{path}: written", "Next:", f"  python -m monai.bundle run --config_file {path / 'train.yaml'}", sep="\n"
+        )
+        return 0
+    width = max(map(len, SHIPPED))
+    for name in SHIPPED:
+        about = recipe(name)
+        print(f"{name:<{width}}  {about['about']}; data: {about['data']}")
+    print("One of them for yourself: monai-thyroid bundles --copy NAME DIR")
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from monai_thyroid.errors import optional
+
+    shtab = optional("shtab", extra="completion")
+    parser = _parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in _PATHS:
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, shell=options.shell))
     return 0
 
 
@@ -655,6 +716,14 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError(problems)
     from monai_thyroid.sweep.plan import Ray, plan_sweep
 
+    tuning = None
+    if options.tune:
+        from monai_thyroid.sweep.tuning import Tuning
+
+        trial_seeds = seeds[:1] if options.tune_seeds is None else _numbers("--tune-seeds", options.tune_seeds)
+        tuning = Tuning.read(options.tune, seeds=trial_seeds, epochs=options.tune_epochs)
+    elif options.tune_seeds is not None or options.tune_epochs is not None:
+        raise UserError("--tune-seeds and --tune-epochs say how --tune tries settings; say which, or leave them out")
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
@@ -665,6 +734,7 @@ def _compare(options: argparse.Namespace) -> int:
         overrides=_overrides(options.rest),
         elsewhere=ray is not None,
         margin=options.margin,
+        tuning=tuning,
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
@@ -685,17 +755,19 @@ def _compare(options: argparse.Namespace) -> int:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on") from None
-    for job in sweep.jobs:
+    for text in sweep.told_choices():
+        print(f"Chosen for {text}")
+    for job in [*sweep.trials, *sweep.jobs]:
         if job.name in failures:
             print(f"{job.name} failed, see {job.log}:\n{failures[job.name]}", file=sys.stderr)
-    folders = [str(job.path) for job in sweep.jobs if (job.path / "run.json").is_file()]
+    folders = [str(job.path) for job in sweep.jobs if job.state != "waits" and (job.path / "run.json").is_file()]
     absent = [
         Unusable(
             path=str(job.path),
             network=job.network,
             seed=str(job.seed),
             fold="" if job.fold is None else str(job.fold),
-            reason=failures.get(job.name, "not trained"),
+            reason=failures.get(job.name, "no setting was chosen for it" if job.state == "waits" else "not trained"),
         )
         for job in sweep.jobs
         if str(job.path) not in folders
@@ -708,7 +780,7 @@ def _compare(options: argparse.Namespace) -> int:
         failed=absent,
     )
     print(f"Report: {page}")
-    return 1 if failures else 0
+    return 1 if failures or absent else 0
 
 
 def _listed(text: str) -> list[str]:

@@ -27,7 +27,7 @@ MAY_KNOW = {
     "sweep": {"data", "evaluation", "runfolder", "training"},
     "bundles": {"data", "images", "networks"},
     "compare": {"metrics", "runfolder"},
-    "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder"},
+    "deploy": {"bundles", "compare", "data", "evaluation", "images", "metrics", "networks", "runfolder", "sweep"},
     "cli": {
         *("networks", "data", "images", "metrics", "bundles", "training", "evaluation", "sweep", "compare", "deploy"),
     },

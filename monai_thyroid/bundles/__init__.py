@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from monai_thyroid.bundles.new import NewBundle, new_bundle
-from monai_thyroid.bundles.render import render_bundle, write_shipped
+from typing import TYPE_CHECKING
 
-__all__ = ["NewBundle", "new_bundle", "render_bundle", "write_shipped"]
+from monai_thyroid.lazy import lazily
+
+if TYPE_CHECKING:
+    from monai_thyroid.bundles.new import NewBundle, new_bundle
+    from monai_thyroid.bundles.render import SHIPPED, copy_bundle, recipe, render_bundle, write_bundle, write_shipped
+
+__all__ = [
+    "SHIPPED",
+    "NewBundle",
+    "copy_bundle",
+    "new_bundle",
+    "recipe",
+    "render_bundle",
+    "write_bundle",
+    "write_shipped",
+]
+
+# `new` reads images; what is shipped needs none.
+__getattr__ = lazily(
+    __name__,
+    {
+        "new": ("NewBundle", "new_bundle"),
+        "render": ("SHIPPED", "copy_bundle", "recipe", "render_bundle", "write_bundle", "write_shipped"),
+    },
+)

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import re
 import shlex
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import yaml
 
 from monai_thyroid.bundles.proposals import Proposal, has_gpu, propose
-from monai_thyroid.bundles.render import VERSIONS, recipe, render_bundle
+from monai_thyroid.bundles.render import VERSIONS, recipe, render_bundle, write_bundle
 from monai_thyroid.data import PARTS, Datalist, found_classes, load_datalist, map_files, read_listing
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import read_masks, read_raster
@@ -102,7 +101,7 @@ def new_bundle(
     proposal = propose(sizes, [share for *_, share in about], train=train, gpu=has_gpu())
     facts = [*_facts(data, names, channels, sizes), *proposal.reasons]
     values = _values(name, target, root, where, pattern, names, channels, facts)
-    _write(target, render_bundle("own", **values, **_proposed(proposal)))
+    write_bundle(target, render_bundle("own", **values, **_proposed(proposal)))
     config = shlex.quote(str(target / "train.yaml"))
     return NewBundle(
         path=target,
@@ -264,16 +263,3 @@ def _yaml(value: Any) -> str:
     """A value as YAML on one line."""
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _write(target: Path, files: Mapping[str, str]) -> None:
-    """Write the files beside the target, and give the folder its name when all of them are there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    temporary.mkdir()
-    try:
-        for name, text in files.items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,14 +1,17 @@
 """The files of a bundle, rendered from what all bundles share (``templates/``) and what it is about (``recipes/``).
 
 A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
-all. What stands under ``strong`` and under ``course`` are two ways to train on the same data: the strong recipe, and
-that of the course project which a bundle reproduces. ``default`` says which of them is ``train.yaml``.
-`python -m monai_thyroid.bundles` writes the bundles of this repository anew.
+all; ``<name>.md`` beside it is the bundle's README, another template. What stands under ``strong`` and under ``course``
+are two ways to train on the same data: the strong recipe, and that of the course project which a bundle reproduces.
+``default`` says which of them is ``train.yaml``. `python -m monai_thyroid.bundles` writes the bundles of this
+repository anew.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,11 @@ from typing import Any
 import yaml
 
 from monai_thyroid import __version__
+from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path
 from monai_thyroid.networks.menu import MENU_FILE
 
-__all__ = ["SHIPPED", "VERSIONS", "recipe", "render_bundle", "write_shipped"]
+__all__ = ["SHIPPED", "VERSIONS", "copy_bundle", "recipe", "render_bundle", "write_bundle", "write_shipped"]
 
 _HERE = Path(__file__).parent
 SHIPPED = tuple(sorted(path.stem for path in _HERE.glob("recipes/*.yaml") if path.stem != "own"))
@@ -41,7 +45,7 @@ VERSIONS = {
 _OPTIONAL = {
     **dict.fromkeys(("imports", "network", "class_lines", "layout", "measures", "leak", "groups", "first_stage")),
     **{"phantom": True, "square": False, "shrunk": False, "sites": False, "versions": VERSIONS},
-    **{"default": "strong", "lr_scheduler": None},
+    **{"default": "strong", "lr_scheduler": None, "in_repository": False},
 }
 WAYS = ("strong", "course")
 _TRAINED = ("train.yaml", "multi_gpu_train.yaml")  # rendered for each way
@@ -78,13 +82,17 @@ def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.globals["note"] = _note
     about = recipe(recipe_name)
+    own_readme = _HERE / "recipes" / f"{recipe_name}.md"
     menu = MENU_FILE.read_text(encoding="utf-8")
     given = {**_OPTIONAL, **_without_ends({"menu": menu, **about}), **values}
     given["metadata"] = {**_metadata(given), **given["metadata"]}
+    environment.globals["page"] = _page if given["in_repository"] else _page_elsewhere
     ways = {way: given.pop(way) for way in WAYS if way in given}
     files = {}
     for name in environment.list_templates():
         template = environment.get_template(name)
+        if name == "README.md" and own_readme.is_file():
+            template = environment.from_string(own_readme.read_text(encoding="utf-8"))
         if name not in _TRAINED:
             files[name] = template.render(given)
             continue
@@ -96,22 +104,75 @@ def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
 
 
 def write_shipped(folder: Path) -> list[Path]:
-    """Render the bundles of this repository, but for their README, into subfolders of a folder.
+    """Render the bundles of this repository into subfolders of a folder.
 
     Returns:
         The files whose content has changed.
     """
     changed = []
     for name in SHIPPED:
-        for file, text in render_bundle(name, name=name, folder=f"bundles/{name}", facts="").items():
+        values = {"name": name, "folder": f"bundles/{name}", "facts": "", "in_repository": True}
+        for file, text in render_bundle(name, **values).items():
             path = folder / name / file
-            if file == "README.md" or (path.is_file() and path.read_text(encoding="utf-8") == text):
+            if path.is_file() and path.read_text(encoding="utf-8") == text:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             changed.append(path)
     return changed
+
+
+def copy_bundle(name: str, target: str | Path) -> Path:
+    """Write a bundle of this package to a folder of the user's.
+
+    Args:
+        name: of `SHIPPED`.
+        target: the bundle's folder, which must not exist.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: there is no such bundle, or the folder exists or cannot be made; nothing has been written.
+    """
+    target = Path(target)
+    problems = []
+    if name not in SHIPPED:
+        problems.append(f"bundle {name}: not known; there are {', '.join(SHIPPED)}")
+    if target.exists() or target.is_symlink():
+        problems.append(f"{target}: exists already; give another name, or remove it")
+    if problems:
+        raise UserError(problems)
+    write_bundle(target, render_bundle(name, name=name, folder=target.as_posix(), facts=""))
+    return target
+
+
+def write_bundle(target: Path, files: Mapping[str, str]) -> None:
+    """Write a new bundle's files beside its folder, and give the folder its name when all of them are there.
+
+    Args:
+        target: the folder, which must not exist.
+        files: their content by name.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    temporary.mkdir()
+    try:
+        for name, text in files.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _page(place: str) -> str:
+    """A link from a bundle of this repository to a page of its documentation."""
+    return f"[{place.partition('#')[0]}](../../{place})"
+
+
+def _page_elsewhere(place: str) -> str:
+    return f"{place.partition('#')[0]} of monai_thyroid's repository"
 
 
 def _note(text: str, comment: str, column: int = 38) -> str:

@@ -14,6 +14,7 @@ from monai_thyroid.metrics import METRICS
 
 __all__ = [
     "COSTS",
+    "AtThreshold",
     "Coverage",
     "Degenerate",
     "Ensemble",
@@ -30,6 +31,7 @@ __all__ = [
     "ShiftRow",
     "SubgroupTest",
     "Subgroups",
+    "Tuned",
     "percent",
     "plural",
     "rounded",
@@ -181,6 +183,44 @@ class Degenerate:
 
 
 @dataclass(frozen=True)
+class AtThreshold:
+    """The chosen weights at the threshold that validation chose.
+
+    Attributes:
+        thresholds: of each fold's run; one without folds.
+        dice_mean: per image, there.
+        configured: threshold, at which the other scores are.
+        configured_dice_mean: per image, at that.
+    """
+
+    thresholds: Sequence[float]
+    dice_mean: float
+    configured: float
+    configured_dice_mean: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Which setting was chosen for a network on validation, before its runs were trained.
+
+    Attributes:
+        network: its name.
+        fold: of which this is; None without folds.
+        chosen: values, by option.
+        tried: of each setting its values by option and its mean Dice on validation; None where the training diverged.
+        epochs: at most, of each trial; None for as many as of the runs.
+        seeds: with which each setting was tried.
+    """
+
+    network: str
+    fold: int | None
+    chosen: Mapping[str, Any]
+    tried: Sequence[tuple[Mapping[str, Any], float | None]]
+    epochs: int | None
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
 class NetworkResult:
     """A network.
 
@@ -206,6 +246,8 @@ class NetworkResult:
         expected_calibration_error: of these, as the next.
         brier_score: None where not recorded.
         cost: of each of `COSTS` the median over runs; None unless every run recorded it.
+        at_threshold: the same weights at the threshold that validation chose; None where it cannot be told.
+        confusion: of the lesions of each class how many were given which; None unless all classes were scored as one.
     """
 
     network: str
@@ -228,6 +270,8 @@ class NetworkResult:
     expected_calibration_error: float | None
     brier_score: float | None
     cost: Mapping[str, float | None]
+    at_threshold: AtThreshold | None = None
+    confusion: Mapping[str, Mapping[str, int]] | None = None
 
     @property
     def label(self) -> str:
@@ -353,6 +397,7 @@ class Section:
         ensembles: of the seeds of each network, best first; None where they are not asked for.
         ensemble_notes: of which networks there is none, and why.
         outlook: what these groups and seeds could have found; None where nothing was compared.
+        tuned: the choice of each network's settings; empty where there was none.
         slug: start of the names of its figures.
         figures: names of files, by kind.
     """
@@ -397,6 +442,7 @@ class Section:
     ensembles: Sequence[Ensemble] | None
     ensemble_notes: Sequence[str]
     outlook: Outlook | None
+    tuned: Sequence[Tuned] = ()
     slug: str = ""
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

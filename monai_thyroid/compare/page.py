@@ -15,6 +15,7 @@ from monai_thyroid.compare.contents import (
     Section,
     Shift,
     ShiftCell,
+    Tuned,
     percent,
     plural,
     rounded,
@@ -36,6 +37,7 @@ from monai_thyroid.compare.statistics import (
     unseen,
 )
 from monai_thyroid.compare.subgroups import FEW, depends
+from monai_thyroid.compare.thresholds import THRESHOLD_RULE
 from monai_thyroid.metrics import METRICS, Metric
 from monai_thyroid.pages import Block, Callout, Cell, Figure, Form, Heading, Items, Paragraph, Table, table
 
@@ -410,6 +412,10 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page += [Heading(sub, "Recommendation"), *_recommendation(section)]
     page += [Heading(sub, "Scores of the chosen weights"), *_scores(section)]
     page += _of_section(section, Place.SCORES, figures)
+    if any(row.confusion for row in section.networks):
+        page += [Heading(sub, "Classes of lesions"), *_class_confusion(section)]
+    if section.tuned:
+        page += [Heading(sub, "How each network's settings were chosen"), *_tuning(section)]
     page += [Heading(sub, _QUESTIONS["weights"][0]), *_question(section, section.weights, Place.WEIGHTS, figures)]
     page.append(Heading(sub, _QUESTIONS["architectures"][0]))
     page += _question(section, section.architectures, Place.ARCHITECTURES, figures)
@@ -449,6 +455,95 @@ def _from_scores(key: str) -> Callable[[NetworkResult], Any]:
     return lambda row: row.scores[key]
 
 
+def _at_threshold(section: Section) -> dict[str, tuple[Form, Callable[[NetworkResult], Any]]]:
+    """Columns of the same weights at the threshold that validation chose, where any network has one."""
+    if not any(row.at_threshold for row in section.networks):
+        return {}
+    return {
+        "Threshold that validation chose": (
+            "tight",
+            lambda row: "–" if row.at_threshold is None else ", ".join(f"{t:.3g}" for t in row.at_threshold.thresholds),
+        ),
+        "Dice at that, mean per image": (
+            _score,
+            lambda row: None if row.at_threshold is None else row.at_threshold.dice_mean,
+        ),
+    }
+
+
+def _tuning(section: Section) -> list[Block]:
+    """What was tried for each network, and what was taken."""
+    budgets = {_budget(one): one for one in section.tuned}
+    tuned = {one.network for one in section.tuned}
+    if len(budgets) == 1 and tuned == {row.network for row in section.networks}:
+        told = f"Every network had the same budget: {next(iter(budgets))}."
+    else:
+        own = {one.network: _budget(one) for one in section.tuned}
+        told = "; ".join(f"{row.network}: {own.get(row.network, 'none')}" for row in section.networks)
+        told = f"The networks had different budgets, so that their recipes are not equally good: {told}."
+    alone = any(len(one.seeds) == 1 for one in section.tuned)
+    options = list(dict.fromkeys(name for one in section.tuned for name in one.chosen))
+    folds = any(one.fold is not None for one in section.tuned)
+    return [
+        Paragraph(
+            f"{told} Taken was what has the best mean Dice on validation, on the original grid; the part of the report "
+            "was not scored in any of these trials. The Dice on validation of what was taken is optimistic, as it was "
+            "chosen by it." + (" Settings closer than seeds spread may be taken by chance." if alone else "")
+        ),
+        table(
+            f"Each setting that was tried: {', '.join(options)}.",
+            [
+                ("Network", "tight"),
+                *([("Fold", "tight")] if folds else []),
+                *((name, "text") for name in options),
+                ("Dice on validation, mean per image", _form("{:.4f}".format, "diverged")),
+                ("Taken", "tight"),
+            ],
+            [
+                [
+                    one.network,
+                    *(["" if one.fold is None else str(one.fold)] if folds else []),
+                    *(str(values.get(name, "")) for name in options),
+                    dice,
+                    "yes" if values == one.chosen else "",
+                ]
+                for one in section.tuned
+                for values, dice in one.tried
+            ],
+        ),
+    ]
+
+
+def _budget(one: Tuned) -> str:
+    long = "as many epochs as the runs" if one.epochs is None else f"at most {plural(one.epochs, 'epoch')}"
+    seeds = f"seed{'s' * (len(one.seeds) > 1)} {', '.join(map(str, one.seeds))}"
+    return f"{plural(len(one.tried), 'setting')} of {', '.join(one.chosen)}, {seeds}, {long} each"
+
+
+def _class_confusion(section: Section) -> list[Block]:
+    """Which class the lesions were given, by network."""
+    told = [row for row in section.networks if row.confusion]
+    page: list[Block] = [
+        Paragraph(
+            "Of the lesions (connected components of all classes together) of each class in the references, how many "
+            "the chosen weights gave which class: that of most pixels marked within the lesion. Missed: not a pixel "
+            "of it is marked. Nothing: what was marked where no lesion is. Lesions are counted, not pixels, and how "
+            "well a lesion's outline fits stands in the other tables."
+        )
+    ]
+    for row in told:
+        assert row.confusion is not None
+        columns = list(dict.fromkeys(name for counts in row.confusion.values() for name in counts))
+        page.append(
+            table(
+                f"{row.label}: lesions by the reference's class (rows) and the class given (columns), {section.size}.",
+                [("Reference", "tight"), *((name, _form("{:,.0f}".format)) for name in columns)],
+                [[name, *(counts.get(column) for column in columns)] for name, counts in row.confusion.items()],
+            )
+        )
+    return page
+
+
 def _scores(section: Section) -> list[Block]:
     size, unit, metric = section.size, section.distance_unit, METRICS[section.metric]
     form = _metric_form(metric)
@@ -462,6 +557,7 @@ def _scores(section: Section) -> list[Block]:
             "Per image: the mean over images, each counting the same. Pooled: from the summed pixels of all images, so "
             "that large objects count more. Foreground IoU is of the object alone, two-class IoU the mean of object "
             f"and background. n = {size}. Chosen weights: {section.chosen_by}. {unseen(section.n_groups)}"
+            + (f" {THRESHOLD_RULE}" if any(row.at_threshold for row in section.networks) else "")
         ),
         _of_networks(
             section,
@@ -474,6 +570,7 @@ def _scores(section: Section) -> list[Block]:
                     lambda row: (row.mean_over_groups.low, row.mean_over_groups.high),
                 ),
                 "Dice, mean per image": (_score, _from_scores("dice_mean")),
+                **_at_threshold(section),
                 "Dice, median per image": (_score, _from_scores("dice_median")),
                 "Dice, pooled": (_score, _from_scores("dice_pooled")),
                 "Foreground IoU, mean per image": (_score, _from_scores("iou_foreground_mean")),

@@ -77,6 +77,12 @@ class Run:
         return list(self.record.classes or [])
 
     @property
+    def scored_classes(self) -> list[str]:
+        """The classes, and after them all of them together where these were scored as one."""
+        whole = self.scored.record.whole
+        return [*self.classes, *([whole] if whole and whole in self.scored.classes else [])]
+
+    @property
     def from_masks(self) -> bool:
         """Whether masks that something else made were scored, so that there are no weights and no history."""
         return self.record.scored_from == "masks"

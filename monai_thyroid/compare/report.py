@@ -159,7 +159,8 @@ def build(
     studies: list[Study] = []
     for own in by_dataset(runs).values():
         labels = _labels(own)
-        studies += [make_study(own, name=name, part=part, labels=labels) for name in own[0].classes]
+        names = [name for name in own[0].scored_classes if all(name in run.scored_classes for run in own)]
+        studies += [make_study(own, name=name, part=part, labels=labels) for name in names]
     if about and (unfit := [problem for study in studies for problem in fit_problems(about, study)]):
         raise UserError(dict.fromkeys(unfit))
     wrong: list[str] = []

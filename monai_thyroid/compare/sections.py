@@ -19,6 +19,7 @@ from monai_thyroid.compare.contents import (
     Recommendation,
     RunResult,
     Section,
+    Tuned,
 )
 from monai_thyroid.compare.decisions import decide
 from monai_thyroid.compare.judge import Candidate, recommend, volatility, worst_decile
@@ -28,6 +29,7 @@ from monai_thyroid.compare.reading import Run
 from monai_thyroid.compare.statistics import bootstrap_mean
 from monai_thyroid.compare.study import Analysis, Entry, Study, analyse, components_here, make_study
 from monai_thyroid.compare.subgroups import Metadata, known_to, make_subgroups
+from monai_thyroid.compare.thresholds import at_threshold
 from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, brier_score, expected_calibration_error, summarise
 
@@ -151,7 +153,42 @@ def make_section(
         ensembles=None if ensembles is None else ensembles[0],
         ensemble_notes=[] if ensembles is None else ensembles[1],
         outlook=_outlook(analysis, margin=margin),
+        tuned=_tuned(study),
     )
+
+
+def _tuned(study: Study) -> list[Tuned]:
+    """The choice of each network and fold, said once for all seeds."""
+    found: dict[tuple[str, int | None], Tuned] = {}
+    for entry in study.entries.values():
+        for run in entry.runs:
+            if record := run.record.tuning:
+                options = [str(one["option"]) for one in record["grid"]]
+                found[entry.network, run.fold] = Tuned(
+                    network=entry.network,
+                    fold=run.fold,
+                    chosen=dict(zip(options, record["chosen"], strict=True)),
+                    tried=[(dict(zip(options, one["values"], strict=True)), one["dice"]) for one in record["tried"]],
+                    epochs=record["epochs"],
+                    seeds=record["seeds"],
+                )
+    return list(found.values())
+
+
+def _confusion(study: Study, entry: Entry) -> dict[str, dict[str, int]] | None:
+    """Of the whole of all classes, summed over folds whose cases differ; of folds that share theirs, of the first."""
+    records = [one.record for one in entry.evaluations]
+    if any(one.confusion is None or one.whole != study.name for one in records):
+        return None
+    if study.folds == "shared":
+        records = records[:1]
+    total: dict[str, dict[str, int]] = {}
+    for one in records:
+        for row, counts in (one.confusion or {}).items():
+            into = total.setdefault(row, dict.fromkeys(counts, 0))
+            for column, count in counts.items():
+                into[column] += int(count)
+    return total
 
 
 def _outlook(analysis: Analysis, *, margin: float) -> Outlook | None:
@@ -202,6 +239,8 @@ def _network(analysis: Analysis, network: str) -> NetworkResult:
         expected_calibration_error=ece,
         brier_score=brier,
         cost={name: _cost([run for entry in entries for run in entry.runs], name) for name in COSTS},
+        at_threshold=at_threshold(study, chosen),
+        confusion=_confusion(study, chosen),
     )
 
 

@@ -16,7 +16,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.files import canonical_hash
 from monai_thyroid.images import Raster, binarise, label_problem, mask_problem, read_raster
 from monai_thyroid.images.formats import file_bytes
-from monai_thyroid.images.sources import is_source
+from monai_thyroid.images.sources import is_source, mask_of_class
 
 __all__ = ["Inspection", "empty_parts", "inspect_items", "read_facts"]
 
@@ -126,6 +126,10 @@ def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
         except UserError as error:
             problems += error.problems
             rasters[key], hashes[key] = None, ""
+    if (behind := mask_of_class(item["label"])) is not None and rasters["label"] is not None:
+        lossy = behind.lower().endswith(("jpg", "jpeg"))
+        if problem := mask_problem(read_raster(behind, mask=True).pixels, lossy=lossy):
+            problems.append(f"{behind}: {problem}")
     image, label = rasters["image"], rasters["label"]
     if image is not None and label is not None and image.pixels.shape[:2] != label.pixels.shape[:2]:
         problems.append(

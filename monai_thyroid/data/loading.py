@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from monai_thyroid.data.case_classes import classes_by_part, give_classes
 from monai_thyroid.data.datalist import Datalist
 from monai_thyroid.data.folders import read_listing
 from monai_thyroid.data.inspection import read_facts
@@ -47,6 +48,9 @@ def load_datalist(
     images: str | None = None,
     masks: str | None = None,
     allow_empty_parts: bool = False,
+    class_table: str | None = None,
+    class_values: Mapping[str, Sequence[str]] | None = None,
+    unclassified: Literal["refuse", "leave_out"] = "refuse",
 ) -> Datalist:
     """List a dataset and split it into train, validation and test.
 
@@ -77,6 +81,9 @@ def load_datalist(
         masks: folder of masks.
         allow_empty_parts: accept a part all of whose masks are empty; else the inspection calls it a problem, for
             there whatever marks nothing scores 1.
+        class_table: what tells each image's class where its mask has two levels, see `give_classes`.
+        class_values: of each of the ``classes`` the values there.
+        unclassified: what becomes of an image without a value there.
 
     Raises:
         UserError: the folder cannot be used as it is; names every problem.
@@ -104,6 +111,8 @@ def load_datalist(
     number = classes if isinstance(classes, int) else len(classes)
     root = None
     if dataset_dir == PHANTOM:
+        if class_table is not None:
+            raise UserError(f"class_table {class_table}: the phantom has none, but classes of its own; give a folder")
         logger.warning("SYNTHETIC DATA: computer-made phantom scans, not patients (--dataset_dir DIR)")
         listing = Listing(items=_phantom_items(phantom_cases, phantom_seed, number))
     else:
@@ -119,7 +128,11 @@ def load_datalist(
             images=images,
             masks=masks,
         )
-        if listing.classes and len(listing.classes) != number:
+        if class_table is not None:
+            give_classes(
+                listing, root, table=class_table, classes=classes, values=class_values, unclassified=unclassified
+            )
+        elif listing.classes and len(listing.classes) != number:
             listing.problems.append(
                 f"dataset_dir {root}: has the classes {', '.join(listing.classes)}, but {number} "
                 f"{'is' if number == 1 else 'are'} asked for (classes)"
@@ -139,6 +152,8 @@ def load_datalist(
         allow_empty_parts=bool(allow_empty_parts),
     )
     _split(data, listing, options)
+    if class_table is not None and not isinstance(classes, int):
+        data.notes.append(classes_by_part(data.items, classes))
     return data
 
 

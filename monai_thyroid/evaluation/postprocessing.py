@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -13,8 +11,7 @@ from scipy import ndimage
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.pixels import numbered
-from monai_thyroid.metrics import METRICS, label_components
-from monai_thyroid.metrics.registry import Counts, evaluate
+from monai_thyroid.metrics import Counts, Tally, better, label_components
 
 __all__ = ["RULE", "Postprocessing", "ValidationCase", "choose"]
 
@@ -114,31 +111,6 @@ class ValidationCase:
     group: str
 
 
-@dataclass
-class _Tally:
-    """What a setting gives: a Dice an image (mean over classes), and how many misses and false alarms."""
-
-    dice: list[float]
-    misses: int = 0
-    false_alarms: int = 0
-
-    def add(self, labels: np.ndarray, reference: np.ndarray, classes: int) -> None:
-        scores = []
-        for number in range(1, classes + 1):
-            counts = Counts.of(reference == number, labels == number)
-            scores.append(evaluate(METRICS["dice"], counts))
-            self.misses += counts.tp == 0 and counts.fn > 0
-            self.false_alarms += counts.edge == "false_alarm"
-        self.dice.append(float(np.mean(scores)))
-
-    @property
-    def errors(self) -> int:
-        return self.misses + self.false_alarms
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"dice_mean": float(np.mean(self.dice)), "n_misses": self.misses, "n_false_alarms": self.false_alarms}
-
-
 def choose(
     cases: Callable[[], Iterable[ValidationCase]], *, classes: int, activation: str, threshold: float
 ) -> tuple[Postprocessing, dict[str, Any]]:
@@ -159,14 +131,14 @@ def choose(
         UserError: there is no image.
     """
     best = Postprocessing()
-    plain: _Tally | None = None
-    tally: _Tally | None = None
+    plain: Tally | None = None
+    tally: Tally | None = None
     # Softmax takes the likeliest class, so only the other steps are left.
     for candidates in ([_thresholds(threshold)] if activation == "sigmoid" else []) + [_forms()]:
         settings = [replace(best, **changes) for changes in candidates]
         tallies, groups = _tried(cases(), settings, classes=classes, activation=activation, threshold=threshold)
         plain = plain or tallies[0]
-        taken = _better(tallies, groups)
+        taken = better(tallies, groups)
         best, tally = settings[taken], tallies[taken]
     assert plain is not None
     assert tally is not None
@@ -200,12 +172,12 @@ def _tried(
     classes: int,
     activation: str,
     threshold: float,
-) -> tuple[list[_Tally], list[str]]:
-    tallies, groups = [_Tally([]) for _ in settings], []
+) -> tuple[list[Tally], list[str]]:
+    tallies, groups = [Tally([]) for _ in settings], []
     for case in cases:
         groups.append(case.group)
         for tally, labels in zip(tallies, _labels(case, settings, activation, threshold), strict=True):
-            tally.add(labels, case.reference, classes)
+            tally.add([Counts.of(case.reference == number, labels == number) for number in range(1, classes + 1)])
     if not groups:
         raise UserError("the validation part holds no image, so nothing can be chosen on it")
     return tallies, groups
@@ -220,17 +192,3 @@ def _labels(
         if level not in known:
             known[level] = numbered(case.probabilities, activation=activation, threshold=level)
         yield one(known[level])
-
-
-def _better(tallies: Sequence[_Tally], groups: Sequence[str]) -> int:
-    """The index of the setting to take; 0, the one so far, where none is shown to be better."""
-    first = tallies[0]
-    allowed = [index for index, one in enumerate(tallies) if one.errors <= first.errors]
-    best = max(allowed, key=lambda index: (round(float(np.mean(tallies[index].dice)), 12), -index))
-    gains: dict[str, list[float]] = defaultdict(list)
-    for group, before, after in zip(groups, first.dice, tallies[best].dice, strict=True):
-        gains[group].append(after - before)
-    by_group = np.array([np.mean(values) for values in gains.values()])
-    if len(by_group) < 2 or by_group.mean() <= by_group.std(ddof=1) / math.sqrt(len(by_group)):
-        return 0
-    return best

@@ -20,7 +20,7 @@ from monai_thyroid.images import Raster
 if TYPE_CHECKING:
     from monai_thyroid.evaluation.trained import TrainedRun
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "agreement_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,14 +134,48 @@ class Predictor:
         """Of each image, before anything is decided: (channels, height, width), float32, the mean of all members."""
         return [np.asarray(np.mean(maps, axis=0, dtype=np.float32)) for maps in self._maps(images)]
 
+    @property
+    def has_opinions(self) -> bool:
+        """Whether there is more than one mask of an image, see `opinions`."""
+        return len(self.members) > 1 or bool(self.members[0].flips)
+
+    def opinions(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
+        """Of each image two or more masks that agree where the model is sure, (height, width), uint8 each.
+
+        They are those of each member; of a single model those of the image and of its mirror images, by the axes along
+        which training mirrored, mirrored back.
+
+        Raises:
+            UserError: it is a single model that was trained without mirror images, or an image is none.
+        """
+        if len(self.members) > 1:
+            by_view, members = self._by_member(images), self.members
+        else:
+            (member,), (compute,) = self.members, self._compute
+            if not self.has_opinions:
+                raise UserError(
+                    f"{member.path}: is one model, trained without mirror images, so nothing tells where it is unsure; "
+                    "give several models of the same classes"
+                )
+            rasters, views = _rasters(images), _subsets(member.flips)
+            by_view = [self._probabilities(member, compute, [axes], rasters) for axes in views]
+            members = [member] * len(views)
+        return [
+            [member.decided(each) for member, each in zip(members, maps, strict=True)]
+            for maps in zip(*by_view, strict=True)
+        ]
+
     def _maps(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
         """Of each image the probabilities of each member."""
-        rasters = [image if isinstance(image, Raster) else _raster(image) for image in images]
-        by_member = [
+        return [list(maps) for maps in zip(*self._by_member(images), strict=True)]
+
+    def _by_member(self, images: Sequence[Raster | np.ndarray]) -> list[list[np.ndarray]]:
+        """Of each member the probabilities of each image."""
+        rasters = _rasters(images)
+        return [
             self._probabilities(member, compute, flips, rasters)
             for member, compute, flips in zip(self.members, self._compute, self.flips, strict=True)
         ]
-        return [list(maps) for maps in zip(*by_member, strict=True)]
 
     def _probabilities(
         self, member: Model, compute: Compute, flips: list[tuple[int, ...]], rasters: Sequence[Raster]
@@ -164,18 +198,22 @@ class Predictor:
         if len(maps) > 1:
             mean = np.asarray(np.mean(maps, axis=0, dtype=np.float32))
             mask = self.members[0].decided(mean)
-            agreement = tuple(
-                float(
-                    np.mean(
-                        [
-                            mean_dice([a == number], [b == number], classes=1)
-                            for a, b in itertools.combinations(masks, 2)
-                        ]
-                    )
-                )
-                for number in range(1, len(self.classes) + 1)
-            )
+            agreement = agreement_of(masks, classes=len(self.classes))
         return Prediction(mask, mean[1:] if self.activation == "softmax" else mean, agreement)
+
+
+def agreement_of(masks: Sequence[np.ndarray], *, classes: int) -> tuple[float, ...]:
+    """Of each class the mean Dice of all pairs of masks, in [0, 1]; two that mark nothing of it agree.
+
+    Args:
+        masks: two or more of one image, (height, width), numbered by class.
+        classes: how many there are, background not counted.
+    """
+    pairs = list(itertools.combinations(masks, 2))
+    return tuple(
+        float(np.mean([mean_dice([a == number], [b == number], classes=1) for a, b in pairs]))
+        for number in range(1, classes + 1)
+    )
 
 
 def device_of(device: str, *, runtime: str = "auto") -> str:
@@ -204,6 +242,10 @@ def _nvidia() -> bool:
 
 def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
     return [subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size)]
+
+
+def _rasters(images: Sequence[Raster | np.ndarray]) -> list[Raster]:
+    return [image if isinstance(image, Raster) else _raster(image) for image in images]
 
 
 def _raster(image: np.ndarray) -> Raster:

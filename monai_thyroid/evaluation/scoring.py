@@ -14,13 +14,21 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_thyroid.data import Datalist
+from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.figures import draw_agreement, draw_cases
 from monai_thyroid.evaluation.outcome import by_class, finite, over_classes, record_of_classes, save_picture, sentence
 from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster, save_label
-from monai_thyroid.metrics import ScoringPolicy, agreement, calibration_case, score_case
+from monai_thyroid.metrics import (
+    ScoringPolicy,
+    add_confusion,
+    agreement,
+    calibration_case,
+    no_confusion,
+    score_case,
+)
 from monai_thyroid.runfolder import (
     EvaluationFolder,
     EvaluationRecord,
@@ -30,7 +38,7 @@ from monai_thyroid.runfolder import (
 )
 from monai_thyroid.transforms import class_numbers
 
-__all__ = ["CaseScores"]
+__all__ = ["CaseScores", "whole_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +63,7 @@ class Scored(Protocol):
     activation: str
     configured_threshold: float
     postprocessing: Postprocessing
+    whole: str | None
 
     @property
     def threshold(self) -> float:
@@ -87,10 +96,12 @@ class CaseScores:
 
     Attributes:
         by_class: figures of the whole part by class, after the evaluator has run, of what the run delivers, so with
-            its postprocessing; see `summarise`.
+            its postprocessing; see `summarise`. Where the run names the whole of its classes, that is scored besides.
         without: the same without postprocessing; None where there is none.
         summary: those of the only class; of several, the means over classes of Dice and IoU and the sums of misses and
-            false alarms.
+            false alarms, their whole not counted.
+        confusion: of the lesions of each class how many were found as which, see `add_confusion`; None without a
+            whole.
         input_shape: (channels, width, height) of what the network was given; None before.
         keep: whether to write anything; scoring a model before training does not.
     """
@@ -113,6 +124,7 @@ class CaseScores:
         self.by_class: dict[str, dict[str, Any]] = {}
         self.without: dict[str, dict[str, Any]] | None = None
         self.summary: dict[str, Any] = {}
+        self.confusion: dict[str, dict[str, int]] | None = None
         self.input_shape: tuple[int, ...] | None = None
         self.rows: list[dict[str, Any]] = []
         self._rows_without: list[dict[str, Any]] = []
@@ -147,6 +159,7 @@ class CaseScores:
         """Forget earlier cases."""
         self.rows, self._calibration, self._measured, self._references = [], [], [], {}
         self._rows_without = []
+        self.confusion = None if self.run.whole is None else no_confusion(self.run.classes)
         self._started = time.perf_counter()
         if self._writer:  # of an evaluation that failed
             self._writer.abandon()
@@ -188,6 +201,8 @@ class CaseScores:
             self._calibration.append(
                 {**key, "class": name, **calibration_case(reference[index], np.clip(probability[index], 0, 1))}
             )
+        if self.run.whole is not None:
+            self._score_whole(key, reference, probability, labels, without, spacing)
         for measure in self.measures:
             index = measure.class_index
             row = _measure(measure, item, reference[index], labels == index + 1, spacing=spacing)
@@ -201,6 +216,29 @@ class CaseScores:
                 read_raster(item["image"].meta["filename_or_obj"]), self._writer.picture("images", item["case"])
             )
 
+    def _score_whole(
+        self,
+        key: dict[str, Any],
+        reference: np.ndarray,
+        probability: np.ndarray,
+        labels: np.ndarray,
+        without: np.ndarray | None,
+        spacing: tuple[float, float] | None,
+    ) -> None:
+        """All classes as one, and the classes of its components."""
+        union, name = reference.any(axis=0), self.run.whole
+        scores = score_case(union, labels > 0, spacing=spacing, policy=self.policy)
+        self.rows.append({**key, "class": name, **scores, "error": ""})
+        if without is not None:
+            scores = score_case(union, without > 0, spacing=spacing, policy=self.policy)
+            self._rows_without.append({"class": name, **scores})
+        # Softmax: one of the classes. Sigmoid: what the likeliest is compared with the threshold by.
+        of_any = probability.sum(axis=0) if self.run.activation == "softmax" else probability.max(axis=0)
+        self._calibration.append({**key, "class": name, **calibration_case(union, np.clip(of_any, 0, 1))})
+        assert self.confusion is not None
+        numbers = (reference * np.arange(1, len(reference) + 1, dtype=np.uint8)[:, None, None]).max(axis=0)
+        add_confusion(self.confusion, numbers, labels, classes=self.run.classes)
+
     def _numbers(self, probability: np.ndarray, threshold: float) -> np.ndarray:
         tensor = torch.from_numpy(probability)
         numbers: np.ndarray = class_numbers(tensor, threshold=threshold, activation=self.run.activation).numpy()
@@ -208,9 +246,10 @@ class CaseScores:
 
     def completed(self, engine: Engine) -> None:
         """Sum up and, unless told otherwise, write the folder."""
-        self.by_class = by_class(self.run.classes, self.rows)
-        self.summary = over_classes(self.by_class)
-        self.without = by_class(self.run.classes, self._rows_without) if self._rows_without else None
+        names = [*self.run.classes, *([] if self.run.whole is None else [self.run.whole])]
+        self.by_class = by_class(names, self.rows)
+        self.summary = self._over_classes(self.by_class)
+        self.without = by_class(names, self._rows_without) if self._rows_without else None
         if self._writer is None:
             return
         agreements = {
@@ -232,6 +271,8 @@ class CaseScores:
             classes_without_postprocessing=None if self.without is None else record_of_classes(self.without, None),
             references_hash=references_hash(self._references),
             classes=record_of_classes(self.by_class, self._calibration),
+            whole=self.run.whole,
+            confusion=self.confusion,
             measures={
                 name: {key: finite(value) for key, value in figures.items()} for name, figures in agreements.items()
             },
@@ -248,12 +289,15 @@ class CaseScores:
         self._draw_agreements(folder.name, agreements)
         logger.info("Scores of %d cases: %s", len({row["case"] for row in self.rows}), folder)
 
+    def _over_classes(self, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return over_classes({name: figures[name] for name in self.run.classes})
+
     def sentence(self) -> str:
         """The result in a line, with a further one for each of several classes."""
         what = f"{self.part} ({self.data.name}, {self.summary['n_cases']} images on their original grid)"
         told = sentence(what, self.summary, self.by_class)
         if self.without is not None:
-            told += "\n" + sentence("  without postprocessing", over_classes(self.without), {})
+            told += "\n" + sentence("  without postprocessing", self._over_classes(self.without), {})
         return told
 
     def tell(self) -> None:
@@ -262,7 +306,7 @@ class CaseScores:
 
     def _draw(self, folder: Path) -> None:
         by_case: dict[str, list[float]] = {}
-        for row in self.rows:
+        for row in self.rows if self.run.whole is None else [r for r in self.rows if r["class"] == self.run.whole]:
             by_case.setdefault(row["case"], []).append(row["dice"])
         mean = {case: sum(dice) / len(dice) for case, dice in by_case.items()}
         ranked = sorted(mean, key=lambda case: mean[case])
@@ -290,6 +334,17 @@ class CaseScores:
             rows = [row for row in self._measured if row["measure"] == name and row["difference"] is not None]
             if rows:
                 draw_agreement(rows, figures, self.run.path / "figures" / f"{prefix}-{name}.png")
+
+
+def whole_of(classes: Sequence[str], name: str | None) -> str | None:
+    """The name of all classes together, checked.
+
+    Raises:
+        UserError: there is one class only, or one of that name.
+    """
+    if name is not None and (len(classes) < 2 or name in classes):
+        raise UserError(f"whole {name!r}: names several classes together ({', '.join(classes)}), by another name")
+    return name
 
 
 def _measure(

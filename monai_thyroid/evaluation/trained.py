@@ -44,6 +44,7 @@ class TrainedRun:
         record: content of run.json.
         config: content of config.yaml, brought to the present schema.
         classes: names of the classes without background.
+        whole: name of all classes together, which are scored as one besides; None where they are not.
         activation: ``"sigmoid"`` or ``"softmax"``.
         postprocessing: what its masks undergo, as chosen on its validation part; nothing unless it was chosen.
 
@@ -72,6 +73,7 @@ class TrainedRun:
         if self.record.status != "done" and not finishing:
             logger.warning("%s is not finished (%s): using its best weights so far", self.path, self.record.status)
         self.classes: list[str] = self.record["classes"]
+        self.whole: str | None = self.record.whole
         self.activation: str = self.record["activation"]
         self.configured_threshold: float = self.record["threshold"]
         try:

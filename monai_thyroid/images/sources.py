@@ -1,4 +1,4 @@
-"""Images and masks that are not one file: outlines to fill, halves to unite, contours in XML, arrays, synthetic scans.
+"""Images and masks that are not one file: outlines, halves, contours in XML, a class for a mask, arrays, phantoms.
 
 An item holds strings only, so such an image or mask is named by a string too: ``<scheme>:<rest>``. `read_raster`
 reads it as it reads a path, and so do all that build on it.
@@ -29,8 +29,10 @@ from monai_thyroid.images.raster import Raster, binarise, check_pixels, range_of
 
 __all__ = [
     "SOURCES",
+    "class_source",
     "contours_source",
     "is_source",
+    "mask_of_class",
     "npz_source",
     "open_arrays",
     "outline_source",
@@ -58,6 +60,17 @@ def union_source(*paths: Path | str) -> str:
 def contours_source(image: Path | str, table: Path | str) -> str:
     """The union of the contours that a DDTI file of contours holds for an image, on that image's grid."""
     return f"contours:{image}{_AND}{table}"
+
+
+def class_source(mask: Path | str, number: int) -> str:
+    """A mask of two levels whose foreground is of the class ``number``, 1 or more."""
+    return f"class:{number}:{mask}"
+
+
+def mask_of_class(name: str) -> str | None:
+    """The mask behind a `class_source`, None of anything else."""
+    scheme, _, rest = name.partition(":")
+    return rest.partition(":")[2] if scheme == "class" else None
 
 
 def npz_source(path: Path | str, key: str, index: int) -> str:
@@ -94,6 +107,14 @@ def _read_outline(path: str) -> Raster:
         return _mask(fill_outline(binarise(raster.pixels)), raster.spacing)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _read_class(rest: str) -> Raster:
+    number, _, name = rest.partition(":")
+    scheme, _, inner = name.partition(":")
+    raster = SOURCES[scheme](inner) if is_source(name) else read_file(name, use="mask")
+    labels = binarise(raster.pixels).astype(np.uint8) * np.uint8(number)
+    return Raster(pixels=labels, full_scale=(0.0, 255.0), spacing=raster.spacing)
 
 
 def _read_union(paths: str) -> Raster:
@@ -235,6 +256,7 @@ SOURCES: Mapping[str, Callable[[str], Raster]] = {
     "outline": _read_outline,
     "union": _read_union,
     "contours": _read_contour_mask,
+    "class": _read_class,
     "npz": _read_npz,
     "phantom": _draw_phantom,
 }

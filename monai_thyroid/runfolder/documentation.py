@@ -1,12 +1,16 @@
-"""README's description of the run folder, made from the schema: ``python -m monai_thyroid.runfolder.documentation``."""
+"""What the documentation says of the run folder and its scores: ``python -m monai_thyroid.runfolder.documentation``.
+
+Tables of files, keys and columns are made from the schema, the rules of the scores from their registry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from monai_thyroid.files import atomic_path
+from monai_thyroid.metrics import METRICS, ScoringPolicy
 from monai_thyroid.runfolder.schema import (
     SCHEMA_VERSION,
     CaseKey,
@@ -18,7 +22,7 @@ from monai_thyroid.runfolder.schema import (
     scores,
 )
 
-__all__ = ["documentation", "with_documentation"]
+__all__ = ["PAGES", "documentation", "policy", "with_documentation"]
 
 START = "<!-- made by `python -m monai_thyroid.runfolder.documentation` -->"
 END = "<!-- end of what is made -->"
@@ -84,11 +88,46 @@ def documentation() -> str:
     return "\n".join(lines)
 
 
-def with_documentation(text: str) -> str:
+def policy() -> str:
+    """The scoring policy: its terms, a row for every metric, and what one has to know of each, as Markdown."""
+    terms = ScoringPolicy().describe().partition("\n\n")[0]
+    columns = ("metric", "definition", "both empty", "missed", "false alarm", "to know", "source")
+    rows = [
+        (
+            name,
+            one.definition,
+            *map(_rule, (one.both_empty, one.missed, one.false_alarm)),
+            one.note,
+            _source(one.source),
+        )
+        for name, one in METRICS.items()
+    ]
+    return "\n".join(["\n\n".join(terms.splitlines()), "", *_table(columns, rows)])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"docs/run-folder.md": documentation, "docs/scoring.md": policy}
+"""Pages of the repository, and what is made in them."""
+
+
+def with_documentation(text: str, made: str) -> str:
     """A text with what is between the two marks made anew."""
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
-    return f"{before}{START}\n{documentation()}\n{END}{after}"
+    return f"{before}{START}\n{made}\n{END}{after}"
+
+
+def _rule(value: float | str) -> str:
+    words = {"diagonal": "the image's diagonal", "computed": "as defined"}
+    return words[value] if isinstance(value, str) else f"{value:g}"
+
+
+def _source(source: str) -> str:
+    where = (
+        source.replace("arXiv:", "https://arxiv.org/abs/")
+        if source.startswith("arXiv:")
+        else f"https://doi.org/{source}"
+    )
+    return f"[{source}]({where})"
 
 
 def _rows(cls: type[Record]) -> list[tuple[str, str, str]]:
@@ -112,6 +151,6 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str
 
 
 if __name__ == "__main__":
-    readme = Path("README.md")
-    with atomic_path(readme) as temporary:
-        temporary.write_text(with_documentation(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, make in PAGES.items():
+        with atomic_path(page) as temporary:
+            temporary.write_text(with_documentation(Path(page).read_text("utf-8"), make()), encoding="utf-8")

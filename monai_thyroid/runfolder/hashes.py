@@ -5,6 +5,7 @@ The third hash, of the data, is taken where the files are read: `monai_thyroid.d
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,7 @@ _PLUMBING |= {
     "_meta_",
     "schema_version",
     "applied",
+    "score_test",
 }
 _SOURCES = {"dataset_dir", "split_file"}  # their content is in the data's hash
 # What may differ between two runs of one race besides: which network, which seed, which of the data.
@@ -39,11 +41,32 @@ _SHARES = {"split_seed", "validation_fraction", "phantom_cases", "phantom_seed"}
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that runs of one race share."""
     left_out = _PLUMBING | _SOURCES | _ENTRANT | _SHARES
-    recipe = {key: value for key, value in config.items() if key not in left_out}
+    recipe = {key: value for key, value in _untuned(config).items() if key not in left_out}
     recipe["init_from"] = recipe.get("init_from") is not None
     if recipe.get("postprocess") in (None, "none"):  # what earlier configs do not have
         recipe.pop("postprocess", None)
     return recipe
+
+
+def _untuned(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the grid in the place of what was chosen from it: a race in which each network has its own choice.
+
+    What was tried and what came out is no part of a recipe; the grid, the budget and the seeds are.
+    """
+    tuning = config.get("tuning")
+    if not tuning:
+        return {key: value for key, value in config.items() if key != "tuning"}
+    untuned = copy.deepcopy(dict(config))
+    for one in tuning["grid"]:
+        *above, last = str(one["option"]).split("::")
+        node: Any = untuned
+        for key in above:
+            node = node[int(key)] if isinstance(node, list) else node.get(key, {})
+        if isinstance(node, list):
+            node[int(last)] = None
+        else:
+            node.pop(last, None)
+    return {**untuned, "tuning": {key: tuning[key] for key in ("grid", "epochs", "seeds")}}
 
 
 def protocol_hash(config: Mapping[str, Any]) -> str:
@@ -66,6 +89,8 @@ def run_hash(config: Mapping[str, Any], *, data_hash: str, parent_sha256: str | 
     content = {key: value for key, value in config.items() if key not in _PLUMBING | _SOURCES | {"init_from"}}
     if content.get("postprocess") in (None, "none"):
         content.pop("postprocess", None)
+    if content.pop("tuning", None):  # of which the choice is in the config, and how it came about is in no result
+        content["tuning"] = _untuned(config)["tuning"]
     content["network_definition"] = config.get("networks", {}).get(config.get("network"))
     return canonical_hash([content, data_hash, parent_sha256])
 

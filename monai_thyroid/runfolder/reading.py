@@ -106,7 +106,10 @@ class Evaluation:
         Raises:
             OSError: the file is missing or no image.
         """
-        found: npt.NDArray[np.bool_] = self.labels(kind, case) == self.classes.index(name) + 1
+        labels = self.labels(kind, case)
+        found: npt.NDArray[np.bool_] = labels > 0
+        if name != self.record.whole:
+            found = labels == self.classes.index(name) + 1
         return found
 
     def labels(self, kind: str, case: str) -> npt.NDArray[np.uint8]:

@@ -240,6 +240,7 @@ class RunRecord(Record):
     stage: int | None = _key("training stage of the best epoch, from 1", low=1)
     stages: list[dict] | None = _key("of each stage `stage epochs best_val_dice images training_seconds parent_sha256`")
     classes: list[str] | None = _key("names of the classes without the background", needed=True)
+    whole: str | None = _key("name of all classes together, which are scored as one besides; null: they are not")
     activation: str | None = _key("`sigmoid` or `softmax`", choices=("sigmoid", "softmax"))
     threshold: float | None = _key("probability above which a pixel is foreground", low=0, high=1)
     postprocessing: dict | None = _key(
@@ -261,6 +262,11 @@ class RunRecord(Record):
         "`masks`: masks that something else made were scored, so there are no weights and no history; null: the run's "
         "own weights",
         choices=("masks",),
+    )
+    tuning: dict | None = _key(
+        "of a network whose settings `compare --tune` chose on validation: `grid` (`option values` each) `epochs` "
+        "(null: as many as here) `seeds`; `tried`: of each setting its `values`, mean `dice` (null: it diverged) and "
+        "`dice_of_seeds`; the values `chosen`"
     )
     versions: dict | None = _key("of Python and packages, by name")
     machine: dict | None = _key("`system processor threads`, and `gpu` where there is one")
@@ -304,6 +310,11 @@ class EvaluationRecord(Record):
     classes: dict | None = _key("of each class the figures of the whole part, all from cases.csv and calibration.csv")
     postprocessing: dict | None = _key("what was applied to the masks that were scored; null: nothing")
     classes_without_postprocessing: dict | None = _key("the figures of `classes` had nothing been applied")
+    whole: str | None = _key("as in run.json; in cases.csv its rows come after those of the classes")
+    confusion: dict | None = _key(
+        "with `whole`: of the lesions (connected components of all classes) of each class how many were given which "
+        "class, or `missed`; `nothing`: what was marked away from every lesion"
+    )
     measures: dict | None = _key("of each clinical measure its agreement, from measures.csv")
     policy: dict | None = _key(
         "what empty masks and misses mean for each metric; runs of differing policies are not compared"

@@ -10,20 +10,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import locked
 from monai_thyroid.runfolder import RunFolder, evaluation_records, read_run, same_postprocessing
 
-__all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "state_of"]
+__all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "run_process", "state_of"]
 
 logger = logging.getLogger(__name__)
 
-State = Literal["complete", "interrupted", "failed", "other settings", "new"]
+State = Literal["complete", "interrupted", "failed", "other settings", "new", "waits", "diverged"]
 
 EVALUATED = ("test", "validation")
 """The parts every run is scored on: one to report, one to choose on."""
@@ -49,13 +49,17 @@ class Job:
         seed: of weights, order and augmentation.
         fold: None without folds.
         path: the run folder.
-        state: what is in it; "failed" is a training that ended with an error of its own.
+        state: what is in it; "failed" is a training that ended with an error of its own, "waits" one whose setting is
+            not chosen yet, "diverged" a trial that did, which is its result.
         epochs: the most it trains, over all stages.
         trained: epochs that it has behind it.
         log: what its processes say.
         train: arguments of Python that train or resume it.
         evaluate: arguments of Python that score it; ``--part PART`` is added.
         cwd: folder in which they are executed, which relative paths among them start from.
+        setting: of a trial, what is tried, in words.
+        parts: on which it is scored.
+        added: a config that goes before these arguments' options, to be written where it is to be; None for none.
     """
 
     network: str
@@ -69,16 +73,19 @@ class Job:
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
     cwd: Path
+    setting: str = ""
+    parts: tuple[str, ...] = EVALUATED
+    added: tuple[Path, dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
-        """Such as ``"unet-seed-0-fold-1"``."""
-        return f"{self.network}-{self.path.name}"
+        """Such as ``"unet-seed-0-fold-1"``, of a trial with what is tried."""
+        return f"{self.network}-{self.path.name}" + (f" ({self.setting})" if self.setting else "")
 
     def unscored(self) -> list[str]:
         """The parts on which the run's present weights have not been scored."""
         if not RunFolder(self.path).started:
-            return list(EVALUATED)
+            return list(self.parts)
         record = read_run(self.path)
         # Known by content: the folder's name may also hold sites.
         same = ("checkpoint_sha256", "data_hash")
@@ -88,12 +95,12 @@ class Job:
             for one in evaluations
             if all(one[key] == record[key] for key in same) and same_postprocessing(record, one)
         }
-        return [part for part in EVALUATED if record.checkpoint_sha256 is None or part not in scored]
+        return [part for part in self.parts if record.checkpoint_sha256 is None or part not in scored]
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.state == "complete" and not self.unscored()
+        return self.state == "diverged" or (self.state == "complete" and not self.unscored())
 
     def anew(self) -> Job:
         """The job, to be trained anew if its folder holds a run with other settings."""
@@ -123,31 +130,58 @@ def execute(job: Job, stop: threading.Event | None = None) -> str | None:
     stop = stop or threading.Event()
     _wait_until_free(job.path, stop)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with open(job.log, "a+b") as log:
-        for command in job.commands():
-            if stop.is_set():
-                return None
-            log.write(f"$ python {shlex.join(command)}\n".encode())
-            log.flush()
-            start = log.tell()
-            process = subprocess.Popen(
-                [sys.executable, "-c", _TIED, str(os.getpid()), *command],
-                cwd=job.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C on a terminal reaches this process, which then stops its children
-            )
-            try:
-                while process.poll() is None and not stop.wait(0.2):
-                    pass
-            finally:
-                _end(process)
-            if process.returncode and not stop.is_set():
-                log.seek(start)
-                why = _reason(log.read().decode("utf-8", "replace"), process.returncode)
-                _note_failure(job.path, why.splitlines()[-1])
-                return why
+    for command in job.commands():
+        if stop.is_set():
+            return None
+        if why := run_process(command, log=job.log, cwd=job.cwd, stop=stop):
+            _note_failure(job.path, why.splitlines()[-1])
+            return why
+    return None
+
+
+def run_process(
+    command: Sequence[str],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    stop: threading.Event | None = None,
+    watch: Callable[[], None] | None = None,
+) -> str | None:
+    """Run Python in a process of its own that dies with this one, or with the thread that called.
+
+    Args:
+        command: arguments of Python.
+        log: what the process says is appended to this file.
+        cwd: folder in which it is executed.
+        stop: when set, the process is asked to end (SIGTERM: a training writes itself down), as it is when ``watch``
+            or anything else raises here.
+        watch: called several times a second while the process runs.
+
+    Returns:
+        Why it failed, from its log. None if all went well, or it was stopped.
+    """
+    stop = stop or threading.Event()
+    with open(log, "a+b") as file:
+        file.write(f"$ python {shlex.join(command)}\n".encode())
+        file.flush()
+        start = file.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TIED, str(os.getpid()), *command],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C on a terminal reaches this process, which then stops its children
+        )
+        try:
+            while process.poll() is None and not stop.wait(0.2):
+                if watch is not None:
+                    watch()
+        finally:
+            _end(process)
+        if process.returncode and not stop.is_set():
+            file.seek(start)
+            return _reason(file.read().decode("utf-8", "replace"), process.returncode)
     return None
 
 

@@ -23,7 +23,7 @@ from monai_thyroid.evaluation.components import applied_config
 from monai_thyroid.evaluation.cost import inference_cost
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.evaluation.postprocessing import Postprocessing
-from monai_thyroid.evaluation.scoring import CaseScores
+from monai_thyroid.evaluation.scoring import CaseScores, whole_of
 from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
@@ -73,6 +73,7 @@ class TrainingSession:
         self.data = data
         self.seed: int = config["seed"]
         self.classes: list[str] = config["classes"]
+        self.whole: str | None = whole_of(self.classes, config.get("whole"))
         self.activation: str = config["activation"]
         self.configured_threshold: float = config["threshold"]
         self.postprocessing = Postprocessing()
@@ -94,6 +95,11 @@ class TrainingSession:
         """The chosen threshold, else the configured one."""
         chosen = self.postprocessing.threshold
         return self.configured_threshold if chosen is None else chosen
+
+    @property
+    def scores_test(self) -> bool:
+        """Whether the test part is scored at the end; else nothing of it is looked at."""
+        return bool(self.config.get("score_test", True))
 
     @property
     def writes(self) -> bool:
@@ -122,6 +128,9 @@ class TrainingSession:
         trackers: Sequence[Callable[[], Any] | None] = (),
     ) -> None:
         """Train, score the best checkpoint once on the test part, and leave a finished run folder.
+
+        With ``score_test: false`` in the config the last step is left out, for choices that are to be made on
+        validation alone.
 
         Args:
             trainers: one a stage, in order, of one network; the handlers of each hold the `Recorder` of its stage. A
@@ -249,6 +258,7 @@ class TrainingSession:
             stage=1,
             stages=[],
             classes=self.classes,
+            whole=self.whole,
             activation=self.activation,
             threshold=self.configured_threshold,
             data_hash=self.data.inspect().data_hash,
@@ -257,6 +267,7 @@ class TrainingSession:
             parent_sha256=parent_sha256,
             init_from={"path": str(parent)} if parent else None,
             pretrained_on=_pretrained_on(self.config, parent),
+            tuning=self.config.get("tuning"),
             versions=versions(),
             machine=machine(),
             device=str(self.config["device"]),
@@ -287,12 +298,14 @@ class TrainingSession:
             return {"stage": stage, "epoch": 0, "network": weights, "recorder": None}
         if begun := self.folder.record.init_from:
             report = fit_weights(network, Path(begun["path"]))
-            scores.keep = False
-            test.run()
-            scores.keep = True
-            before = scores.summary["dice_mean"]
+            before = None
+            if self.scores_test:
+                scores.keep = False
+                test.run()
+                scores.keep = True
+                before = scores.summary["dice_mean"]
+                logger.info("Before training: %s", scores.sentence())
             self.folder.update(init_from={**begun, **report, "test_dice_before": before})
-            logger.info("Before training: %s", scores.sentence())
         return {"stage": 1, "epoch": 0, "network": on_cpu(network.state_dict()), "recorder": None}
 
     def _decided(self, trainer: Trainer, recorder: Recorder) -> dict[str, Any]:
@@ -385,10 +398,18 @@ class TrainingSession:
             record = chosen_postprocessing(trained, self.data, device=str(self.config["device"]))
             self.folder.update(postprocessing=record)
             self.postprocessing = Postprocessing.from_record(record)
+        draw_curves(history, self.folder.figures)
+        if not self.scores_test:
+            self.folder.update(status="done")
+            logger.info(
+                "The test part was left alone (score_test: false); best validation Dice of an epoch %.4f: %s",
+                max((row.val_dice for row in history if row.val_dice is not None), default=float("nan")),
+                self.path,
+            )
+            return
         test.run()
         if scores.input_shape:
             self.folder.update(**inference_cost(recorder.network, test.inferer, shape=scores.input_shape))
-        draw_curves(history, self.folder.figures)
         baseline = None
         if len(self.classes) == 1:
             baseline = threshold_baseline(self.data.part("train"), self.data.part("test"))
@@ -406,7 +427,7 @@ class TrainingSession:
         """Say in a few lines what came out, and where it is."""
         started = self.folder.record.init_from
         lines = ["", scores.sentence()]
-        if started:
+        if started and started["test_dice_before"] is not None:
             lines.append(f"The model it started from: Dice {started['test_dice_before']:.4f}")
         if baseline:
             lines.append(f"A threshold tuned on the training images: Dice {baseline['test_dice']:.4f}")

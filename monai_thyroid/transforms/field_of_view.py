@@ -63,7 +63,7 @@ class FieldOfView(InvertibleTransform):
         return result.to(label.dtype)
 
     def inverse(self, data: torch.Tensor) -> torch.Tensor:
-        """(channels, *size) -> (channels, width, height), as it was before."""
+        """A label (channels, width, height) at its size before, of one at the field's size."""
         result: torch.Tensor = self.transform.inverse(data)
         return result
 

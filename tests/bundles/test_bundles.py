@@ -262,6 +262,7 @@ def test_files_are_those_of_the_house(root: Path, bundle: str) -> None:
     other = "train_course.yaml" if bundle in ("thyroid", "polyp") else "train_strong.yaml"
     names = ["train.yaml", other, "multi_gpu_train.yaml", f"multi_gpu_{other}"]
     names += "evaluate.yaml inference.yaml metadata.json logging.conf README.md".split()
+    names += ["tirads.yaml"] if bundle == "thyroid" else []
     assert {path.name for path in folder.iterdir()} == set(names)
     for path in folder.glob("*.yaml"):
         config = ConfigParser.load_config_file(path)

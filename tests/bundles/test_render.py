@@ -19,7 +19,7 @@ from monai_thyroid.networks.menu import MENU_FILE
 def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path) -> None:
     assert set(SHIPPED) == {path.name for path in (root / "bundles").iterdir()}
     written = write_shipped(tmp_path)
-    assert len(written) == 8 * len(SHIPPED)
+    assert len(written) == 9 * len(SHIPPED)
     other = [
         path for path in written if path.read_bytes() != (root / "bundles" / path.relative_to(tmp_path)).read_bytes()
     ]

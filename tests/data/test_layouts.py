@@ -138,6 +138,7 @@ def test_ddti_contours_are_united_and_faulty_ones_reported(tmp_path: Path) -> No
     listing = read_layout(tmp_path)
     assert not listing.problems
     assert [(item["case"], item["group"]) for item in listing.items] == [("7_1", "7"), ("8_1", "8")]
+    assert {item["tirads"] for item in listing.items} == {"4a"}
     assert [note.split(":")[0] for note in listing.notes] == ["7.xml", "7.xml", "8.xml"]
     assert "cut off; 7_2.jpg is left out" in listing.notes[0]
     assert "image 3 has no contour" in listing.notes[1]

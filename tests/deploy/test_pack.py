@@ -379,6 +379,25 @@ def test_every_file_has_its_sum(one: Path) -> None:
     assert all(sha256_file(one / name) == value for name, value in lines.items())
 
 
+@pytest.mark.parametrize("bundle", ["one", "ensemble"])
+def test_the_documentation_names_every_file(root: Path, request: pytest.FixtureRequest, bundle: str) -> None:
+    folder = request.getfixturevalue(bundle)
+    page = (root / "docs" / "packed-bundle.md").read_text("utf-8")
+    cells = ",".join(line.split(" | ")[0].strip("| ") for line in page.splitlines() if line.startswith("| "))
+    named = {re.sub("`<n>`", "1", name.strip()) for name in cells.split(",")}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    unnamed = {name for name in files if name not in named and not any(name.startswith(one) for one in folders(named))}
+    assert not {name for name in unnamed if not re.match("runtimes/|models/members/2/", name)}
+    needed = {
+        name for name in named if re.match(r"configs/\w|run/\w|docs/README|LICENSE|SHA256SUMS|models/model.pt", name)
+    }
+    assert needed - files == (set() if bundle == "ensemble" else {"run/members.json"})
+
+
+def folders(names: set[str]) -> list[str]:
+    return [name for name in names if name.endswith("/")]
+
+
 # --- what is wrong is refused ---
 
 

@@ -212,6 +212,26 @@ def test_mirror_images_are_those_of_the_training(tmp_path: Path) -> None:
         Predictor(never, tta=True)
 
 
+def test_opinions_are_those_of_the_members_or_of_mirror_images(tmp_path: Path) -> None:
+    runs = [made_trained(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    options: dict[str, Any] = {"device": "cpu", "runtime": "torch-float32"}
+    plain = [Predictor(run, **options) for run in runs]
+    picture = marker()
+    (both,) = Predictor(runs, **options).opinions([picture])
+    assert [mask.tolist() for mask in both] == [one(picture).mask.tolist() for one in plain]
+    assert (both[0] != both[1]).any()
+    assert plain[0].has_opinions
+    (first, second) = plain[0].opinions([picture, picture[::-1]])
+    assert first[0].tolist() == both[0].tolist()
+    mirrored = plain[0](np.ascontiguousarray(picture[:, ::-1])).mask[:, ::-1]
+    assert first[1].tolist() == mirrored.tolist()
+    assert len(first) == len(second) == 4  # it was mirrored along both axes
+    never = Predictor(made_trained(tmp_path / "never", augmentation=[]), **options)
+    assert not never.has_opinions
+    with pytest.raises(UserError, match="one model, trained without mirror images"):
+        never.opinions([picture])
+
+
 @pytest.mark.parametrize(
     "image",
     [np.zeros((3, 4, 4)), np.zeros((0, 4)), np.full((4, 4), 2.0), np.full((4, 4), np.nan), np.zeros((4, 4), int)],

@@ -17,8 +17,9 @@ from scipy.spatial.distance import directed_hausdorff
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, jaccard_score, precision_score, recall_score
 
 from monai_thyroid.data import Datalist, load_datalist
+from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.postprocessing import Postprocessing
-from monai_thyroid.evaluation.scoring import CaseScores
+from monai_thyroid.evaluation.scoring import CaseScores, whole_of
 from monai_thyroid.files import read_csv, read_json, sha256_file, write_json
 from monai_thyroid.images import read_labels
 from monai_thyroid.metrics import CALIBRATION_COLUMNS, HeadCircumference, ScoringPolicy, ellipse_circumference
@@ -35,6 +36,7 @@ class Run:
     activation: str = "sigmoid"
     configured_threshold: float = 0.5
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    whole: str | None = None
     checkpoint_sha256: str | None = "abc"
     own_data: tuple[str | None, str | None] = (None, None)
 
@@ -413,6 +415,19 @@ def write_labels(root: Path) -> dict[str, np.ndarray]:
     return {name: found[name] for name in "ab"}
 
 
+def run_through(scores: CaseScores, maps: dict[str, np.ndarray]) -> None:
+    """Score probabilities, (channels, height, width) by case, of colour images."""
+    load = LoadScand("image", channels=3)
+
+    def step(engine: Engine, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        engine.state.batch = [load(item) for item in batch]
+        return [{"pred": torch.from_numpy(np.swapaxes(maps[item["case"]], 1, 2).copy())} for item in batch]
+
+    engine = Engine(step)
+    scores.attach(engine)
+    engine.run([scores.data.part("test")], max_epochs=1)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_every_class_is_scored_by_itself(tmp_path: Path, activation: str) -> None:
     labels = write_labels(tmp_path / "scans")
@@ -430,15 +445,7 @@ def test_every_class_is_scored_by_itself(tmp_path: Path, activation: str) -> Non
         decided = {name: np.where(one.max(0) > 0.5, one.argmax(0) + 1, 0) for name, one in maps.items()}
     run = Run(tmp_path / "run", classes=["nerve", "vessel"], activation=activation)
     scores = CaseScores(run=run, data=data, part="test")
-    load = LoadScand("image", channels=3)
-
-    def step(engine: Engine, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        engine.state.batch = [load(item) for item in batch]
-        return [{"pred": torch.from_numpy(np.swapaxes(maps[item["case"]], 1, 2).copy())} for item in batch]
-
-    engine = Engine(step)
-    scores.attach(engine)
-    engine.run([data.part("test")], max_epochs=1)
+    run_through(scores, maps)
 
     rows = read_csv(scores.folder / "cases.csv")
     assert [(row["case"], row["class"]) for row in rows] == [(c, k) for c in "ab" for k in ("nerve", "vessel")]
@@ -509,3 +516,38 @@ def test_chosen_sites_are_in_the_name_of_the_evaluation(tmp_path: Path, data: Da
     evaluate(scores, probabilities())
     assert scores.folder.name == "scans-test-clinic"
     assert read_json(scores.folder / "evaluation.json")["sites"] == ["clinic"]
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_all_classes_together_are_scored_as_one_besides(tmp_path: Path, activation: str) -> None:
+    labels = write_labels(tmp_path / "scans")
+    data = load_datalist(str(tmp_path / "scans"), layout="tn3k", classes=2, validation_fraction=0.5)
+    run = Run(tmp_path / "run", classes=["low", "high"], activation=activation, whole="lesion")
+    # Every lesion is found to the pixel and taken for the other class.
+    swapped = {name: np.where(one > 0, 3 - one.astype(int), 0) for name, one in labels.items()}
+    maps = {
+        name: np.stack([one == number for number in range(3)]).astype(np.float32)[activation == "sigmoid" :]
+        for name, one in swapped.items()
+    }
+    scores = CaseScores(run=run, data=data, part="test")
+    run_through(scores, maps)
+    kept = read_evaluation(scores.folder)
+    assert kept.classes == ["low", "high", "lesion"]
+    assert [row["dice"] for row in kept.of_class("lesion")] == [1.0, 1.0]
+    assert [row["dice"] for row in kept.of_class("low")] == [0.0, 0.0]
+    assert scores.summary["dice_mean"] == 0, "the mean over classes does not count their whole"
+    assert "  lesion: Dice 1.0000" in scores.sentence()
+    assert kept.record.whole == "lesion"
+    assert kept.record.confusion == {
+        "low": {"low": 0, "high": 2, "missed": 0},
+        "high": {"low": 1, "high": 0, "missed": 0},
+        "nothing": {"low": 0, "high": 0},
+    }
+    for name, one in labels.items():
+        np.testing.assert_array_equal(kept.mask("predictions", name, "lesion"), one > 0)
+        np.testing.assert_array_equal(kept.mask("predictions", name, "high"), one == 1)
+    assert [row.sums["brier"] for row in kept.calibration("lesion")] == [0.0, 0.0]
+    for classes, name in ((["low"], "lesion"), (["low", "high"], "high")):
+        with pytest.raises(UserError, match="names several classes together"):
+            whole_of(classes, name)
+    assert whole_of(["low"], None) is None

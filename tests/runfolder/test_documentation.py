@@ -1,4 +1,4 @@
-"""README describes the run folder as it is, and well enough that one is made from the description alone."""
+"""The documentation describes the run folder as it is, well enough that one is made from the description alone."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ import pytest
 from monai_thyroid.compare import make_report
 from monai_thyroid.compare.reading import find_runs
 from monai_thyroid.files import read_json, write_json
-from monai_thyroid.metrics import SCORE_COLUMNS
-from monai_thyroid.runfolder.documentation import END, START, documentation, with_documentation
+from monai_thyroid.metrics import METRICS, SCORE_COLUMNS
+from monai_thyroid.runfolder.documentation import END, PAGES, START, documentation, policy, with_documentation
 from monai_thyroid.runfolder.schema import CASE_COLUMNS, HISTORY_COLUMNS, EvaluationRecord, RunRecord
 
 
-def described(root: Path) -> str:
-    return (root / "README.md").read_text("utf-8").partition(START)[2].partition(END)[0].strip()
+def described(root: Path, page: str = "docs/run-folder.md") -> str:
+    return (root / page).read_text("utf-8").partition(START)[2].partition(END)[0].strip()
 
 
-def test_readme_holds_what_the_schema_says(root: Path) -> None:
-    assert described(root) == documentation(), "python -m monai_thyroid.runfolder.documentation"
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_holds_what_the_schema_says(root: Path, page: str) -> None:
+    assert described(root, page) == PAGES[page](), "python -m monai_thyroid.runfolder.documentation"
 
 
 def test_making_it_anew_leaves_the_rest_of_the_page() -> None:
     page = f"before\n{START}\nold\n{END}\nafter\n"
-    assert with_documentation(page) == f"before\n{START}\n{documentation()}\n{END}\nafter\n"
+    assert with_documentation(page, documentation()) == f"before\n{START}\n{documentation()}\n{END}\nafter\n"
+
+
+def test_every_metric_has_its_rule_and_source() -> None:
+    rows = [line.split(" | ") for line in policy().splitlines() if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows[2:]] == list(METRICS)
+    assert all(row[-1].startswith("[") for row in rows[2:])
+    assert "dice | 2tp / (2tp + fp + fn) | 1 | 0 | 0 |" in policy()
 
 
 def test_every_key_and_column_is_described() -> None:
@@ -52,7 +60,7 @@ RUN = {"dataset": "neck", "network": "unet", "seed": 0, "classes": ["nodule"], "
 
 
 def write_by_hand(folder: Path, root: Path, network: str, *, only_needed: bool) -> None:
-    """A run folder with what README names, or what it names as needed."""
+    """A run folder with what the page names, or what it names as needed."""
     text = described(root)
     scored = folder / "evaluations" / "neck-test"
     scored.mkdir(parents=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from xml.etree import ElementTree
 
 from monai_thyroid.data.layouts.listing import Layout, Listing, make_item, natural_key, pictures
+from monai_thyroid.images.formats import file_bytes
 from monai_thyroid.images.sources import contours_source, read_contours
 
 __all__ = ["LAYOUT", "read_ddti"]
@@ -15,7 +18,8 @@ def read_ddti(root: Path) -> Listing:
 
     Of Pedraza et al., "An open access thyroid ultrasound image database", SPIE 9287 (2015), doi 10.1117/12.2073532.
     An image may have several contours; its mask is their union. Images whose contours are missing, empty or cut off
-    are left out, with a note each: what is not marked is not known to be healthy.
+    are left out, with a note each: what is not marked is not known to be healthy. An item's ``tirads`` is the text that
+    the case's file has of that name.
     """
     listing = Listing(unit="case")
     tables = {path.stem: path for path in sorted(root.glob("*.xml"), key=lambda path: natural_key(path.name))}
@@ -32,11 +36,19 @@ def read_ddti(root: Path) -> Listing:
         if fault:
             listing.notes.append(f"{tables[case].name}: {fault}{'' if contours else f'; {image.name} is left out'}")
         if contours:
-            listing.items.append(make_item(image, contours_source(image, tables[case]), case=stem, group=case))
+            source = contours_source(image, tables[case])
+            listing.items.append(make_item(image, source, case=stem, group=case, tirads=_tirads(tables[case])))
     listing.problems.extend(
         f"{tables[case]}: no image {case}_<n> beside it" for case in tables if case not in with_image
     )
     return listing
+
+
+@functools.lru_cache(maxsize=1)
+def _tirads(table: Path) -> str:
+    """Of a file whose contours could be read; empty where it does not tell."""
+    found = ElementTree.fromstring(file_bytes(table)).iter("tirads")
+    return next(((one.text or "").strip() for one in found), "")
 
 
 LAYOUT = Layout(

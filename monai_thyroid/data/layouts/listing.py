@@ -30,6 +30,7 @@ __all__ = [
     "parts_from_table",
     "pictures",
     "read_table",
+    "rows_of_items",
 ]
 
 Item = dict[str, str]
@@ -221,8 +222,7 @@ def group_in(case: str, pattern: re.Pattern[str]) -> str | None:
 def group_by_tables(listing: Listing, root: Path, *, tables: Mapping[str, str] = GROUP_TABLES) -> bool:
     """Take the groups from the first of `GROUP_TABLES` that lies in a folder.
 
-    Items are matched by their image's stem (or the case's name); where a stem is in several rows, by ``part`` if the
-    table has that column, and by the folders that the rows name. A table whose rows have ``basis`` ``near-identical``
+    Rows are matched as `rows_of_items` says. A table whose rows have ``basis`` ``near-identical``
     (`monai-thyroid audit --write-groups`) says which images are alike, not which are of one patient.
 
     Returns:
@@ -233,15 +233,9 @@ def group_by_tables(listing: Listing, root: Path, *, tables: Mapping[str, str] =
         return False
     table, column = root / name, tables[name]
     rows = read_table(table, ["file", column], listing.problems)
-    by_stem: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in rows:
-        by_stem[stem(row["file"])].append(row)
     told: dict[str, None] = {}
-    for item in listing.items if rows else []:
-        image = Path(item["case"] if is_source(item["image"]) else item["image"])
-        found = by_stem.get(stem(image)) or by_stem.get(item["case"]) or []
-        for fits in (_in_part(item["part"]), _in_folder(image)):
-            found = [row for row in found if fits(row)] or found
+    for item, found in zip(listing.items, rows_of_items(listing.items, rows), strict=True) if rows else []:
+        image = _image_of(item)
         groups = {row[column].strip(): row[""] for row in found}
         if len(groups) > 1:
             (one, first), (other, second), *_ = groups.items()
@@ -256,6 +250,29 @@ def group_by_tables(listing: Listing, root: Path, *, tables: Mapping[str, str] =
     listing.alike = any(row.get("basis") == NEAR_IDENTICAL for row in rows)
     listing.unit = "set of near-identical images" if listing.alike else column
     return not listing.alike
+
+
+def rows_of_items(items: Sequence[Item], rows: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """The rows of a table with a column ``file`` that are about each item.
+
+    They are matched by the image's stem (or the case's name); where a stem is in several rows, by ``part`` if the table
+    has that column, and by the folders that the rows name.
+    """
+    by_stem: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        by_stem[stem(row["file"])].append(row)
+    matched = []
+    for item in items:
+        image = _image_of(item)
+        found = by_stem.get(stem(image)) or by_stem.get(item["case"]) or []
+        for fits in (_in_part(item["part"]), _in_folder(image)):
+            found = [row for row in found if fits(row)] or found
+        matched.append(found)
+    return matched
+
+
+def _image_of(item: Item) -> Path:
+    return Path(item["case"] if is_source(item["image"]) else item["image"])
 
 
 def _in_part(part: str) -> Callable[[Mapping[str, str]], bool]:

@@ -1,0 +1,89 @@
+"""docs/results.md is what its script makes of the kept scores, and of run folders that it is given."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from made_runs import maker
+
+from monai_thyroid.bundles import SHIPPED
+from monai_thyroid.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results", root / "benchmarks" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def text(results: ModuleType) -> str:
+    return str(results.page())
+
+
+def test_the_page_is_what_the_script_makes(results: ModuleType, text: str) -> None:
+    assert results.PAGE.read_text("utf-8") == text, "python benchmarks/results.py"
+
+
+def test_every_bundle_has_its_place_and_every_table_says_what_it_is(root: Path, results: ModuleType, text: str) -> None:
+    assert set(results.ORDER) == set(SHIPPED)
+    for name in SHIPPED:
+        anchor = name.replace("_", "-")
+        assert f"({anchor})=" in text
+        assert f"docs/results.md#{anchor})" in (root / "bundles" / name / "README.md").read_text("utf-8")
+        for one in json.loads((results.KEPT / name / "results.json").read_text("utf-8"))["results"]:
+            for key in ("data", "split", "protocol", "machine", "date", "command"):
+                assert one[key], f"{name}: {one['title']} does not say its {key}"
+
+
+def test_figures_that_were_published_before_come_out_again(text: str) -> None:
+    """Of docs/performance.md and the comparison, made by other code from the same cases."""
+    (strong,) = re.findall(r"\| `resnet34_unet` \| 0, 1, 2 \| 120 .*", text)
+    assert "| **0.858** [0.825, 0.888] | 0.858 (0.856, 0.860, 0.856) |" in strong
+    (leaky,) = re.findall(r"\| `unet`, \*\*frames: leaky\*\* .*", text)
+    assert "| 0.821 | 0.855 | 0.715 |" in leaky
+    assert "| `unet` | +2.0 mm | 3.2 mm | -7.9 to +11.9 mm | 0 of 81 |" in text
+
+
+def test_a_table_that_nothing_names_is_told(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "results"
+    shutil.copytree(results.KEPT, kept)
+    (kept / "lung" / "unet-128-seed-0-shenzhen.csv").rename(kept / "lung" / "other.csv")
+    (kept / "mine").mkdir()
+    monkeypatch.setattr(results, "KEPT", kept)
+    with pytest.raises(UserError) as told:
+        results.page()
+    assert [problem.partition("results/")[2] for problem in told.value.problems] == [
+        "lung/other.csv: named by no results.json",
+        "lung/unet-128-seed-0-shenzhen.csv: named by results.json, but not there",
+        "mine: no results.json says what these are",
+    ]
+
+
+def test_runs_that_are_given_are_added(results: ModuleType, text: str, tmp_path: Path) -> None:
+    make: Callable[..., Any] = maker(tmp_path)
+    for network, quality in (("unet", 0.7), ("segnet", 0.8)):
+        for seed in (0, 1):
+            make(network, quality=quality, seed=seed)
+    with_runs = results.page([str(tmp_path)])
+    added = with_runs.removeprefix(text.rstrip())
+    assert added != with_runs
+    assert re.search(r"## Further runs: \w+", added)
+    assert [row.split(" | ")[:2] for row in re.findall(r"\| (`.*)", added)] == [
+        ["`segnet`", "0, 1"],
+        ["`unet`", "0, 1"],
+    ]
