@@ -124,7 +124,8 @@ def look(
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.add_argument("--window-size=1400,1000")
-    options.add_experimental_option("prefs", {"download.default_directory": str(saved)})
+    several = "profile.default_content_setting_values.automatic_downloads"  # without being asked
+    options.add_experimental_option("prefs", {"download.default_directory": str(saved), several: 1})
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     options.binary_location = program("chromium")
     driver = selenium.Chrome(options=options, service=selenium.ChromeService(program("chromedriver")))
