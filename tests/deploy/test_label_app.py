@@ -357,5 +357,5 @@ def test_requirements_are_pinned() -> None:
     assert all("==" in line for line in lines)
     names = {line.split("==")[0].lower() for line in lines}
     core = [one for one in requires("monai_thyroid") or [] if "extra ==" not in one]
-    assert {"monailabel", "pydicom", *(re.split("[^a-z-]", one.lower())[0] for one in core)} <= names | {"torch"}
+    assert {"monailabel", "pydicom", *(re.split("[^a-z0-9-]", one.lower())[0] for one in core)} <= names | {"torch"}
     assert not names & {"torch", "sam2", "itk", "mlflow"}
