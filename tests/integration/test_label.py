@@ -236,7 +236,7 @@ def test_it_learns_from_the_labels_or_says_why_not(server: LabelServer) -> None:
     assert stats["taken_over"] is True
     assert 0 <= stats["dice_before"] <= 1
     assert 0 <= stats["dice_after"] <= 1
-    assert "held-out images" in stats["reason"]
+    assert "1 held-out image of 1 patient" in stats["reason"]
     assert stats["groups"] == {"train": 5, "validation": 1, "test": 1}
     (run,) = stats["runs"]
     assert (Path(run) / "model.pt").is_file()
