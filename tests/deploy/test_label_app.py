@@ -27,7 +27,7 @@ from monai_thyroid.deploy.label_app.place import Place, alive
 from monai_thyroid.deploy.label_app.studies import group_of_patient, prepare_images
 from monai_thyroid.deploy.pack import check_sums, pack
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import read_csv
+from monai_thyroid.files import locked, read_csv
 from monai_thyroid.images import read_foreign_mask, read_raster
 
 SHAPE = (75, 110)
@@ -327,6 +327,8 @@ def test_what_a_server_is_prepared_with_is_checked(run: Path, folder: Path, tmp_
     with pytest.raises(UserError) as error:
         prepare([run], studies=str(tmp_path / "no"), output="label", groups_from="(", epochs=0, tell=told.append)
     assert len(error.value.problems) == 3
+    with locked(tmp_path / "label"), pytest.raises(UserError, match="another server works in it"):
+        prepare([run], studies=str(folder), output=tmp_path / "label", tell=told.append)
     with pytest.raises(UserError, match="lies in the folder of studies"):
         prepare([run], studies=str(folder), output=folder / "label", tell=told.append)
     with pytest.raises(UserError, match="is not a run folder"):
@@ -357,5 +359,5 @@ def test_requirements_are_pinned() -> None:
     assert all("==" in line for line in lines)
     names = {line.split("==")[0].lower() for line in lines}
     core = [one for one in requires("monai_thyroid") or [] if "extra ==" not in one]
-    assert {"monailabel", "pydicom", *(re.split("[^a-z-]", one.lower())[0] for one in core)} <= names | {"torch"}
+    assert {"monailabel", "pydicom", *(re.split("[^a-z0-9-]", one.lower())[0] for one in core)} <= names | {"torch"}
     assert not names & {"torch", "sam2", "itk", "mlflow"}

@@ -29,6 +29,9 @@ from monai_thyroid.images import read_raster
 
 pytestmark = pytest.mark.slow
 
+RUINOUS = 100.0
+"""A learning rate."""
+
 
 @pytest.fixture(scope="session")
 def env() -> Path:
@@ -44,9 +47,9 @@ def env() -> Path:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed network that marks what is bright."""
+    """A packed network that marks what is bright, and that its recipe would train to ruin."""
     folder = tmp_path_factory.mktemp("model")
-    run = made_trained(folder / "run", bright=True, image_size=32, patience=10**6)
+    run = made_trained(folder / "run", bright=True, image_size=32, patience=10**6, learning_rate=RUINOUS)
     return pack([run], output=folder / "bright", report=False).path
 
 
@@ -84,7 +87,7 @@ def expected(model: Path, image: Path) -> np.ndarray:
 
 
 def png(path: str) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    return np.array(Image.open(path))
 
 
 FORMATS = {"0_grey": "0_grey.png", "0_lossy": "0_lossy.jpg", "0_sixteen": "0_sixteen.png", "0_bitmap": "0_bitmap.bmp"}
@@ -226,20 +229,31 @@ def annotated(server: LabelServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.usefixtures("annotated")
-def test_it_learns_from_the_labels_or_says_why_not(server: LabelServer) -> None:
+def test_what_a_training_made_worse_is_applied_only_if_that_is_wanted(server: LabelServer) -> None:
     before, told_before = server.infer("bright", "0_grey", {})
-    assert server.train_start("bright", {"max_epochs": 1, "take_worse": True})["status"] == "SUBMITTED"
+    assert server.train_start("bright", {"max_epochs": 1})["status"] == "SUBMITTED"
     task = server.trained()
     assert task["status"] == "DONE", task
     stats = server.info()["train_stats"]["bright"]
     assert stats["status"] == "done"
-    assert stats["taken_over"] is True
-    assert 0 <= stats["dice_before"] <= 1
-    assert 0 <= stats["dice_after"] <= 1
-    assert "held-out images" in stats["reason"]
+    assert 0 <= stats["dice_after"] < stats["dice_before"] <= 1
+    assert stats["taken_over"] is False
+    assert stats["reason"].endswith("worse, so the model should stay")
+    assert "1 held-out image of 1 patient" in stats["reason"]
+    assert stats["best_metric"] == stats["dice_before"]
     assert stats["groups"] == {"train": 5, "validation": 1, "test": 1}
     (run,) = stats["runs"]
     assert (Path(run) / "model.pt").is_file()
+    same, told_same = server.infer("bright", "0_grey", {})
+    assert told_same["weights_sha256"] == told_before["weights_sha256"]
+    np.testing.assert_array_equal(png(same), png(before))
+    assert not list((server.place / "models").iterdir())
+
+    # That training is there, so it is not done again.
+    server.train_start("bright", {"max_epochs": 1, "take_worse": True})
+    assert server.trained()["status"] == "DONE"
+    stats = server.info()["train_stats"]["bright"]
+    assert (stats["taken_over"], stats["runs"]) == (True, [run])
     after, told_after = server.infer("bright", "0_grey", {})
     assert told_after["weights_sha256"] != told_before["weights_sha256"]
     taken = server.place / "models" / "bright-1"
@@ -266,9 +280,12 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
     until(lambda: server.info()["train_stats"]["bright"].get("status") == "running", "it trains", seconds=400)
     server.train_stop()
     assert server.trained()["status"] == "STOPPED"
-    stats = server.info()["train_stats"]["bright"]
-    assert stats["status"] == "stopped"
-    assert "the model is as it was" in stats["reason"]
+
+    def stopped() -> Any:
+        stats = server.info()["train_stats"]["bright"]
+        return stats["status"] == "stopped" and stats
+
+    assert "the model is as it was" in until(stopped, "the training is stopped")["reason"]
     _, after = server.infer("bright", "0_grey", {})
     assert after["weights_sha256"] == before["weights_sha256"]
 

@@ -18,6 +18,8 @@ from monai_thyroid.deploy.label_app.studies import SUFFIXES, prepare_images
 from monai_thyroid.deploy.label_app.web import WebStudies, web_client
 from monai_thyroid.deploy.pack import check_sums
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import is_locked, locked
+from monai_thyroid.sweep.jobs import TIED
 
 __all__ = ["check_port", "prepare", "run_server"]
 
@@ -69,6 +71,8 @@ def prepare(
         problems.append(f"studies {studies}: no such folder")
     elif not online and (place.path.is_relative_to(folder.resolve())):
         problems.append(f"output {output}: lies in the folder of studies; give one outside of it")
+    elif place.path.is_dir() and is_locked(place.path):
+        problems.append(f"output {output}: another server works in it; stop that, or give another --output")
     if problems:
         raise UserError(problems)
     name = studies.rstrip("/") if online else str(folder.resolve())
@@ -106,12 +110,13 @@ def run_server(
         tell: is given what happens, a line at a time.
 
     Raises:
-        UserError: MONAI Label is not installed here, or the port is in use or not to be had.
+        UserError: MONAI Label is not installed here, the port is in use or not to be had, or another server works in the
+            folder.
     """
     check_installed()
     check_port(host, port)
     studies = place.settings["studies"]
-    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(place.app)]
+    command = [sys.executable, "-c", TIED, str(os.getpid()), "-m", "monailabel.main", "start_server", "--app", str(place.app)]
     command += ["--studies", studies if studies.startswith(_WEB) else str(place.studies)]
     command += ["--host", host, "--port", str(port), "--uvicorn_app", "monai_thyroid.deploy.label_app.http:app"]
     own = f"http://{host}:{port}"
@@ -129,19 +134,20 @@ def run_server(
     # It takes an image's id for a file if there is one of that name where it works.
     nowhere = place.path / "sessions"
     nowhere.mkdir(exist_ok=True)
-    server = subprocess.Popen(command, cwd=nowhere, env={**os.environ, **settings}, start_new_session=True)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, _stop)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        tell("stopping")
-        return 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _end(server)
+    with locked(place.path, work="annotating"):
+        server = subprocess.Popen(command, cwd=nowhere, env={**os.environ, **settings}, start_new_session=True)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number in before:
+            signal.signal(number, _stop)
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            tell("stopping")
+            return 0
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _end(server)
 
 
 def _stop(number: int, frame: object) -> None:
