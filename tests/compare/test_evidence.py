@@ -82,12 +82,18 @@ def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun,
         assert answers[number].strip() == "for the author"
     assert answers[9].startswith("for the author")  # these configs name no transforms
     assert answers[33].startswith("for the author")  # scored on no other data
-    assert answers[19] == "test: official part"
+    part = " (in part; the rest is for the author)"
+    assert answers[19] == f"test: official part{part}"
     assert answers[23] == "torch 2.13.0"
     assert "2 images (1 group)" in answers[35]
     assert "not pretrained" in answers[24]
     assert "image\\_size" not in answers[22]
     assert "input of 96 pixels" in answers[22]
+    # A network's name is no description of it, a few constants are no recipe, one part is not all of them.
+    for number in (22, 25, 37):
+        assert answers[number].endswith(part)
+    assert "paraphrased" in "\n".join(lines)
+    assert "against the paper" in "\n".join(lines)
     for number, answer in answers.items():
         assert answer.strip() == "for the author" or any(file in sources[number] for file in (".json", ".csv", ".yaml"))
 
