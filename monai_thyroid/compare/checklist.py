@@ -435,9 +435,9 @@ _INTRODUCTION: dict[str, tuple[str, str]] = {
     "claim": (
         "CLAIM 2024",
         "Checklist for Artificial Intelligence in Medical Imaging, update of 2024 (Tejani et al., Radiology: AI "
-        "2024, doi 10.1148/ryai.240300). The items are paraphrased here, not quoted, and their numbers were compared with "
-        "a summary of that paper, not with the paper: check each item, its number and its answer against the paper "
-        "before you hand this in.",
+        "2024, doi 10.1148/ryai.240300). The items are paraphrased here, not quoted, and their numbers were "
+        "compared with a summary of that paper, not with the paper: check each item, its number and its answer "
+        "against the paper before you hand this in.",
     )
 }
 CHECKLISTS: dict[str, Mapping[str, Sequence[Asked]]] = {"claim": _CLAIM}
