@@ -150,7 +150,9 @@ _LEVELS = {
 
 def _disjoint(facts: Facts) -> Answer:
     found = _once(run.grouping for run in facts.runs)
-    return Answer("; ".join(_LEVELS[one] for one in found), "run.json: grouping", whole=found == ["known"])
+    kept = all(run.record.grouping is not None for run in facts.runs)
+    source = "run.json: grouping" + ("" if kept else "; where it is left out, cases.csv: group")
+    return Answer("; ".join(_LEVELS[one] for one in found), source, whole=found == ["known"])
 
 
 def _model(facts: Facts) -> Answer | None:
@@ -185,7 +187,7 @@ def _start(facts: Facts) -> Answer | None:
         if run.record.parent_sha256:
             start = f"from the weights {run.record.parent_sha256[:12]}"
         else:
-            start = "from no other run's weights"
+            start = "no other run's weights recorded"
         data = "data they had seen before not recorded" if before is None else f"pretrained on {_listed(before)}"
         whole = whole and before is not None
         told.append(f"{run.network}: {start}, {'not pretrained' if before == [] else data}")
@@ -232,7 +234,8 @@ def _metrics(facts: Facts) -> Answer:
 def _statistics(facts: Facts) -> Answer | None:
     found = [one for section in facts.report.sections for one in (section.weights, section.architectures) if one]
     told = "95 % intervals by bootstrap over groups" + "".join(
-        f". {one.question.capitalize()}: {one.method}" for one in {one.question: one for one in found}.values()
+        f". {one.question.capitalize()}: {one.method.rstrip('.')}"
+        for one in {one.question: one for one in found}.values()
     )
     return Answer(told, "report.json: weights, architectures, networks")
 
