@@ -213,6 +213,7 @@ def _render(template: str, page: Sequence[Block], *, escape: bool) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["plain"] = _escaped
+    environment.filters["code"] = _as_code
     return str(environment.get_template(template).render(page=page))
 
 
@@ -222,3 +223,8 @@ def _escaped(text: str) -> str:
     for character in "\\`*_|[]":
         text = text.replace(character, f"\\{character}")
     return text
+
+
+def _as_code(text: str) -> str:
+    """To be copied as it stands, where no sign in it ends the code."""
+    return _escaped(text) if "`" in text or "\n" in text else f"`{text}`"

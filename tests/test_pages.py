@@ -41,6 +41,12 @@ def test_both_forms_hold_every_block() -> None:
     assert not re.search(r"https?://|@import|url\(", page)
 
 
+def test_a_command_can_be_copied_from_markdown_as_it_stands() -> None:
+    text = markdown([Heading(1, "x"), Items(["run --config_file A_B", "a`_", "a\n_"], code=True), Items(["a_b"])])
+    assert text.split("\n\n")[1] == "- `run --config_file A_B`\n- a\\`\\_\n- a<br>\\_"
+    assert "- a\\_b" in text
+
+
 def keys(made: Table) -> list[list[str]]:
     return [[cell.key for cell in row] for row in made.rows]
 

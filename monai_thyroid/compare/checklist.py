@@ -1,6 +1,6 @@
 """A reporting checklist, filled as far as run folders answer it: each answer with where it stands, nothing guessed.
 
-CLAIM, the Checklist for Artificial Intelligence in Medical Imaging, in its update of 2024: Tejani, Klontz, Gatti,
+CLAIM, the Checklist for Artificial Intelligence in Medical Imaging, in its update of 2024: Tejani, Klontzas, Gatti,
 Mongan, Moy, Park, Kahn, Radiology: Artificial Intelligence 2024, doi 10.1148/ryai.240300.
 """
 
@@ -118,7 +118,7 @@ def _preprocessing(facts: Facts) -> Answer | None:
             found.append(" > ".join(_step(step) for step in steps))
     if not found:
         return None
-    return Answer("; ".join(_once(found)), "config.yaml: applied, image_transforms")
+    return Answer("; ".join(_once(found)), "config.yaml: applied, image_transforms", whole=False)
 
 
 def _step(step: Mapping[str, Any]) -> str:
@@ -138,7 +138,7 @@ def _missing(facts: Facts) -> Answer:
 
 def _partitions(facts: Facts) -> Answer | None:
     told = _once(run.record.split for run in facts.runs if run.record.split)
-    return Answer("; ".join(told), "run.json: split") if told else None
+    return Answer("; ".join(told), "run.json: split", whole=False) if told else None
 
 
 _LEVELS = {
@@ -150,7 +150,9 @@ _LEVELS = {
 
 def _disjoint(facts: Facts) -> Answer:
     found = _once(run.grouping for run in facts.runs)
-    return Answer("; ".join(_LEVELS[one] for one in found), "run.json: grouping", whole=found == ["known"])
+    kept = all(run.record.grouping is not None for run in facts.runs)
+    source = "run.json: grouping" + ("" if kept else "; where it is left out, cases.csv: group")
+    return Answer("; ".join(_LEVELS[one] for one in found), source, whole=found == ["known"])
 
 
 def _model(facts: Facts) -> Answer | None:
@@ -167,7 +169,7 @@ def _model(facts: Facts) -> Answer | None:
     sides = facts.configured("image_size")
     grid = f"; input of {_listed(sides)} pixels" if sides else ""
     source = "run.json: network, parameters, classes, activation; config.yaml: applied, network"
-    return Answer("; ".join(_once(told)) + grid, source)
+    return Answer("; ".join(_once(told)) + grid, source, whole=False)
 
 
 def _software(facts: Facts) -> Answer | None:
@@ -185,7 +187,7 @@ def _start(facts: Facts) -> Answer | None:
         if run.record.parent_sha256:
             start = f"from the weights {run.record.parent_sha256[:12]}"
         else:
-            start = "from no other run's weights"
+            start = "no other run's weights recorded"
         data = "data they had seen before not recorded" if before is None else f"pretrained on {_listed(before)}"
         whole = whole and before is not None
         told.append(f"{run.network}: {start}, {'not pretrained' if before == [] else data}")
@@ -202,7 +204,7 @@ def _training(facts: Facts) -> Answer | None:
     if not told:
         return None
     source = f"config.yaml: {_listed(_RECIPE)}, and the whole recipe; run.json: {_listed(name for _, name in kept)}"
-    return Answer("; ".join(told), source)
+    return Answer("; ".join(told), source, whole=False)
 
 
 def _selection(facts: Facts) -> Answer | None:
@@ -232,7 +234,8 @@ def _metrics(facts: Facts) -> Answer:
 def _statistics(facts: Facts) -> Answer | None:
     found = [one for section in facts.report.sections for one in (section.weights, section.architectures) if one]
     told = "95 % intervals by bootstrap over groups" + "".join(
-        f". {one.question.capitalize()}: {one.method}" for one in {one.question: one for one in found}.values()
+        f". {one.question.capitalize()}: {one.method.rstrip('.')}"
+        for one in {one.question: one for one in found}.values()
     )
     return Answer(told, "report.json: weights, architectures, networks")
 
@@ -303,7 +306,9 @@ def _performance(facts: Facts) -> Answer:
         )
 
     return Answer(
-        f"{_of_each(facts, tell)}; the other scores are in the report", "evaluations/*/cases.csv; summary.csv"
+        f"{_of_each(facts, tell)}; the other scores are in the report",
+        "evaluations/*/cases.csv; summary.csv",
+        whole=False,
     )
 
 
@@ -433,7 +438,9 @@ _INTRODUCTION: dict[str, tuple[str, str]] = {
     "claim": (
         "CLAIM 2024",
         "Checklist for Artificial Intelligence in Medical Imaging, update of 2024 (Tejani et al., Radiology: AI "
-        "2024, doi 10.1148/ryai.240300). Items are told in short: the paper's own words count.",
+        "2024, doi 10.1148/ryai.240300). The items are paraphrased here, not quoted, and their numbers were "
+        "compared with a summary of that paper, not with the paper: check each item, its number and its answer "
+        "against the paper before you hand this in.",
     )
 }
 CHECKLISTS: dict[str, Mapping[str, Sequence[Asked]]] = {"claim": _CLAIM}

@@ -67,6 +67,8 @@ def _scores(analysis: Analysis, network: str, units: dict[str, str]) -> _Scores 
             rows = evaluation.robustness()
         except UserError as error:
             return f"{network}: {'; '.join(error.problems)}"
+        if not rows and (evaluation.path / "robustness.csv").is_file():
+            return f"{network}: its robustness.csv has no rows; measure it again."
         clean = {row["case"]: float(row["dice"]) for row in evaluation.of_class(study.name) if not row["error"]}
         for row in rows:
             if row.class_name != study.name or row.dice is None or row.strength is None:

@@ -214,8 +214,14 @@ def _thirds(
         return [None if one is None else f"{one:.3g}{unit}" for one in values], [
             f"{one:.3g}{unit}" for one in sorted(set(known))
         ]
-    low, high = (float(f"{one:.3g}") for one in np.quantile(known, [1 / 3, 2 / 3]))
-    spans = [f"up to {low:g}{unit}", f"{low:g} to {high:g}{unit}", f"over {high:g}{unit}"]
+    limits = np.quantile(known, [1 / 3, 2 / 3])
+    # Three digits tell sizes; years and dates take as many as leave every case in its third.
+    for digits in range(3, 18):
+        low, high = (float(f"{one:.{digits}g}") for one in limits)
+        if all((one > low, one > high) == (one > limits[0], one > limits[1]) for one in known):
+            break
+    low_told, high_told = (np.format_float_positional(one, trim="-") for one in (low, high))
+    spans = [f"up to {low_told}{unit}", f"{low_told} to {high_told}{unit}", f"over {high_told}{unit}"]
     order = [f"{name} ({span})" for name, span in zip(names, spans, strict=True)] if names else spans
     return [None if one is None else order[int(one > low) + int(one > high)] for one in values], order
 

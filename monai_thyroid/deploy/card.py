@@ -215,9 +215,9 @@ def _failures(scored: Evaluation, name: str) -> list[str]:
 def _limits(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
     first = runs[0][1]
     items = [
-        f"Trained on {first.dataset} alone: on images of other devices, sites or patients it may be worse, and only an "
-        "evaluation there can tell.",
-        "It marks pixels; it does not tell benign from malignant, nor does it know when an image is none of its kind.",
+        f"Trained on {first.dataset}{_before(runs)}: on images of other devices, sites or patients it may be worse, "
+        "and only an evaluation there can tell.",
+        _no_diagnosis(first),
     ]
     groupings = {record.grouping for _, record in runs}
     if groupings != {"known"}:
@@ -231,6 +231,25 @@ def _limits(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
         )
     items.append("Its weights may be bound by the licence of the data they were trained on, whatever LICENSE says.")
     return [Heading(2, "Limits"), Items(items)]
+
+
+def _before(runs: Sequence[tuple[RunFiles, RunRecord]]) -> str:
+    """What the weights had seen besides, as far as it is known."""
+    seen = list(dict.fromkeys(name for _, record in runs for name in record.pretrained_on or []))
+    if seen:
+        return f", from weights that had seen {', '.join(seen)}"
+    if any(record.pretrained_on is None for _, record in runs):
+        return "; what its weights had seen before is not recorded"
+    return " alone"
+
+
+def _no_diagnosis(record: RunRecord) -> str:
+    """What its masks do not say: of a lesion of several classes the class is marked, which is no pathology."""
+    if record.whole:
+        told = f"Which class a {record.whole} is marked as is as good as the reference's labels, and no diagnosis"
+    else:
+        told = "It marks pixels; it does not tell benign from malignant"
+    return f"{told}, nor does it know when an image is none of its kind."
 
 
 def _exports(exports: Mapping[str, Any] | None) -> list[Block]:

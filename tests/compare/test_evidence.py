@@ -63,6 +63,12 @@ def test_without_measures_the_report_says_nothing_of_them(make_run: MakeRun, tmp
     assert not any((section.measured, section.measured_notes, section.degraded, section.degraded_notes))
 
 
+def test_degraded_scores_without_rows_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    (next(make_run("unet").glob("evaluations/*")) / "robustness.csv").write_text("")
+    (section,) = build([tmp_path / "runs"]).report.sections
+    assert section.degraded_notes == ["unet: its robustness.csv has no rows; measure it again."]
+
+
 def filled(runs: Path) -> list[str]:
     built = build([runs])
     return markdown(make_checklist("claim", built.report, built.analyses)).splitlines()
@@ -82,14 +88,29 @@ def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun,
         assert answers[number].strip() == "for the author"
     assert answers[9].startswith("for the author")  # these configs name no transforms
     assert answers[33].startswith("for the author")  # scored on no other data
-    assert answers[19] == "test: official part"
+    part = " (in part; the rest is for the author)"
+    assert answers[19] == f"test: official part{part}"
     assert answers[23] == "torch 2.13.0"
     assert "2 images (1 group)" in answers[35]
     assert "not pretrained" in answers[24]
     assert "image\\_size" not in answers[22]
     assert "input of 96 pixels" in answers[22]
+    # A network's name is no description of it, a few constants are no recipe, one part is not all of them.
+    for number in (22, 25, 37):
+        assert answers[number].endswith(part)
+    assert "paraphrased" in "\n".join(lines)
+    assert "against the paper" in "\n".join(lines)
     for number, answer in answers.items():
         assert answer.strip() == "for the author" or any(file in sources[number] for file in (".json", ".csv", ".yaml"))
+
+
+def test_what_a_record_leaves_out_is_not_answered_from_it(make_run: MakeRun, tmp_path: Path) -> None:
+    for network in ("unet", "segnet"):
+        make_run(network, grouping=None, parent_sha256=None, pretrained_on=None)
+    items = {line[2:4]: line for line in filled(tmp_path / "runs") if line.startswith("| ")}
+    assert "where it is left out, cases.csv: group" in items["20"]
+    assert "no other run's weights recorded" in items["24"]
+    assert ".." not in items["29"]
 
 
 def test_of_masks_no_training_is_told(make_run: MakeRun, tmp_path: Path) -> None:

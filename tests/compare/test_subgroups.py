@@ -125,3 +125,11 @@ def test_few_numbers_are_words_in_their_order() -> None:
 
 def test_holm_by_hand() -> None:
     assert _holm([0.04, 0.01, math.nan, 0.03]) == pytest.approx([0.06, 0.03, math.nan, 0.06], nan_ok=True)
+
+
+def test_years_and_dates_are_cut_into_thirds_too() -> None:
+    """Rounded to three digits the limits of both were one number, and beyond it lay all dates."""
+    for start in (2016, 20230101):
+        variable = _levels("when", [str(start + place) for place in range(9)])
+        assert [sum(label == span for label in variable.labels) for span in variable.order] == [3, 3, 3]
+        assert variable.order[0] == f"up to {start + 2}.7"

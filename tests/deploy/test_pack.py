@@ -25,13 +25,14 @@ from PIL import Image
 
 from monai_thyroid.cli import main
 from monai_thyroid.deploy import predict_archive
-from monai_thyroid.deploy.card import _scores
+from monai_thyroid.deploy.card import _limits, _scores
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import Predictor, TrainedRun
 from monai_thyroid.evaluation.model import Model
 from monai_thyroid.evaluation.weights import find_weights
 from monai_thyroid.files import read_json, sha256_file, write_json
+from monai_thyroid.pages import Items
 from monai_thyroid.runfolder import RunRecord, run_files
 
 SOFTMAX = {"to_original_grid::2::sigmoid": False, "to_original_grid::2::softmax": True}
@@ -368,6 +369,25 @@ def test_the_card_tells_scores_with_intervals_and_limits(root: Path, tmp_path: P
     assert "</html>" in (packed / "docs" / "report.html").read_text()
     assert "docs/report.html" in card
     assert probabilities(packed, images())[0].shape == (1, *SIZES[0])
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ([], "Trained on phantom alone: "),
+        (["imagenet"], "Trained on phantom, from weights that had seen imagenet: "),
+        (None, "Trained on phantom; what its weights had seen before is not recorded: "),
+    ],
+)
+def test_the_card_claims_no_more_of_classes_and_data_than_is_known(
+    seen: list[str] | None, told: str, root: Path
+) -> None:
+    record = RunRecord(dataset="phantom", network="unet", grouping="known", pretrained_on=seen, whole="lesion")
+    limits = _limits([(run_files(root / "tests" / "data" / "older_run"), record)])[1]
+    assert isinstance(limits, Items)
+    assert limits.items[0].startswith(told)
+    assert limits.items[1].startswith("Which class a lesion is marked as")
+    assert "benign" not in limits.items[1]  # masks of several classes tell them apart
 
 
 def test_every_file_has_its_sum(one: Path) -> None:
