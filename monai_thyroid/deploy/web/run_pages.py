@@ -88,7 +88,10 @@ def _show_run(st: Any, listed: Listed) -> None:
                     dice = f"{row['dice']:.3f}"
                     columns[number % 3].image(picture, caption=f"{row.case}: Dice {dice}", width="stretch")
             st.dataframe(
-                [{name: row[name] for name in ("case", "group", "class", "dice", "iou", "hd95")} for row in rows],
+                [
+                    {name: row[name] for name in ("case", "group", "class", "dice", "iou", "precision", "recall")}
+                    for row in rows
+                ],
                 hide_index=True,
             )
 
