@@ -71,7 +71,13 @@ def _show_run(st: Any, listed: Listed) -> None:
         left.line_chart(found, x="epoch", y=["train loss", "validation loss"], y_label="loss")
         right.line_chart(found, x="epoch", y="validation Dice", y_label="Dice, network's grid")
     for path in sorted((files.facts / "figures").glob("*.png")):
-        st.image(str(path), caption=path.name)
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+        except OSError as error:
+            st.warning(plain(f"figures/{path.name}: cannot be shown ({error})"))
+            continue
+        st.image(picture, caption=plain(path.name))
     for path in sorted(files.facts.glob("evaluations/[!.]*/")):
         try:
             scored = read_evaluation(path)
