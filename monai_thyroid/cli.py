@@ -757,7 +757,7 @@ def _robustness(options: argparse.Namespace) -> int:
         dataset_dir=options.dataset_dir,
         device=options.device,
     )
-    print("Dice, mean over images, at each strength:", robustness_table(found), sep="\n")
+    print("Dice, mean over images and classes, at each strength:", robustness_table(found), sep="\n")
     for one in found:
         print(f"Kept: {one.path}")
     return 0

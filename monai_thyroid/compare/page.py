@@ -209,7 +209,7 @@ def _n(comparison: Comparison) -> str:
 
 
 def _opening(report: Report) -> str:
-    runs = sum(len(section.runs) for section in report.sections)
+    runs = len({run.path for section in report.sections for run in section.runs})  # each class has a section
     dates, options = report.runs_started, report.options
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") if dates else ""
     return (

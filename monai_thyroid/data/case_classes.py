@@ -47,8 +47,11 @@ def give_classes(
     if found is None:
         return
     if unused:
-        told = f"{where}: {_some(unused)} {'are' if len(unused) > 1 else 'is'} listed, but no image of the dataset"
-        (listing.problems if unclassified == "refuse" else listing.notes).append(told)
+        if unclassified == "refuse":
+            verb = "are" if len(unused) > 1 else "is"
+            listing.problems.append(f"{where}: {_some(unused)} {verb} listed, but no image of the dataset")
+        else:  # notes go into run.json and from there into cards: no place of data, no name of a case
+            listing.notes.append(f"class_table {table}: {len(unused)} listed, but no image of the dataset")
     number = {value: index for index, name in enumerate(classes, 1) for value in _texts(values[name])}
     without = [item["case"] for item in listing.items if not found[item["case"]]]
     strange: dict[str, list[str]] = {}
@@ -64,7 +67,7 @@ def give_classes(
             f"{where}: no value of {_some(without)}; complete it, or leave these images out (unclassified: leave_out)"
         )
     elif without:
-        listing.notes.append(f"{where}: {_some(without)} left out, as they have no value")
+        listing.notes.append(f"class_table {table}: {len(without)} left out, as they have no value")
         listing.items = [item for item in listing.items if found[item["case"]]]
     if not listing.items and not listing.problems:
         listing.problems.append(f"{where}: no image is left")

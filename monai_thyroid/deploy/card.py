@@ -246,7 +246,7 @@ def _before(runs: Sequence[tuple[RunFiles, RunRecord]]) -> str:
 def _no_diagnosis(record: RunRecord) -> str:
     """What its masks do not say: of a lesion of several classes the class is marked, which is no pathology."""
     if record.whole:
-        told = f"Which class a {record.whole} is marked as is as good as the reference's labels, and no diagnosis"
+        told = f"It gives a {record.whole} the class that the reference's labels taught it, which is no diagnosis"
     else:
         told = "It marks pixels; it does not tell benign from malignant"
     return f"{told}, nor does it know when an image is none of its kind."

@@ -44,7 +44,8 @@ class Robustness:
     Attributes:
         run: the run folder.
         path: robustness.csv.
-        dice: by degradation and strength, from 0; mean over cases, of several classes over these too.
+        dice: by degradation and strength, from 0; mean over cases, of several classes over these too, without that of
+            all together.
         unlike: mean difference of Dice on clean images to the run's own scores; 0 where every pixel is the same.
     """
 
@@ -261,6 +262,8 @@ def _written(work: _Work, asked: Mapping[str, Sequence[float]], found: _Found) -
     )
     dice: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
+        if row["class"] == work.trained.whole:  # no class beside the others
+            continue
         dice[row["degradation"]][row["strength"]].append(row["dice"])
     means = {name: {s: float(np.mean(values)) for s, values in sorted(one.items())} for name, one in dice.items()}
     return Robustness(work.trained.path, path, means, found.unlike)

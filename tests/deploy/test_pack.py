@@ -386,7 +386,7 @@ def test_the_card_claims_no_more_of_classes_and_data_than_is_known(
     limits = _limits([(run_files(root / "tests" / "data" / "older_run"), record)])[1]
     assert isinstance(limits, Items)
     assert limits.items[0].startswith(told)
-    assert limits.items[1].startswith("Which class a lesion is marked as")
+    assert limits.items[1].startswith("It gives a lesion the class")
     assert "benign" not in limits.items[1]  # masks of several classes tell them apart
 
 
