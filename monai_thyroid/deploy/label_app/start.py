@@ -134,7 +134,8 @@ def run_server(
     check_installed()
     check_port(host, port)
     studies = place.settings["studies"]
-    command = [sys.executable, "-c", TIED, str(os.getpid()), "-m", "monailabel.main", "start_server", "--app", str(place.app)]
+    command = [sys.executable, "-c", TIED, str(os.getpid()), "-m", "monailabel.main", "start_server"]
+    command += ["--app", str(place.app)]
     command += ["--studies", studies if studies.startswith(_WEB) else str(place.studies)]
     command += ["--host", host, "--port", str(port), "--uvicorn_app", "monai_thyroid.deploy.label_app.http:app"]
     own = f"http://{host}:{port}"
