@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from made_trained import made_trained, marker
 from PIL import Image
 
 from monai_thyroid.deploy.label_app import prepare
+from monai_thyroid.deploy.label_app.place import alive
 from monai_thyroid.deploy.label_app.web import WebStudies, web_client
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
@@ -291,18 +293,20 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
 
 
 @pytest.mark.usefixtures("annotated")
-def test_it_goes_on_after_an_end_in_the_middle_of_a_training(server: LabelServer) -> None:
+def test_it_goes_on_after_a_death_in_the_middle_of_a_training(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
     until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=400)
     process = server.info()["train_stats"]["bright"]["process"]
-    server.stop()
-    until(lambda: not Path(f"/proc/{process}").exists(), "the training ends with the server")
+    server.stop(signal.SIGKILL)
+    until(lambda: not alive(process), "the training ends with the server")
     server.start()
     assert "as trained here" in server.log.read_text()
     _, after = server.infer("bright", "0_grey", {})
     assert after["weights_sha256"] == before["weights_sha256"]
-    assert server.info()["datastore"]["completed"] == 7
+    info = server.info()
+    assert info["datastore"]["completed"] == 7
+    assert info["train_stats"]["bright"]["status"] == "stopped"
 
 
 def test_a_port_in_use_is_told(env: Path, model: Path, server: LabelServer, studies: Path, tmp_path: Path) -> None:

@@ -128,8 +128,7 @@ def run_server(
         tell: is given what happens, a line at a time.
 
     Raises:
-        UserError: MONAI Label is not installed here, the port is in use or not to be had, or another server works in the
-            folder.
+        UserError: MONAI Label is not installed here, the port is not to be had, or another server works in the folder.
     """
     check_installed()
     check_port(host, port)
