@@ -200,6 +200,13 @@ def test_what_is_wrong_is_told_in_a_sentence(server: LabelServer, tmp_path: Path
         server.infer("bright", "/etc/hostname", {})
     with pytest.raises(LabelError, match=r"404.*choose one of bright"):
         server.infer("dark", "1_1", {})
+    told = requests.post(f"{server.url}/activelearning/best", json={}, timeout=60)
+    assert (told.status_code, "no such strategy 'best'" in told.text) == (400, True)
+    options = {"params": {"image": "1_1"}, "timeout": 60}
+    told = requests.post(f"{server.url}/infer/bright", data={"params": "{"}, **options)
+    assert (told.status_code, "params: is no JSON" in told.text) == (400, True)
+    told = requests.post(f"{server.url}/infer/bright", data={"params": "[1]"}, **options)
+    assert (told.status_code, "the server's log says more" in told.text) == (500, True)
     Image.fromarray(np.zeros((72, 96), np.uint8)).save(tmp_path / "empty.png")
     with pytest.raises(LabelError, match=r"400.*give a word"):
         server.save_label("2_1", str(tmp_path / "empty.png"), tag="../../outside")
