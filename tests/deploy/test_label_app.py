@@ -335,6 +335,29 @@ def test_what_a_server_is_prepared_with_is_checked(run: Path, folder: Path, tmp_
         prepare([tmp_path], studies=str(folder), output=tmp_path / "other", tell=told.append)
 
 
+def test_a_start_that_is_refused_leaves_nothing(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(**options: Any) -> str:
+        with pytest.raises(UserError) as error:
+            prepare([run], **{"studies": str(folder), "output": tmp_path / "label", "tell": print, **options})
+        return str(error.value)
+
+    folder.mkdir()
+    assert "holds no image" in told()
+    save_scan(folder / "deep" / ("x" * 190) / f"{'y' * 190}.png")
+    assert "is longer than 200 bytes; rename it" in told()
+    (tmp_path / "file").touch()
+    assert "is a file, or lies in one" in told(output=tmp_path / "file" / "label")
+    assert "cannot be reached" in told(studies="http://127.0.0.1:9/dicom-web")
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", "[1]")
+    assert "give names and values" in told(studies="http://127.0.0.1:9/dicom-web")
+    # None of these studies is what the folder is of now.
+    assert not any((tmp_path / "label").iterdir())
+    (tmp_path / "label" / "label.json").write_text("[]")
+    assert "label.json is none that was written here" in told()
+
+
 def test_the_command_says_what_it_lacks(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

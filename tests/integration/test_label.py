@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from made_trained import made_trained, marker
 from PIL import Image
 
 from monai_thyroid.deploy.label_app import prepare
+from monai_thyroid.deploy.label_app.place import alive
 from monai_thyroid.deploy.label_app.web import WebStudies, web_client
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
@@ -198,6 +200,13 @@ def test_what_is_wrong_is_told_in_a_sentence(server: LabelServer, tmp_path: Path
         server.infer("bright", "/etc/hostname", {})
     with pytest.raises(LabelError, match=r"404.*choose one of bright"):
         server.infer("dark", "1_1", {})
+    told = requests.post(f"{server.url}/activelearning/best", json={}, timeout=60)
+    assert (told.status_code, "no such strategy 'best'" in told.text) == (400, True)
+    options = {"params": {"image": "1_1"}, "timeout": 60}
+    told = requests.post(f"{server.url}/infer/bright", data={"params": "{"}, **options)
+    assert (told.status_code, "params: is no JSON" in told.text) == (400, True)
+    told = requests.post(f"{server.url}/infer/bright", data={"params": "[1]"}, **options)
+    assert (told.status_code, "the server's log says more" in told.text) == (500, True)
     Image.fromarray(np.zeros((72, 96), np.uint8)).save(tmp_path / "empty.png")
     with pytest.raises(LabelError, match=r"400.*give a word"):
         server.save_label("2_1", str(tmp_path / "empty.png"), tag="../../outside")
@@ -231,7 +240,7 @@ def annotated(server: LabelServer, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.usefixtures("annotated")
 def test_what_a_training_made_worse_is_applied_only_if_that_is_wanted(server: LabelServer) -> None:
     before, told_before = server.infer("bright", "0_grey", {})
-    assert server.train_start("bright", {"max_epochs": 1})["status"] == "SUBMITTED"
+    assert server.train_start("bright", {"max_epochs": 1})["status"] in ("SUBMITTED", "RUNNING")
     task = server.trained()
     assert task["status"] == "DONE", task
     stats = server.info()["train_stats"]["bright"]
@@ -291,18 +300,20 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
 
 
 @pytest.mark.usefixtures("annotated")
-def test_it_goes_on_after_an_end_in_the_middle_of_a_training(server: LabelServer) -> None:
+def test_it_goes_on_after_a_death_in_the_middle_of_a_training(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
     until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=400)
     process = server.info()["train_stats"]["bright"]["process"]
-    server.stop()
-    until(lambda: not Path(f"/proc/{process}").exists(), "the training ends with the server")
+    server.stop(signal.SIGKILL)
+    until(lambda: not alive(process), "the training ends with the server")
     server.start()
     assert "as trained here" in server.log.read_text()
     _, after = server.infer("bright", "0_grey", {})
     assert after["weights_sha256"] == before["weights_sha256"]
-    assert server.info()["datastore"]["completed"] == 7
+    info = server.info()
+    assert info["datastore"]["completed"] == 7
+    assert info["train_stats"]["bright"]["status"] == "stopped"
 
 
 def test_a_port_in_use_is_told(env: Path, model: Path, server: LabelServer, studies: Path, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ classes it extends, as read in its release 0.8.5.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
 import random
 import re
+import signal
 import tempfile
 import threading
 import time
@@ -194,6 +196,7 @@ class _Train(TrainTask):
         place, name = self._place, self._name
         epochs = request.get("max_epochs", place.settings["epochs"])
         started = time.time()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the server, however that ends
         told: dict[str, Any] = {
             "status": "running",
             "process": os.getpid(),
