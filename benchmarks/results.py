@@ -41,6 +41,7 @@ How to read the tables:
   otherwise, a missed object 0 ([scoring.md](scoring.md)). *Misses*: images with an object of which no pixel was found.
   *False alarms*: images without one in which something was marked.
 - **Pooled**: of the pixels of all images together, as many publish them: large objects decide.
+- **The second table** is of images, not groups; of several seeds each figure is the mean over them, the median too.
 - Differences of a few hundredths between tables say nothing: other data, other splits, one seed. Which network is
   better is asked in [comparison.md](comparison.md), by the rule of [claims.md](claims.md).
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -612,9 +613,8 @@ def _bundles(options: argparse.Namespace) -> int:
     if options.copy:
         name, folder = options.copy
         path = copy_bundle(name, folder)
-        print(
-            f"{path}: written", "Next:", f"  python -m monai.bundle run --config_file {path / 'train.yaml'}", sep="\n"
-        )
+        config = shlex.quote(str(path / "train.yaml"))
+        print(f"{path}: written", "Next:", f"  python -m monai.bundle run --config_file {config}", sep="\n")
         return 0
     width = max(map(len, SHIPPED))
     for name in SHIPPED:

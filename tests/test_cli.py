@@ -266,6 +266,14 @@ COMMANDS = {
     "audit": ["audit", "x"],
     "report": ["report", "x", "--output", "y"],
     "compare": ["compare", "x.yaml", "--networks", "unet", "--output", "y"],
+    "bundles": ["bundles"],
+    "completion": ["completion", "bash"],
+    "ensemble": ["ensemble", "x", "y"],
+    "robustness": ["robustness", "x"],
+    "card": ["card", "x", "--output", "y"],
+    "label": ["label", "--model", "x", "--studies", "y"],
+    "runs": ["runs", "x"],
+    "web": ["web", "--model", "x"],
 }
 
 

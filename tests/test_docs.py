@@ -42,6 +42,17 @@ def test_there_are_such_pages() -> None:
     assert {"scoring.md", "statistics.md"} <= {page.name for page in PAGES}
 
 
+def test_links_lead_to_files() -> None:
+    """The slow test below follows them all; the site has no page for a folder."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("bundles/*/*.md")]
+    wrong = []
+    for page in pages:
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+        wrong += [(page.name, link) for link in links if link and not (page.parent / link).is_file()]
+    assert wrong == []
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path: Path) -> None:
     """Every link within the repository is followed: one that leads nowhere is a warning."""

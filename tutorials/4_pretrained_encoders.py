@@ -79,7 +79,8 @@ print(f"few: {len(patients[::6])} of {len(patients)} patients")
 # %% [markdown]
 # ## Four trainings
 #
-# With the file and without, on few and on many, each for about as many steps. Arguments of a network are not in the name
+# With the file and without: on few, 64 epochs of 2 steps; on many, 8 of 10. All are short, so compare the two on few, and the two
+# on many, and not few with many. Arguments of a network are not in the name
 # of a run's folder, so each way has its own `--output_dir`.
 
 # %% magic_args="-s {DATA}" language="bash"

@@ -1,10 +1,10 @@
 """The files of a bundle, rendered from what all bundles share (``templates/``) and what it is about (``recipes/``).
 
 A recipe is a YAML of values for the insertion points of the templates; its texts are put in as they stand, comments and
-all; ``<name>.md`` beside it is the bundle's README, another template. What stands under ``strong`` and under ``course``
-are two ways to train on the same data: the strong recipe, and that of the course project which a bundle reproduces.
-``default`` says which of them is ``train.yaml``. `python -m monai_thyroid.bundles` writes the bundles of this
-repository anew.
+all; ``<name>.md`` beside it is the bundle's README, and a folder ``<name>/`` has what this bundle alone has, templates
+as well. What stands under ``strong`` and under ``course`` are two ways to train on the same data: the strong recipe,
+and that of the course project which a bundle reproduces. ``default`` says which of them is ``train.yaml``.
+`python -m monai_thyroid.bundles` writes the bundles of this repository anew.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
             ending = "" if way == given["default"] else f"_{way}"
             named = {"strong": way == "strong", "ending": ending, "others": [one for one in ways if one != way]}
             files[name.replace(".yaml", f"{ending}.yaml")] = template.render({**given, **recipe_of, **values, **named})
+    for path in sorted((_HERE / "recipes" / recipe_name).glob("*")):
+        files[path.name] = environment.from_string(path.read_text(encoding="utf-8")).render(given)
     return files
 
 

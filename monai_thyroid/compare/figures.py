@@ -527,7 +527,7 @@ def bland_altman(
     """
     columns = min(2, len(points))
     lines = -(-len(points) // columns)
-    with _figure(folder, name, COLUMN if columns == 1 else PAGE, 2.5 * lines + 0.2) as figure:
+    with _figure(folder, name, COLUMN if columns == 1 else PAGE, min(2.5, 10 / lines) * lines + 0.2) as figure:
         grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         for axes in list(grid.flat)[len(points) :]:
             axes.axis("off")

@@ -118,7 +118,7 @@ def _scripted(network: nn.Module, images: Tensor) -> Any:
 
 def _traced(network: nn.Module, images: Tensor) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
-        # What it warns of the comparison below answers.
+        # Which the comparison below answers.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         traced = torch.jit.trace(network, images, check_trace=False)
         others = torch.rand(len(images) + 1, *images.shape[1:], generator=torch.Generator().manual_seed(0))

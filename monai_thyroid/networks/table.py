@@ -293,7 +293,7 @@ Made by `{command}` on {datetime.date.today().isoformat()}: {_machine()}.
 
 {render_markdown(rows)}
 
-- What follows the menu is in [bundles/networks](../bundles/networks); [own-networks.md](own-networks.md) says how to
+- What follows the menu is in `bundles/networks`; [own-networks.md](own-networks.md) says how to
   take it, and how to add others.
 - One channel in, one class out, no pretrained weights. The unpadded U-Net takes 252 x 252 pixels and gives 68 x 68.
 - Multiply-adds: convolutions and matrix products of one image's forward pass.

@@ -160,18 +160,23 @@ def runs_table(runs: Sequence[Listed], *, start: str | Path | None = None) -> st
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, *(f"{_from(start, one.path)}: {one.note}" for one in runs if one.note)])
+    return "\n".join([*lines, *(_line(f"{_from(start, one.path)}: {one.note}") for one in runs if one.note)])
 
 
 def _text(value: Any, form: str = "") -> str:
-    return "-" if value is None else format(value, form)
+    return "-" if value is None else _line(format(value, form))
+
+
+def _line(text: str) -> str:
+    """On one line, and without what a terminal obeys: a run may be from elsewhere."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 def _from(start: str | Path | None, path: str) -> str:
     if start is None:
-        return path
+        return _line(path)
     shown = os.path.relpath(path, os.path.realpath(start))
-    return path if shown.startswith(os.pardir) else shown
+    return _line(path if shown.startswith(os.pardir) else shown)
 
 
 def _found(top: Path) -> Iterator[Listed]:

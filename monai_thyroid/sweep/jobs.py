@@ -19,7 +19,7 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.files import locked
 from monai_thyroid.runfolder import RunFolder, evaluation_records, read_run, same_postprocessing
 
-__all__ = ["EVALUATED", "PATIENCE", "Job", "State", "execute", "run_process", "state_of"]
+__all__ = ["EVALUATED", "PATIENCE", "TIED", "Job", "State", "execute", "run_process", "state_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,13 @@ EVALUATED = ("test", "validation")
 
 # A child dies with whoever started it, however that ends: SIGKILL loses nothing, since a run resumes exactly. As a
 # program of its own, because code between fork and exec is not safe in a process with threads.
-_TIED = (
+TIED = (
     "import ctypes, os, sys\n"
     "ctypes.CDLL(None).prctl(1, 9)\n"  # PR_SET_PDEATHSIG, SIGKILL
     "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
     "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
 )
+"""Python that becomes ``python ARGUMENTS`` where it is given the number of its parent process and these."""
 PATIENCE = 60.0
 """Seconds for a stopped training to write itself down, and for a killed one to be gone."""
 
@@ -166,7 +167,7 @@ def run_process(
         file.flush()
         start = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-c", _TIED, str(os.getpid()), *command],
+            [sys.executable, "-c", TIED, str(os.getpid()), *command],
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -430,7 +430,9 @@ def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Se
             f"network {name}: gives {logits[1]} channels, but {values['activation']} over the classes "
             f"{', '.join(values['classes'])} needs {expected}"
         ]
-    if max(logits[2:]) > image_size or (not hasattr(network, "fitting_size") and min(logits[2:]) < image_size):
+    # Logits of fewer pixels may be of the centre or of the whole, coarser: only a network that says so may give them.
+    unpadded = hasattr(network, "fitting_size") or str(name).startswith("unpadded")
+    if max(logits[2:]) > image_size or (not unpadded and min(logits[2:]) < image_size):
         return [
             f"network {name}: gives {logits[2]} x {logits[3]} for {image_size} x {image_size} pixels; its logits must "
             f"be as large as its images: see {_ADAPTER}"

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "test_bundles.py": "sites test_sites first_stage_epochs first_stage_learning_rate",
     "test_strong.py": "hours weight_decay channels_last",
     "test_postprocess.py": "postprocess",
+    "../sweep/test_tuning.py": "score_test",
     "every test": "dataset_dir output_dir",
 }
 NO_OPTIONS = {"bundle_root", "phantom"}

@@ -20,7 +20,7 @@ from monai_thyroid.runfolder import read_run, read_split
 @pytest.fixture
 def generous(monkeypatch: pytest.MonkeyPatch) -> Postprocessing:
     """Two validation images show nothing to be better: take the first setting of each pass."""
-    monkeypatch.setattr(postprocessing, "_better", lambda tallies, groups: 1)
+    monkeypatch.setattr(postprocessing, "better", lambda tallies, groups: 1)
     return Postprocessing(threshold=0.1, smallest=1e-4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from pathlib import Path
 
 import jinja2
@@ -11,15 +12,16 @@ import pytest
 import yaml
 
 from monai_thyroid import bundles
-from monai_thyroid.bundles import render_bundle, write_shipped
+from monai_thyroid.bundles import copy_bundle, render_bundle, write_shipped
 from monai_thyroid.bundles.render import SHIPPED, WAYS
+from monai_thyroid.cli import main
 from monai_thyroid.networks.menu import MENU_FILE
 
 
 def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path) -> None:
     assert {*SHIPPED, "networks"} == {path.name for path in (root / "bundles").iterdir()}
     written = write_shipped(tmp_path)
-    assert len(written) == 9 * len(SHIPPED)
+    assert len(written) == 9 * len(SHIPPED) + 1  # tirads.yaml of thyroid
     other = [
         path for path in written if path.read_bytes() != (root / "bundles" / path.relative_to(tmp_path)).read_bytes()
     ]
@@ -29,6 +31,21 @@ def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path)
 
 def test_the_menu_stands_in_a_bundle_with_its_comments(root: Path) -> None:
     assert MENU_FILE.read_text() in (root / "bundles" / "lung" / "train.yaml").read_text()
+
+
+def test_a_copy_has_every_file_of_the_bundle_and_names_itself(root: Path, tmp_path: Path) -> None:
+    for name in SHIPPED:
+        copied = copy_bundle(name, tmp_path / name)
+        assert {path.name for path in copied.iterdir()} == {path.name for path in (root / "bundles" / name).iterdir()}
+        assert not [path.name for path in copied.iterdir() if f"bundles/{name}/" in path.read_text("utf-8")]
+
+
+def test_the_command_that_a_copy_prints_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundles", "--copy", "polyp", "a place/mine"]) == 0
+    assert shlex.split(capsys.readouterr().out.splitlines()[-1])[-1] == "a place/mine/train.yaml"
 
 
 def test_what_a_template_needs_must_be_said() -> None:

@@ -155,6 +155,25 @@ def every(networks: int) -> dict[str, tuple[Callable[..., str], dict[str, Any]]]
                 "xlabel": "Dice, by lesion size",
             },
         ),
+        "agreement": (
+            figures.bland_altman,
+            {
+                "points": {name: (10 + own, own - own.mean()) for name, own in zip(names, values, strict=True)},
+                "limits": {name: [(-0.2, -0.3, -0.1), (0.0, -0.05, 0.05), (0.2, 0.1, 0.3)] for name in names},
+                "measure": "head circumference",
+                "unit": "mm",
+            },
+        ),
+        "degradation": (
+            figures.degradation_curves,
+            {
+                "panels": {
+                    kind: {name: [(0.5, 0.8, 0.7, 0.85), (2.0, 0.6, float("nan"), float("nan"))] for name in names}
+                    for kind in ("gain [dB]", "speckle [share]", "blur [pixels]", "JPEG [quality]")
+                },
+                "ylabel": "Dice",
+            },
+        ),
         "reliability": (
             figures.reliability_diagram,
             {"curves": {name: (bins, bins**1.2, np.r_[np.full(14, 100), 0]) for name in names}},
@@ -477,6 +496,33 @@ def test_reliability_leaves_out_empty_bins(tmp_path: Path, drawn: list[Figure]) 
     assert len(nothing.get_xdata()) == 0
     np.testing.assert_array_equal(amount.get_lines()[0].get_data(), [[0.1, 0.9], [0.75, 0.25]])
     assert "mathdefault" not in (tmp_path / "a.svg").read_text("utf-8")  # ticks of the log axis are plain
+
+
+def test_bland_altman_shows_every_case_the_mean_difference_and_its_limits(tmp_path: Path, drawn: list[Figure]) -> None:
+    means, differences = np.array([90.0, 100.0, 120.0]), np.array([-3.0, 0.5, 4.0])
+    limits = [(-6.5, -9.0, -4.0), (0.5, -1.0, 2.0), (float("nan"),) * 3]
+    content = {"points": {"unet": (means, differences)}, "limits": {"unet": limits}}
+    figures.bland_altman(tmp_path, "a", **content, measure="head circumference", unit="mm")
+    (axes,) = drawn[0].axes
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.c_[means, differences])
+    assert [line.get_ydata()[0] for line in axes.get_lines()] == [0, -6.5, 0.5]  # no limit that is not known
+    assert [(band.get_y(), band.get_y() + band.get_height()) for band in axes.patches] == [(-9, -4), (-1, 2)]
+    assert texts(drawn[0]) == ["\N{MINUS SIGN}6.5", "+0.5"]
+    assert axes.get_title() == "unet (3 images)"
+
+
+def test_degradation_curves_are_in_order_and_bear_their_intervals(tmp_path: Path, drawn: list[Figure]) -> None:
+    panel = {"unet": [(-6.0, 0.5, 0.4, 0.6), (0.0, 0.9, 0.8, 1.0)], "segnet": [(0.0, 0.7, 0.6, 0.8)]}
+    figures.degradation_curves(tmp_path, "a", panels={"gain [dB]": panel}, ylabel="Dice")
+    (axes,) = drawn[0].axes
+    unet, segnet = axes.get_lines()
+    assert unet.get_ydata().tolist() == [0.5, 0.9]
+    assert np.rint(unet.get_xdata()).tolist() == [0, 1]
+    assert np.rint(segnet.get_xdata()).tolist() == [1]
+    spans = [span[:, 1].tolist() for lines in axes.collections for span in lines.get_segments()]
+    assert spans == [[0.4, 0.6], [0.8, 1.0], [0.6, 0.8]]
+    assert tick_labels(axes.xaxis) == ["\N{MINUS SIGN}6", "0"]
+    assert legend(drawn[0]) == ["unet", "segnet"]
 
 
 def test_rank_bars_stack_to_one_and_bear_their_ranks(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -672,7 +672,7 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == f"Report: {output / 'report.html'}\n"
     report = json.loads((output / "report.json").read_text())
     given = {"margin": 0.02, "metric": "dice", "part": "test", "force": True, "images": True}
-    assert report["options"] == {**given, "metadata": None, "ensemble": False}
+    assert report["options"] == {**given, "metadata": None, "ensemble": False, "checklist": None}
     assert cli.main(["report", str(tmp_path / "absent"), "--output", str(output)]) == 1
     assert "no such folder" in capsys.readouterr().err
 

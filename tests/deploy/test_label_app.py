@@ -27,7 +27,7 @@ from monai_thyroid.deploy.label_app.place import Place, alive
 from monai_thyroid.deploy.label_app.studies import group_of_patient, prepare_images
 from monai_thyroid.deploy.pack import check_sums, pack
 from monai_thyroid.errors import UserError
-from monai_thyroid.files import read_csv
+from monai_thyroid.files import locked, read_csv
 from monai_thyroid.images import read_foreign_mask, read_raster
 
 SHAPE = (75, 110)
@@ -327,10 +327,35 @@ def test_what_a_server_is_prepared_with_is_checked(run: Path, folder: Path, tmp_
     with pytest.raises(UserError) as error:
         prepare([run], studies=str(tmp_path / "no"), output="label", groups_from="(", epochs=0, tell=told.append)
     assert len(error.value.problems) == 3
+    with locked(tmp_path / "label"), pytest.raises(UserError, match="another server works in it"):
+        prepare([run], studies=str(folder), output=tmp_path / "label", tell=told.append)
     with pytest.raises(UserError, match="lies in the folder of studies"):
         prepare([run], studies=str(folder), output=folder / "label", tell=told.append)
     with pytest.raises(UserError, match="is not a run folder"):
         prepare([tmp_path], studies=str(folder), output=tmp_path / "other", tell=told.append)
+
+
+def test_a_start_that_is_refused_leaves_nothing(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(**options: Any) -> str:
+        with pytest.raises(UserError) as error:
+            prepare([run], **{"studies": str(folder), "output": tmp_path / "label", "tell": print, **options})
+        return str(error.value)
+
+    folder.mkdir()
+    assert "holds no image" in told()
+    save_scan(folder / "deep" / ("x" * 190) / f"{'y' * 190}.png")
+    assert "is longer than 200 bytes; rename it" in told()
+    (tmp_path / "file").touch()
+    assert "is a file, or lies in one" in told(output=tmp_path / "file" / "label")
+    assert "cannot be reached" in told(studies="http://127.0.0.1:9/dicom-web")
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", "[1]")
+    assert "give names and values" in told(studies="http://127.0.0.1:9/dicom-web")
+    # None of these studies is what the folder is of now.
+    assert not any((tmp_path / "label").iterdir())
+    (tmp_path / "label" / "label.json").write_text("[]")
+    assert "label.json is none that was written here" in told()
 
 
 def test_the_command_says_what_it_lacks(
@@ -357,5 +382,5 @@ def test_requirements_are_pinned() -> None:
     assert all("==" in line for line in lines)
     names = {line.split("==")[0].lower() for line in lines}
     core = [one for one in requires("monai_thyroid") or [] if "extra ==" not in one]
-    assert {"monailabel", "pydicom", *(re.split("[^a-z-]", one.lower())[0] for one in core)} <= names | {"torch"}
+    assert {"monailabel", "pydicom", *(re.split("[^a-z0-9-]", one.lower())[0] for one in core)} <= names | {"torch"}
     assert not names & {"torch", "sam2", "itk", "mlflow"}

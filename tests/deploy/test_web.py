@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import nibabel
 import numpy as np
@@ -22,6 +24,7 @@ from monai_thyroid.deploy.pack import pack
 from monai_thyroid.deploy.web import open_desk
 from monai_thyroid.deploy.web.drawing import Screen
 from monai_thyroid.deploy.web.opening import EXAMPLES, open_image
+from monai_thyroid.deploy.web.pages import _models
 from monai_thyroid.deploy.web.run_pages import case_picture, case_rows, curves
 from monai_thyroid.deploy.web.server import ask_nobody, check_address, keep_uploads_in_memory, settings, use
 from monai_thyroid.deploy.web.serving import Desk, Served, _told_apart
@@ -343,6 +346,30 @@ def test_results_in_dicom_are_offered_for_dicom_only(bright: Served, page: Calla
     assert any("name the patient" in one.value for one in app.caption)
     assert "10 mm" not in app.markdown[0].value
     assert "mm²" in app.markdown[0].value
+
+
+def test_a_model_whose_folder_goes_still_segments_and_says_so(
+    page: Callable[[Desk], Any], tmp_path: Path, bright: Served
+) -> None:
+    gone = Served(shutil.copytree(bright.path, tmp_path / "gone"), device="cpu")
+    shutil.rmtree(tmp_path / "gone")
+    app = page(Desk([gone]))
+    assert not app.exception
+    assert app.subheader[1].value == "Mask of marker seed 0"
+    _models(recorded := MagicMock(tabs=lambda titles: [MagicMock() for _ in titles]), Desk([gone]))
+    assert "Its folder is gone" in recorded.warning.call_args[0][0]
+
+
+def test_a_broken_figure_of_a_run_is_told_and_the_rest_is_shown(
+    page: Callable[[Desk], Any], tmp_path: Path, bright: Served
+) -> None:
+    run = Path(shutil.copytree(bright.path, tmp_path / "run"))
+    (run / "figures").mkdir(exist_ok=True)
+    (run / "figures" / "a.png").write_bytes(png(marker())[:99])
+    app = page(Desk([], [run]))
+    app.selectbox(key="run").select_index(0).run()
+    assert not app.exception
+    assert any("figures/a" in one.value and "cannot be shown" in one.value for one in app.warning)
 
 
 def test_the_runs_are_a_page_of_their_own(bright: Served, page: Callable[[Desk], Any], tmp_path: Path) -> None:

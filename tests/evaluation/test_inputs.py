@@ -166,7 +166,7 @@ def test_a_writer_that_fails_leaves_the_result_that_was(tmp_path: Path, monkeypa
     segment(image, output)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
-    def half(self: Image.Image, path: Path, **options: object) -> None:
+    def half(self: Image.Image, path: Path, kind: str, **options: object) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

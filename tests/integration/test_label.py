@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from made_trained import made_trained, marker
 from PIL import Image
 
 from monai_thyroid.deploy.label_app import prepare
+from monai_thyroid.deploy.label_app.place import alive
 from monai_thyroid.deploy.label_app.web import WebStudies, web_client
 from monai_thyroid.deploy.pack import pack
 from monai_thyroid.errors import UserError
@@ -28,6 +30,9 @@ from monai_thyroid.files import read_csv, read_json
 from monai_thyroid.images import read_raster
 
 pytestmark = pytest.mark.slow
+
+RUINOUS = 100.0
+"""A learning rate."""
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +49,9 @@ def env() -> Path:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed network that marks what is bright."""
+    """A packed network that marks what is bright, and that its recipe would train to ruin."""
     folder = tmp_path_factory.mktemp("model")
-    run = made_trained(folder / "run", bright=True, image_size=32, patience=10**6)
+    run = made_trained(folder / "run", bright=True, image_size=32, patience=10**6, learning_rate=RUINOUS)
     return pack([run], output=folder / "bright", report=False).path
 
 
@@ -84,7 +89,7 @@ def expected(model: Path, image: Path) -> np.ndarray:
 
 
 def png(path: str) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    return np.array(Image.open(path))
 
 
 FORMATS = {"0_grey": "0_grey.png", "0_lossy": "0_lossy.jpg", "0_sixteen": "0_sixteen.png", "0_bitmap": "0_bitmap.bmp"}
@@ -195,6 +200,13 @@ def test_what_is_wrong_is_told_in_a_sentence(server: LabelServer, tmp_path: Path
         server.infer("bright", "/etc/hostname", {})
     with pytest.raises(LabelError, match=r"404.*choose one of bright"):
         server.infer("dark", "1_1", {})
+    told = requests.post(f"{server.url}/activelearning/best", json={}, timeout=60)
+    assert (told.status_code, "no such strategy 'best'" in told.text) == (400, True)
+    options = {"params": {"image": "1_1"}, "timeout": 60}
+    told = requests.post(f"{server.url}/infer/bright", data={"params": "{"}, **options)
+    assert (told.status_code, "params: is no JSON" in told.text) == (400, True)
+    told = requests.post(f"{server.url}/infer/bright", data={"params": "[1]"}, **options)
+    assert (told.status_code, "the server's log says more" in told.text) == (500, True)
     Image.fromarray(np.zeros((72, 96), np.uint8)).save(tmp_path / "empty.png")
     with pytest.raises(LabelError, match=r"400.*give a word"):
         server.save_label("2_1", str(tmp_path / "empty.png"), tag="../../outside")
@@ -226,20 +238,31 @@ def annotated(server: LabelServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.usefixtures("annotated")
-def test_it_learns_from_the_labels_or_says_why_not(server: LabelServer) -> None:
+def test_what_a_training_made_worse_is_applied_only_if_that_is_wanted(server: LabelServer) -> None:
     before, told_before = server.infer("bright", "0_grey", {})
-    assert server.train_start("bright", {"max_epochs": 1, "take_worse": True})["status"] == "SUBMITTED"
+    assert server.train_start("bright", {"max_epochs": 1})["status"] in ("SUBMITTED", "RUNNING")
     task = server.trained()
     assert task["status"] == "DONE", task
     stats = server.info()["train_stats"]["bright"]
     assert stats["status"] == "done"
-    assert stats["taken_over"] is True
-    assert 0 <= stats["dice_before"] <= 1
-    assert 0 <= stats["dice_after"] <= 1
-    assert "held-out images" in stats["reason"]
+    assert 0 <= stats["dice_after"] < stats["dice_before"] <= 1
+    assert stats["taken_over"] is False
+    assert stats["reason"].endswith("worse, so the model should stay")
+    assert "1 held-out image of 1 patient" in stats["reason"]
+    assert stats["best_metric"] == stats["dice_before"]
     assert stats["groups"] == {"train": 5, "validation": 1, "test": 1}
     (run,) = stats["runs"]
     assert (Path(run) / "model.pt").is_file()
+    same, told_same = server.infer("bright", "0_grey", {})
+    assert told_same["weights_sha256"] == told_before["weights_sha256"]
+    np.testing.assert_array_equal(png(same), png(before))
+    assert not list((server.place / "models").iterdir())
+
+    # That training is there, so it is not done again.
+    server.train_start("bright", {"max_epochs": 1, "take_worse": True})
+    assert server.trained()["status"] == "DONE"
+    stats = server.info()["train_stats"]["bright"]
+    assert (stats["taken_over"], stats["runs"]) == (True, [run])
     after, told_after = server.infer("bright", "0_grey", {})
     assert told_after["weights_sha256"] != told_before["weights_sha256"]
     taken = server.place / "models" / "bright-1"
@@ -266,26 +289,31 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
     until(lambda: server.info()["train_stats"]["bright"].get("status") == "running", "it trains", seconds=400)
     server.train_stop()
     assert server.trained()["status"] == "STOPPED"
-    stats = server.info()["train_stats"]["bright"]
-    assert stats["status"] == "stopped"
-    assert "the model is as it was" in stats["reason"]
+
+    def stopped() -> Any:
+        stats = server.info()["train_stats"]["bright"]
+        return stats["status"] == "stopped" and stats
+
+    assert "the model is as it was" in until(stopped, "the training is stopped")["reason"]
     _, after = server.infer("bright", "0_grey", {})
     assert after["weights_sha256"] == before["weights_sha256"]
 
 
 @pytest.mark.usefixtures("annotated")
-def test_it_goes_on_after_an_end_in_the_middle_of_a_training(server: LabelServer) -> None:
+def test_it_goes_on_after_a_death_in_the_middle_of_a_training(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
     until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=400)
     process = server.info()["train_stats"]["bright"]["process"]
-    server.stop()
-    until(lambda: not Path(f"/proc/{process}").exists(), "the training ends with the server")
+    server.stop(signal.SIGKILL)
+    until(lambda: not alive(process), "the training ends with the server")
     server.start()
     assert "as trained here" in server.log.read_text()
     _, after = server.infer("bright", "0_grey", {})
     assert after["weights_sha256"] == before["weights_sha256"]
-    assert server.info()["datastore"]["completed"] == 7
+    info = server.info()
+    assert info["datastore"]["completed"] == 7
+    assert info["train_stats"]["bright"]["status"] == "stopped"
 
 
 def test_a_port_in_use_is_told(env: Path, model: Path, server: LabelServer, studies: Path, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ class Place:
             found: dict[str, Any] = read_json(self.path / "label.json")
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: holds no label.json that can be read ({error})") from error
+        if not isinstance(found, dict) or not {"studies", "classes", "groups_from", "epochs", "given"} <= found.keys():
+            raise UserError(f"{self.path}: label.json is none that was written here; give another --output")
         return found
 
     def settle(

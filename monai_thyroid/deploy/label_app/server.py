@@ -6,11 +6,13 @@ classes it extends, as read in its release 0.8.5.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
 import random
 import re
+import signal
 import tempfile
 import threading
 import time
@@ -194,6 +196,7 @@ class _Train(TrainTask):
         place, name = self._place, self._name
         epochs = request.get("max_epochs", place.settings["epochs"])
         started = time.time()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the server, however that ends
         told: dict[str, Any] = {
             "status": "running",
             "process": os.getpid(),
@@ -227,9 +230,15 @@ class _Train(TrainTask):
                 target = place.next_model(name)
                 pack(result.runs, output=target, report=False)
                 place.take(name, target)
-        except UserError as error:
-            place.tell(f"training-{name}", {**told, "status": "failed", "reason": str(error)})
-            raise SystemExit(str(error)) from error
+        except Exception as error:
+            sentence = isinstance(error, UserError | HTTPException)
+            reason = str(getattr(error, "detail", error))
+            if not sentence:
+                reason = f"the training failed, the model is as it was: {type(error).__name__}: {reason}"
+            place.tell(f"training-{name}", {**told, "status": "failed", "reason": reason})
+            if sentence:
+                raise SystemExit(reason) from error
+            raise
         told |= {
             "status": "done",
             "taken_over": taken,
@@ -266,25 +275,37 @@ class _Uncertainty(ScoringMethod):
 
 
 def scored(place: Place, name: str, applied: _Applied, datastore: Any, *, at_once: int | None) -> dict[str, float]:
-    """Of every image without a label the uncertainty, as far as it is known, and of ``at_once`` more (None: all)."""
+    """Of every image without a label the uncertainty, as far as it is known, and of ``at_once`` more (None: all).
+
+    Raises:
+        UserError: the model has nothing to compare, or none of the images can be read.
+    """
+    predictor = applied()
+    if not predictor.has_opinions:
+        raise UserError(
+            f"model {name}: is one model, trained without mirror images, so nothing tells where it is unsure; choose "
+            "the strategy random or first, or serve an ensemble"
+        )
     weights = applied.weights
     wanted = datastore.get_unlabeled_images()
     known = place.uncertainties(name, weights=weights)
     lacking = [image for image in wanted if image not in known]
     # Not the first of them: neighbours in an archive are of one patient.
     random.Random(0).shuffle(lacking)
-    new = {}
+    new, unread = {}, []
     for image in lacking[:at_once]:
         try:
-            raster = read_raster(datastore.get_image_uri(image))
+            new[image] = uncertainty(predictor, read_raster(datastore.get_image_uri(image)))
         except (UserError, HTTPException) as error:  # the others go on
-            logger.warning("%s: %s", image, error)
-            continue
-        new[image] = uncertainty(applied(), raster)
+            unread.append(f"{image}: {getattr(error, 'detail', error)}")
+            logger.warning("%s", unread[-1])
     if new:
         place.add_uncertainties(name, new, weights=weights)
     known |= new
-    return {image: known[image] for image in wanted if image in known}
+    found = {image: known[image] for image in wanted if image in known}
+    if unread and not found:
+        raise UserError(unread[:5])
+    return found
 
 
 class _Dice(ScoringMethod):

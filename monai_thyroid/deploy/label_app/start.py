@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from monai_thyroid.deploy.label_app.environment import check_installed
@@ -18,6 +20,8 @@ from monai_thyroid.deploy.label_app.studies import SUFFIXES, prepare_images
 from monai_thyroid.deploy.label_app.web import WebStudies, web_client
 from monai_thyroid.deploy.pack import check_sums
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import is_locked, locked
+from monai_thyroid.sweep.jobs import TIED
 
 __all__ = ["check_port", "prepare", "run_server"]
 
@@ -65,27 +69,45 @@ def prepare(
     online = studies.startswith(_WEB)
     folder = Path(studies).expanduser()
     place = Place(Path(output).expanduser().absolute())
+    if any(one.exists() and not one.is_dir() for one in (place.path, *place.path.parents)):
+        problems.append(f"output {output}: is a file, or lies in one; give a folder")
     if not online and not folder.is_dir():
         problems.append(f"studies {studies}: no such folder")
     elif not online and (place.path.is_relative_to(folder.resolve())):
         problems.append(f"output {output}: lies in the folder of studies; give one outside of it")
+    elif place.path.is_dir() and is_locked(place.path):
+        problems.append(f"output {output}: another server works in it; stop that, or give another --output")
     if problems:
         raise UserError(problems)
     name = studies.rstrip("/") if online else str(folder.resolve())
-    place.settle(models, studies=name, groups_from=groups_from, epochs=epochs)
-    if online:
-        _look(name, place, tell)
-    else:
-        prepared = prepare_images(Path(name), place.studies, place.table)
-        left_out = "".join(f", {count} {reason} left out" for reason, count in prepared.left_out.items())
-        tell(f"{prepared.images} images, {prepared.new} of them new{left_out}; {place.table} says which is which")
-        if groups_from is not None:
-            _check_groups(place, groups_from)
+    with _as_it_was(place.path):
+        place.settle(models, studies=name, groups_from=groups_from, epochs=epochs)
+        if online:
+            _look(name, place, tell)
+        else:
+            prepared = prepare_images(Path(name), place.studies, place.table)
+            left_out = "".join(f", {count} {reason} left out" for reason, count in prepared.left_out.items())
+            tell(f"{prepared.images} images, {prepared.new} of them new{left_out}; {place.table} says which is which")
+            if groups_from is not None:
+                _check_groups(place, groups_from)
     for model in place.settings["given"]:
         now = place.model(model)
         trained = "" if str(now) == place.settings["given"][model]["path"] else ", as trained here"
         tell(f"model {model}: {now}{trained}")
     return place
+
+
+@contextmanager
+def _as_it_was(folder: Path) -> Iterator[None]:
+    """Leave a folder empty that was so before, where what is done fails: the next start may be of other studies."""
+    fresh = not folder.exists() or not any(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        if fresh and folder.is_dir():
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def run_server(
@@ -106,12 +128,13 @@ def run_server(
         tell: is given what happens, a line at a time.
 
     Raises:
-        UserError: MONAI Label is not installed here, or the port is in use or not to be had.
+        UserError: MONAI Label is not installed here, the port is not to be had, or another server works in the folder.
     """
     check_installed()
     check_port(host, port)
     studies = place.settings["studies"]
-    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(place.app)]
+    command = [sys.executable, "-c", TIED, str(os.getpid()), "-m", "monailabel.main", "start_server"]
+    command += ["--app", str(place.app)]
     command += ["--studies", studies if studies.startswith(_WEB) else str(place.studies)]
     command += ["--host", host, "--port", str(port), "--uvicorn_app", "monai_thyroid.deploy.label_app.http:app"]
     own = f"http://{host}:{port}"
@@ -129,19 +152,20 @@ def run_server(
     # It takes an image's id for a file if there is one of that name where it works.
     nowhere = place.path / "sessions"
     nowhere.mkdir(exist_ok=True)
-    server = subprocess.Popen(command, cwd=nowhere, env={**os.environ, **settings}, start_new_session=True)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, _stop)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        tell("stopping")
-        return 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _end(server)
+    with locked(place.path, work="annotating"):
+        server = subprocess.Popen(command, cwd=nowhere, env={**os.environ, **settings}, start_new_session=True)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number in before:
+            signal.signal(number, _stop)
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            tell("stopping")
+            return 0
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _end(server)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -166,6 +190,8 @@ def _look(url: str, place: Place, tell: Callable[[str], None]) -> None:
         filters = json.loads(os.environ.get(_FILTER, "{}"))
     except ValueError as error:
         raise UserError(f"{_FILTER}: is no JSON ({error})") from error
+    if not isinstance(filters, dict):
+        raise UserError(f'{_FILTER}: give names and values, such as {{"Modality": "US"}}')
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{word}", "") for word in ("USERNAME", "PASSWORD"))
     studies = WebStudies(web_client(url, user=user, password=password), filters=filters, classes=place.classes)
     found = studies.series()

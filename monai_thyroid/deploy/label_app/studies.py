@@ -34,6 +34,8 @@ NO_IMAGES = ("SEG", "SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "PLAN", "AU")
 """Modalities of what refers to images."""
 _NOT_DICOM = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in DICOM.suffixes)
 _LABELS = "labels"  # where an earlier server of MONAI Label left its labels in a folder of images
+_LONGEST = 200
+"""Bytes of an id, which becomes the name of files, to which more is added."""
 _JFIF = b"\xff\xd8\xff\xe0"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -88,6 +90,9 @@ def prepare_images(folder: Path, output: Path, table: Path) -> Prepared:
         identity = "-".join((*file.relative_to(folder).parent.parts, stem(file)))
         if (other := owner.setdefault(identity.casefold(), file)) != file:
             problems.append(f"{file}: would be called {identity}, as {other} is; rename it")
+            continue
+        if len(identity.encode()) > _LONGEST:
+            problems.append(f"{file}: its path within the folder is longer than {_LONGEST} bytes; rename it")
             continue
         digest = sha256_file(file)
         before = there.get(str(file), [])

@@ -236,6 +236,8 @@ def _telling(client: Any) -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         raise UserError(f"studies {client.base_url}: answers HTTP {error.response.status_code}") from error
+    except requests.JSONDecodeError as error:
+        raise UserError(f"studies {client.base_url}: does not answer as DICOMweb does") from error
     except requests.RequestException as error:
         raise UserError(f"studies {client.base_url}: cannot be reached ({type(error).__name__})") from error
 

@@ -200,6 +200,11 @@ def _models(st: Any, desk: Desk) -> None:
             st.markdown("\n".join([first, "|---|---|", *facts]))
             for text in model.warnings:
                 st.warning(plain(text))
+            if not model.path.is_dir():
+                st.warning(
+                    "Its folder is gone: it still segments from memory, but its card and report cannot be shown."
+                )
+                continue
             card, report = model.document("README.md"), model.document("report.html")
             if card is None:
                 st.caption("A run folder: monai-thyroid pack makes a bundle with a model card and a report of it.")

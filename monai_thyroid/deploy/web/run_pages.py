@@ -71,7 +71,13 @@ def _show_run(st: Any, listed: Listed) -> None:
         left.line_chart(found, x="epoch", y=["train loss", "validation loss"], y_label="loss")
         right.line_chart(found, x="epoch", y="validation Dice", y_label="Dice, network's grid")
     for path in sorted((files.facts / "figures").glob("*.png")):
-        st.image(str(path), caption=path.name)
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+        except OSError as error:
+            st.warning(plain(f"figures/{path.name}: cannot be shown ({error})"))
+            continue
+        st.image(picture, caption=plain(path.name))
     for path in sorted(files.facts.glob("evaluations/[!.]*/")):
         try:
             scored = read_evaluation(path)
@@ -88,7 +94,10 @@ def _show_run(st: Any, listed: Listed) -> None:
                     dice = f"{row['dice']:.3f}"
                     columns[number % 3].image(picture, caption=f"{row.case}: Dice {dice}", width="stretch")
             st.dataframe(
-                [{name: row[name] for name in ("case", "group", "class", "dice", "iou", "hd95")} for row in rows],
+                [
+                    {name: row[name] for name in ("case", "group", "class", "dice", "iou", "precision", "recall")}
+                    for row in rows
+                ],
                 hide_index=True,
             )
 

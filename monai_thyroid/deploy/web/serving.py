@@ -46,6 +46,7 @@ class Served:
         path: its folder.
         predictor: what segments.
         listed: what is known of it.
+        warnings: what must be known before a score of it is believed.
 
     Raises:
         UserError: as `Predictor`.
@@ -55,6 +56,7 @@ class Served:
         self.path = Path(run).expanduser() if isinstance(run, (str, Path)) else run.path
         self.predictor = Predictor(run, device=device, runtime=runtime, streams=cores())
         (self.listed,) = list_runs([self.path])
+        self.warnings = warnings_of(read_run(run_files(self.path).facts))  # now, for the folder may go
         known = self.listed
         words = [known.network or self.path.name, *([] if known.seed is None else [f"seed {known.seed}"])]
         self.title = self.path.resolve().name if known.kind != "run" else " ".join(words)
@@ -73,11 +75,6 @@ class Served:
     def computed(self) -> str:
         """What computes it."""
         return ", ".join(dict.fromkeys(name for name, _ in self.predictor.runtimes))
-
-    @property
-    def warnings(self) -> list[str]:
-        """What must be known before a score of it is believed."""
-        return warnings_of(read_run(run_files(self.path).facts))
 
     def document(self, name: str) -> str | None:
         """A file of a packed bundle's ``docs/``, such as ``README.md``; None where there is none."""

@@ -86,7 +86,7 @@ class Look:
         raise AssertionError(f"no {what} on the page:\n{self.text()}")
 
     def drop(self, path: Path) -> None:
-        self.all("input[type=file]")[0].send_keys(str(path))
+        self.until(lambda: self.all("input[type=file]"), "place to drop a file")[0].send_keys(str(path))
         self.until(lambda: path.name in self.text(), path.name)
         self.settle()
 
@@ -124,7 +124,8 @@ def look(
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.add_argument("--window-size=1400,1000")
-    options.add_experimental_option("prefs", {"download.default_directory": str(saved)})
+    several = "profile.default_content_setting_values.automatic_downloads"  # without being asked
+    options.add_experimental_option("prefs", {"download.default_directory": str(saved), several: 1})
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     options.binary_location = program("chromium")
     driver = selenium.Chrome(options=options, service=selenium.ChromeService(program("chromedriver")))
@@ -159,9 +160,7 @@ def test_a_dropped_image_is_segmented_and_saved_as_the_page_says(look: Look, tmp
 
 
 def test_a_slider_changes_the_mask_and_says_so(look: Look) -> None:
-    slider = look.until(
-        lambda: [one for one in look.all("[role=slider]") if one.get_attribute("aria-valuemax") == "1"], "sliders"
-    )[0]
+    slider = look.until(lambda: look.all("[data-testid=stSlider] input[max='1']"), "sliders")[0]
     before = re.findall(r"([\d,]+) pixels", look.text())
     slider.send_keys("\ue012" * 20)  # to the left
     look.until(lambda: "Not its own threshold (0.5)" in look.text(), "word of the threshold")
@@ -171,6 +170,7 @@ def test_a_slider_changes_the_mask_and_says_so(look: Look) -> None:
 def test_a_dicom_file_has_lengths_in_mm_and_results_in_dicom(look: Look, tmp_path: Path) -> None:
     look.driver.get(look.address)
     look.until(lambda: len(look.all(DRAWN)) >= 6, "pictures")
+    look.settle()
     (tmp_path / "object.dcm").write_bytes(content(dicom_image(marker(), PixelSpacing=[0.5, 0.25])))
     look.drop(tmp_path / "object.dcm")
     look.until(lambda: "mm²" in look.text() and "Segmentation (DICOM SEG)" in look.text(), "results")
