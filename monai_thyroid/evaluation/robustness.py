@@ -260,13 +260,17 @@ def _written(work: _Work, asked: Mapping[str, Sequence[float]], found: _Found) -
         reference=found.reference,
         classes=len(work.trained.classes),
     )
+    means = _means(rows, whole=work.trained.whole)
+    return Robustness(work.trained.path, path, means, found.unlike)
+
+
+def _means(rows: Sequence[Mapping[str, Any]], *, whole: str | None) -> dict[str, dict[float, float]]:
+    """Mean Dice by degradation and strength over cases and classes; all classes together are none beside the others."""
     dice: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["class"] == work.trained.whole:  # no class beside the others
-            continue
-        dice[row["degradation"]][row["strength"]].append(row["dice"])
-    means = {name: {s: float(np.mean(values)) for s, values in sorted(one.items())} for name, one in dice.items()}
-    return Robustness(work.trained.path, path, means, found.unlike)
+        if row["class"] != whole:
+            dice[row["degradation"]][row["strength"]].append(row["dice"])
+    return {name: {s: float(np.mean(values)) for s, values in sorted(one.items())} for name, one in dice.items()}
 
 
 def robustness_table(found: Sequence[Robustness]) -> str:

@@ -18,6 +18,7 @@ from sklearn.metrics import jaccard_score
 from monai_thyroid import cli
 from monai_thyroid.compare import build, compare_architectures, make_report
 from monai_thyroid.compare.contents import Shift
+from monai_thyroid.compare.page import _opening
 from monai_thyroid.compare.reading import Unusable
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, write_csv, write_json
@@ -499,6 +500,7 @@ def test_each_class_has_its_own_section(make_run: MakeRun, tmp_path: Path) -> No
     found = content(tmp_path)["sections"]
     assert [one["class_name"] for one in found] == ["gland", "nodule"]
     assert found[0]["networks"][0]["scores"]["dice_mean"] != found[1]["networks"][0]["scores"]["dice_mean"]
+    assert _opening(build([tmp_path / "runs"]).report).startswith("2 runs")  # a run is one, in both sections
 
 
 # --- the files ---

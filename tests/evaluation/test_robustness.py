@@ -14,6 +14,7 @@ from monai_thyroid import cli
 from monai_thyroid.compare import build
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import CaseScores, Predictor, TrainedRun, asked_strengths, measure_robustness
+from monai_thyroid.evaluation.robustness import _means
 from monai_thyroid.files import read_csv, read_json, write_csv, write_json
 from monai_thyroid.images import Raster, read_mask, read_raster, write_phantom
 from monai_thyroid.images.degrading import degrade
@@ -109,6 +110,13 @@ def test_degraded_images_are_scored_on_the_original_grid(runs: list[Path], scans
     louder = {r["case"]: float(r["dice"]) for r in rows if r["degradation"] == "gain" and float(r["strength"]) == 6}
     assert change.mean == pytest.approx(over_groups(own, lambda row: louder[row["case"]] - float(row["dice"])))
     assert calipers.changes[network][0].mean == 0  # type: ignore[union-attr]
+
+
+def test_all_classes_together_are_no_class_beside_the_others() -> None:
+    scored = (("low-risk", 0.2), ("suspicious", 0.4), ("lesion", 0.9))
+    rows = [{"class": name, "degradation": "gain", "strength": 0.0, "dice": dice} for name, dice in scored]
+    assert _means(rows, whole="lesion")["gain"][0.0] == pytest.approx(0.3)
+    assert _means(rows, whole=None)["gain"][0.0] == pytest.approx(0.5)
 
 
 def test_the_report_is_told_of_scores_that_do_not_fit(runs: list[Path]) -> None:
