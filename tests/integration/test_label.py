@@ -303,17 +303,21 @@ def test_a_training_that_is_stopped_leaves_the_model(server: LabelServer) -> Non
 def test_it_goes_on_after_a_death_in_the_middle_of_a_training(server: LabelServer) -> None:
     _, before = server.infer("bright", "0_grey", {})
     server.train_start("bright", {"max_epochs": 5000})
-    until(lambda: server.info()["train_stats"]["bright"].get("epoch"), "it trains", seconds=400)
-    process = server.info()["train_stats"]["bright"]["process"]
+
+    def running() -> Any:
+        stats = server.info()["train_stats"]["bright"]
+        return stats.get("status") == "running" and stats["epoch"] and stats["process"]
+
+    process = until(running, "it trains", seconds=400)
     server.stop(signal.SIGKILL)
     until(lambda: not alive(process), "the training ends with the server")
     server.start()
-    assert "as trained here" in server.log.read_text()
     _, after = server.infer("bright", "0_grey", {})
     assert after["weights_sha256"] == before["weights_sha256"]
     info = server.info()
     assert info["datastore"]["completed"] == 7
     assert info["train_stats"]["bright"]["status"] == "stopped"
+    assert "as trained here" in server.log.read_text()
 
 
 def test_a_port_in_use_is_told(env: Path, model: Path, server: LabelServer, studies: Path, tmp_path: Path) -> None:

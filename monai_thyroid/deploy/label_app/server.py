@@ -57,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Images whose uncertainty is found out while an annotator waits; the others in the background."""
+_SERVER = "MONAI_THYROID_LABEL_SERVER"
+"""The variable with the number of the server's process, for those that it starts."""
 _TAG = re.compile(r"\w[\w-]*")
 
 
@@ -196,7 +198,6 @@ class _Train(TrainTask):
         place, name = self._place, self._name
         epochs = request.get("max_epochs", place.settings["epochs"])
         started = time.time()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the server, however that ends
         told: dict[str, Any] = {
             "status": "running",
             "process": os.getpid(),
@@ -588,6 +589,11 @@ class ThyroidApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        server = int(os.environ.setdefault(_SERVER, str(os.getpid())))
+        if server != os.getpid():  # a training or the like, which ends with the server, however that ends
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() != server:
+                raise SystemExit("the server has ended")
         keep_patients_out_of_logs()
         self.place = Place(Path(app_dir).parent)
         self.applied = {name: _Applied(self.place, name) for name in self.place.settings["given"]}
