@@ -158,16 +158,11 @@ desk.legend(figure, ["reference", "segmentation"])
 # monai-thyroid pacs --model dist/nodules --spool spool --send-to 127.0.0.1:4242:ORTHANC
 # ```
 #
-# MONAI Label pins other versions, so it wants an environment of its own. It trains into the bundle that it serves: give it a copy.
+# MONAI Label pins other versions, so it gets an environment of its own; [docs/label.md](../docs/label.md) says what it does there.
 #
 # ```bash
-# python3 -m venv .venv-label
-# .venv-label/bin/pip install torch==2.13.0 monailabel==0.8.5 \
-#     "pydicom<3" "pynetdicom<3" "dicomweb-client[gcp]<0.61" -e .
-# .venv-label/bin/monailabel apps --download --name monaibundle --output apps
-# cp -r dist/nodules apps/monaibundle/model/
-# BUNDLE_DOWNLOAD_SRC=ngc .venv-label/bin/monailabel start_server \
-#     --app apps/monaibundle --studies inbox --host 127.0.0.1 --conf models nodules
+# monai-thyroid label --make-env .venv-label
+# .venv-label/bin/monai-thyroid label --model dist/nodules --studies inbox
 # ```
 #
 # Next: [why random frame splits lie](6_leaky_splits.ipynb).
