@@ -275,11 +275,13 @@ def _scores(files: RunFiles, record: RunRecord) -> tuple[float | None, int | Non
         return None, None, [*notes, f"evaluation {name} is of other weights than the run's; evaluate"]
     if not same_postprocessing(record, scored):
         return None, None, [*notes, f"evaluation {name} is of other postprocessing than the run's; evaluate"]
-    figures = [one for one in (scored.classes or {}).values() if isinstance(one, Mapping)]
+    # All classes together are none beside the others.
+    by_class = {one: figures for one, figures in (scored.classes or {}).items() if one != scored.whole}
+    figures = [one for one in by_class.values() if isinstance(one, Mapping)]
     if not figures or any(not isinstance(one.get(key), (int, float)) for one in figures for key in _FIGURES):
         try:
             evaluation = read_evaluation(files.facts / "evaluations" / name)
-            figures = [summarise(evaluation.of_class(one)) for one in evaluation.classes]
+            figures = [summarise(evaluation.of_class(one)) for one in evaluation.classes if one != scored.whole]
         except (UserError, ValueError) as error:
             return None, None, [*notes, f"evaluation {name}: {error}"]
     return sum(one["dice_mean"] for one in figures) / len(figures), sum(one["n_misses"] for one in figures), notes

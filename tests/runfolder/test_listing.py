@@ -56,6 +56,20 @@ def test_what_is_told_of_a_run(tmp_path: Path) -> None:
     assert line.split() == "unet neck 3 1 done 0.7500 1 0.2000 12.5 2026-11-20 10:00 a/seed-3".split()
 
 
+def test_all_classes_together_are_none_beside_the_others(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", classes=["low", "high"])
+    classes = {
+        "low": {"dice_mean": 0.2, "n_misses": 3},
+        "high": {"dice_mean": 0.4, "n_misses": 1},
+        "lesion": {"dice_mean": 0.9, "n_misses": 2},
+    }
+    about = {"dataset": "neck", "part": "test", "classes": classes, "whole": "lesion"}
+    write_json(run / "evaluations" / "neck-test" / "evaluation.json", about)
+    (one,) = list_runs([run])
+    assert one.dice == pytest.approx(0.3)
+    assert one.misses == 4
+
+
 def test_runs_are_listed_by_data_by_dice_and_by_date(tmp_path: Path) -> None:
     made(tmp_path / "1", network="unet", dice=0.5, started="2026-11-22T10:00:00+0000")
     made(tmp_path / "2", network="segnet", seed=10, dice=0.9)
