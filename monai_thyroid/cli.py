@@ -174,9 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     gain.add_argument("runs", metavar="RUN", nargs="+", help="run folders of the same data and split")
     gain.add_argument("--tta", action="store_true", help="with mirror images too, along the axes of training")
-    gain.add_argument("--part", default="validation", help="test only once, when all is decided (default %(default)s)")
-    gain.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
-    gain.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _takes_part(gain, default="validation", note="test only once, when all is decided (default %(default)s)")
     gain.set_defaults(function=_gain)
 
     ensemble = commands.add_parser(
@@ -187,11 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     ensemble.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more, of the same data and split")
-    ensemble.add_argument("--part", default="test", help="default %(default)s")
-    ensemble.add_argument(
-        "--dataset_dir", metavar="DIR", help="other data of the same classes, or where theirs are now"
-    )
-    ensemble.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _takes_part(ensemble, data="other data of the same classes, or where theirs are now")
     _add_trust(ensemble)
     ensemble.set_defaults(function=_ensemble)
 
@@ -211,9 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[=STRENGTH,...]",
         help="gain, speckle, blur, jpeg or calipers; may be repeated (default: all)",
     )
-    robustness.add_argument("--part", default="test", help="default %(default)s")
-    robustness.add_argument("--dataset_dir", metavar="DIR", help="where the runs' dataset is now, if it moved")
-    robustness.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _takes_part(robustness)
     _add_trust(robustness)
     robustness.set_defaults(function=_robustness)
 
@@ -413,7 +405,7 @@ def _parser() -> argparse.ArgumentParser:
     web.add_argument("--runs", action="append", default=[], metavar="DIR", help="list the runs in it; may be repeated")
     web.add_argument("--host", default="127.0.0.1", help="to listen at (default %(default)s, this machine only)")
     web.add_argument("--port", type=int, default=8501, help="default %(default)s")
-    web.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _takes_device(web)
     web.add_argument(
         "--runtime",
         choices=["auto", "torch", "openvino", "onnx"],
@@ -471,6 +463,23 @@ def _add_pacs(commands: Any) -> None:
     pacs.set_defaults(function=_pacs)
 
 
+def _takes_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+
+
+def _takes_part(
+    command: argparse.ArgumentParser,
+    *,
+    default: str = "test",
+    note: str = "default %(default)s",
+    data: str = "where the runs' dataset is now, if it moved",
+) -> None:
+    """Which images runs are applied to, and where."""
+    command.add_argument("--part", default=default, help=note)
+    command.add_argument("--dataset_dir", metavar="DIR", help=data)
+    _takes_device(command)
+
+
 def _takes_ensemble(command: argparse.ArgumentParser) -> None:
     """How models are applied, beside the first one."""
     command.add_argument(
@@ -481,7 +490,7 @@ def _takes_ensemble(command: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a further member of an ensemble, whose probabilities are averaged; may be repeated",
     )
-    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    _takes_device(command)
     command.add_argument(
         "--runtime",
         choices=["auto", "torch", "openvino", "onnx"],

@@ -52,8 +52,7 @@ class EnsembleRun:
     @property
     def threshold(self) -> float:
         """The chosen threshold, else the configured one."""
-        chosen = self.postprocessing.threshold
-        return self.configured_threshold if chosen is None else chosen
+        return self.postprocessing.threshold_or(self.configured_threshold)
 
 
 def score_ensemble(

@@ -59,6 +59,10 @@ class Postprocessing:
             raise UserError(f"postprocessing holds {found}; give shares of 0 to 1, and true or false")
         return cls(**found)
 
+    def threshold_or(self, configured: float) -> float:
+        """The chosen threshold, else the configured one."""
+        return configured if self.threshold is None else self.threshold
+
     def as_dict(self) -> dict[str, Any]:
         """The settings, for JSON."""
         return asdict(self)

@@ -33,6 +33,7 @@ __all__ = ["Robustness", "asked_strengths", "measure_robustness", "robustness_ta
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 8  # images in memory
+_COUNTS = ("tp", "fp", "fn", "tn")
 _UNLIKE = 0.005
 """Mean difference of Dice on clean images beyond which the scores of a run are of something else."""
 
@@ -232,7 +233,7 @@ def _row(key: Mapping[str, Any], degradation: str, strength: float, counts: Coun
     return {
         **{name: key[name] for name in ("dataset", "site", "part", "case", "group", "class")},
         **{"degradation": degradation, "strength": strength, "unit": DEGRADATIONS[degradation].unit},
-        **{name: getattr(counts, name) for name in ("tp", "fp", "fn", "tn")},
+        **{name: getattr(counts, name) for name in _COUNTS},
         "dice": float(evaluate(METRICS["dice"], counts)),
     }
 
@@ -240,9 +241,8 @@ def _row(key: Mapping[str, Any], degradation: str, strength: float, counts: Coun
 def _written(work: _Work, asked: Mapping[str, Sequence[float]], found: _Found) -> Robustness:
     """Keep what was found, strength 0 from cases.csv before it."""
     own = [row for row in work.evaluation.rows if not row.error]
-    columns = (*("tp", "fp", "fn", "tn"), "dice")
     clean = [
-        {**_row(row, name, 0.0, Counts(*(row[column] for column in columns[:4]))), "dice": row["dice"]}
+        {**_row(row, name, 0.0, Counts(*(row[column] for column in _COUNTS))), "dice": row["dice"]}
         for name in asked
         for row in own
     ]

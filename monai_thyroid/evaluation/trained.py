@@ -129,8 +129,7 @@ class TrainedRun:
     @property
     def threshold(self) -> float:
         """Probability above which a pixel is foreground: the chosen one, else the configured one."""
-        chosen = self.postprocessing.threshold
-        return self.configured_threshold if chosen is None else chosen
+        return self.postprocessing.threshold_or(self.configured_threshold)
 
     @cached_property
     def checkpoint_sha256(self) -> str:

@@ -93,8 +93,7 @@ class TrainingSession:
     @property
     def threshold(self) -> float:
         """The chosen threshold, else the configured one."""
-        chosen = self.postprocessing.threshold
-        return self.configured_threshold if chosen is None else chosen
+        return self.postprocessing.threshold_or(self.configured_threshold)
 
     @property
     def scores_test(self) -> bool:
