@@ -162,14 +162,19 @@ def write_bundle(target: Path, files: Mapping[str, str]) -> None:
     Args:
         target: the folder, which must not exist.
         files: their content by name.
+
+    Raises:
+        UserError: it cannot be written there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    temporary.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         for name, text in files.items():
             (temporary / name).write_text(text, encoding="utf-8")
         temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

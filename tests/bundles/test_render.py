@@ -58,6 +58,12 @@ def test_a_copy_goes_to_no_folder_whose_name_its_commands_could_not_hold(folder:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_copy_that_cannot_be_written_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/mine: cannot be written \(File exists\)"):
+        copy_bundle("polyp", tmp_path / "file" / "mine")
+
+
 def test_what_a_template_needs_must_be_said() -> None:
     with pytest.raises(jinja2.UndefinedError, match="'name' is undefined"):
         render_bundle("thyroid", folder="x", facts="")
