@@ -885,6 +885,9 @@ def _pack(options: argparse.Namespace) -> int:
     if packed.report:
         print(f"No report in it: {packed.report}", file=sys.stderr)
     print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
+    model = shlex.quote(str(packed.path))
+    uses = (f"web --model {model}", f"predict {model} IMAGE_OR_FOLDER --output DIR")
+    print("Next:", *(f"  monai-thyroid {use}" for use in uses), sep="\n")
     return 0
 
 

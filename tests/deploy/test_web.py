@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import dataclasses
 import io
 import shutil
 import socket
@@ -28,7 +30,7 @@ from monai_thyroid.deploy.web.pages import _models
 from monai_thyroid.deploy.web.run_pages import case_picture, case_rows, curves
 from monai_thyroid.deploy.web.server import ask_nobody, check_address, keep_uploads_in_memory, settings, use
 from monai_thyroid.deploy.web.serving import Desk, Served, _told_apart
-from monai_thyroid.deploy.web.telling import about_image, card_text, found_text, plain, result_name
+from monai_thyroid.deploy.web.telling import about_image, about_model, card_text, found_text, plain, result_name
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_json
 from monai_thyroid.images import Raster
@@ -227,6 +229,19 @@ def test_results_are_named_as_predict_names_them(bright: Served) -> None:
     assert result_name(opened, look, "_mask.png", alone=False) == "a_b.c_marker-seed-0_mask.png"
 
 
+def test_what_is_known_of_a_model_is_told_and_no_more(bright: Served) -> None:
+    told = []
+    for scores in ({}, {"dice": 0.5}, {"dice": 0.5, "misses": 2}):
+        one = copy.copy(bright)
+        one.listed = dataclasses.replace(bright.listed, **scores)
+        told.append([fact for fact in about_model(one) if "test" in fact[0]])
+    assert told == [
+        [("test Dice", "not scored")],
+        [("test Dice", "0.5000")],
+        [("test Dice", "0.5000"), ("misses in the test", "2")],
+    ]
+
+
 def test_everything_wrong_with_the_options_is_told(bright: Served, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         open_desk([tmp_path / "none"], [tmp_path / "absent"])
@@ -320,6 +335,13 @@ def test_the_page_shows_an_image_a_mask_and_a_probability(bright: Served, page: 
     app.slider(key="threshold of marker seed 0").set_value(0.9).run()
     assert any("Not its own threshold" in one.value for one in app.warning)
     assert not app.exception
+
+
+def test_a_model_of_synthetic_images_says_so_beside_its_mask(
+    bright: Served, page: Callable[[Desk], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bright, "synthetic", True)
+    assert "never seen a patient's" in page(Desk([bright])).warning[1].value
 
 
 def test_two_models_stand_side_by_side_and_tell_where_they_disagree(

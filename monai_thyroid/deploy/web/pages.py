@@ -106,6 +106,8 @@ def _results(st: Any, opened: Opened, looks: list[Looked]) -> None:
     for look, column in zip(looks, columns[1:], strict=False):
         own = look.model.threshold
         column.subheader(f"Mask of {plain(look.model.title)}")
+        if look.model.synthetic:
+            column.warning("Trained on synthetic images: it has never seen a patient's.")
         place = column.empty()
         threshold = None
         if own is None:

@@ -48,7 +48,7 @@ def show_runs(st: Any, desk: Desk) -> None:
         }
         | {"started": st.column_config.TextColumn(width=140)},
     )
-    st.caption(f"{len(runs)} runs. Dice and misses are of the test part.")
+    st.caption(f"{len(runs)} run{'s' if len(runs) > 1 else ''}. Dice and misses are of the test part.")
     names = {f"{one.network or '-'} on {one.dataset or '-'}, {one.told}: {one.path}": one for one in runs}
     chosen = st.selectbox("Curves, figures and cases of", list(names), index=None, key="run")
     if chosen is not None:

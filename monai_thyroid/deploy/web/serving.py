@@ -47,6 +47,7 @@ class Served:
         predictor: what segments.
         listed: what is known of it.
         warnings: what must be known before a score of it is believed.
+        synthetic: whether it was trained on computer-made images.
 
     Raises:
         UserError: as `Predictor`.
@@ -56,7 +57,8 @@ class Served:
         self.path = Path(run).expanduser() if isinstance(run, (str, Path)) else run.path
         self.predictor = Predictor(run, device=device, runtime=runtime, streams=cores())
         (self.listed,) = list_runs([self.path])
-        self.warnings = warnings_of(read_run(run_files(self.path).facts))  # now, for the folder may go
+        record = read_run(run_files(self.path).facts)  # now, for the folder may go
+        self.warnings, self.synthetic = warnings_of(record), _synthetic(record)
         known = self.listed
         words = [known.network or self.path.name, *([] if known.seed is None else [f"seed {known.seed}"])]
         self.title = self.path.resolve().name if known.kind != "run" else " ".join(words)
@@ -189,11 +191,15 @@ class Found:
 def warnings_of(record: RunRecord) -> list[str]:
     """What must be known before a score of a run is believed."""
     told = list(record.warnings or [])
-    if record.synthetic or record.dataset == "phantom":
+    if _synthetic(record):
         told.insert(0, "Trained on synthetic images: its scores say nothing about patients.")
     if record.grouping in ("unknown", "leaky"):
         told.append(f"Patients in the split: {record.grouping}.")
     return told
+
+
+def _synthetic(record: RunRecord) -> bool:
+    return bool(record.synthetic) or record.dataset == "phantom"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def about_model(model: Served) -> list[tuple[str, str]]:
         ("classes", ", ".join(model.classes)),
         ("threshold", "none: the likeliest class" if model.threshold is None else f"{model.threshold:g}"),
         ("after the network", "as chosen on validation" if first.postprocessing else "nothing"),
-        ("test Dice, misses", _scores(known)),
+        *_scores(known),
         ("computed by", model.computed),
         ("SHA-256 of the weights", ", ".join(member.weights for member in model.predictor.members)),
     ]
@@ -105,10 +105,11 @@ def _members(known: Listed) -> str:
     return f", {known.members} members whose probabilities are averaged" if known.members else ""
 
 
-def _scores(known: Listed) -> str:
+def _scores(known: Listed) -> list[tuple[str, str]]:
     if known.dice is None:
-        return "not scored"
-    return f"{known.dice:.4f}, {'not recorded' if known.misses is None else known.misses}"
+        return [("test Dice", "not scored")]
+    misses = [] if known.misses is None else [("misses in the test", str(known.misses))]
+    return [("test Dice", f"{known.dice:.4f}"), *misses]
 
 
 def card_text(card: str) -> str:
