@@ -18,6 +18,7 @@ from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.predictor import Prediction, Predictor
 from monai_thyroid.evaluation.runtimes import cores
 from monai_thyroid.images import overlay, png_mark, save_label
+from monai_thyroid.images.formats import printable
 from monai_thyroid.images.raster import Raster
 from monai_thyroid.runfolder import Listed, RunRecord, list_runs, read_run, run_files
 
@@ -61,7 +62,7 @@ class Served:
         self.warnings, self.synthetic = warnings_of(record), _synthetic(record)
         known = self.listed
         words = [known.network or self.path.name, *([] if known.seed is None else [f"seed {known.seed}"])]
-        self.title = self.path.resolve().name if known.kind != "run" else " ".join(words)
+        self.title = printable(self.path.resolve().name if known.kind != "run" else " ".join(words))
 
     @property
     def classes(self) -> list[str]:

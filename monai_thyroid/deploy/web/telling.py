@@ -9,9 +9,10 @@ from typing import Any
 
 from monai_thyroid.deploy.web.opening import Opened
 from monai_thyroid.deploy.web.serving import Found, Looked, Served
+from monai_thyroid.images.formats import printable
 from monai_thyroid.runfolder import Listed
 
-__all__ = ["ONLY", "about_image", "about_model", "card_text", "found_text", "plain", "result_name", "run_rows"]
+__all__ = ["ONLY", "about_image", "about_model", "card_text", "cell", "found_text", "plain", "result_name", "run_rows"]
 
 ONLY = "For research only. Not for diagnosis."
 
@@ -20,7 +21,7 @@ _MARKED = re.compile(r"([\\`*_{}\[\]()#+\-!|$:~<>&])")
 
 def plain(text: str) -> str:
     """A text whose every character is shown as it is."""
-    return _MARKED.sub(r"\\\1", text)
+    return _MARKED.sub(r"\\\1", printable(text))
 
 
 def about_image(opened: Opened) -> str:
@@ -137,4 +138,11 @@ def run_rows(runs: Sequence[Listed]) -> list[dict[str, Any]]:
         for one in runs
     ]
     told = {name for row in rows for name, value in row.items() if value not in (None, "")}
-    return [{name: value for name, value in row.items() if name in told} for row in rows]
+    return [{name: cell(value) for name, value in row.items() if name in told} for row in rows]
+
+
+def cell(value: Any) -> Any:
+    """A value as a table of the browser can hold it: text in UTF-8, whole numbers of 64 bits."""
+    if isinstance(value, int) and value.bit_length() > 63:
+        return f"{value:.3e}" if value.bit_length() < 1000 else "more than 1e300"
+    return printable(value) if isinstance(value, str) else value
