@@ -248,12 +248,12 @@ def test_no_name_is_read_as_markup() -> None:
 def test_a_table_holds_whatever_a_run_says() -> None:
     odd = Listed(path="/runs/\udcff", network="\ud800", dataset="neck", seed=10**30, images_per_second=10**400)
     (row,) = run_rows([odd])
-    assert (row["network"], row["folder"]) == ("\\ud800", "/runs/\\udcff")
+    assert (row["network"], row["folder"]) == ("?", "/runs/?")
     assert (row["seed"], row["images/s"]) == ("1.000e+30", "more than 1e300")
     dataframe_util = pytest.importorskip("streamlit.dataframe_util")
     table = dataframe_util.convert_anything_to_pandas_df(run_rows([odd, Listed(path="/runs/a", seed=1)]))
     assert dataframe_util.convert_pandas_df_to_arrow_bytes(table)
-    plain("\udcff").encode()
+    assert plain("\udcffa\u202eb\nc") == "?a?b c"
 
 
 def test_results_are_named_as_predict_names_them(bright: Served) -> None:

@@ -9,10 +9,20 @@ from typing import Any
 
 from monai_thyroid.deploy.web.opening import Opened
 from monai_thyroid.deploy.web.serving import Found, Looked, Served
-from monai_thyroid.images.formats import printable
 from monai_thyroid.runfolder import Listed
 
-__all__ = ["ONLY", "about_image", "about_model", "card_text", "cell", "found_text", "plain", "result_name", "run_rows"]
+__all__ = [
+    "ONLY",
+    "about_image",
+    "about_model",
+    "card_text",
+    "cell",
+    "found_text",
+    "plain",
+    "result_name",
+    "run_rows",
+    "shown",
+]
 
 ONLY = "For research only. Not for diagnosis."
 
@@ -21,7 +31,12 @@ _MARKED = re.compile(r"([\\`*_{}\[\]()#+\-!|$:~<>&])")
 
 def plain(text: str) -> str:
     """A text whose every character is shown as it is."""
-    return _MARKED.sub(r"\\\1", printable(text))
+    return _MARKED.sub(r"\\\1", shown(text))
+
+
+def shown(text: str) -> str:
+    """A text without what is not seen but obeyed: no UTF-8, ends of lines, marks that turn the direction of writing."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 def about_image(opened: Opened) -> str:
@@ -145,4 +160,4 @@ def cell(value: Any) -> Any:
     """A value as a table of the browser can hold it: text in UTF-8, whole numbers of 64 bits."""
     if isinstance(value, int) and value.bit_length() > 63:
         return f"{value:.3e}" if value.bit_length() < 1000 else "more than 1e300"
-    return printable(value) if isinstance(value, str) else value
+    return shown(value) if isinstance(value, str) else value
