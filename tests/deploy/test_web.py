@@ -227,7 +227,8 @@ def test_strips_tell_the_colours_of_classes_and_of_members() -> None:
     shares = np.tile(np.repeat([0.5, 1], 30), (40, 1)).astype(np.float32)
     drawn = screen.agreement(shares, members=2)
     bar = drawn[height + 4 + screen._row // 2, drawn.shape[1] // 2 - 60 : drawn.shape[1] // 2 + 60]
-    assert {tuple(colour) for colour in bar} == {tuple(drawn[20, 100]), tuple(drawn[20, 380])}
+    shown = {tuple(drawn[20, column]) for column in (100, 380)}
+    assert {tuple(np.rint(0.6 * colour).astype(np.uint8)) for colour in bar} == shown  # over a black image
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2000), (2500, 7), (33, 47, 3)])
@@ -280,6 +281,10 @@ def test_everything_wrong_with_the_options_is_told(bright: Served, tmp_path: Pat
     with pytest.raises(UserError) as caught:
         open_desk([tmp_path / "none"], [tmp_path / "absent"])
     assert len(caught.value.problems) == 2
+    (tmp_path / "odd").mkdir()
+    write_json(tmp_path / "odd" / "run.json", {"network": 5})
+    with pytest.raises(UserError, match=r"odd: run\.json: network must be a text"):  # which of several models
+        open_desk([bright.path, tmp_path / "odd"], device="cpu")
     with pytest.raises(UserError, match="at least one --model"):
         open_desk([])
     titles = [model.title for model in open_desk([bright.path, bright.path], device="cpu").models]

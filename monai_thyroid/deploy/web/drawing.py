@@ -19,6 +19,8 @@ __all__ = ["Screen", "agreement_text"]
 LONGEST, SHORTEST = 1000, 480
 """Sides of a picture on the screen, in pixels: the longer is at most the one, at least the other."""
 _STRIP = "#1B1B1B"
+_VEIL = 0.6
+"""How opaque an agreement is."""
 _LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Of a scale bar, in mm."""
 _AGREED, _FIRST, _SECOND = CLASSES[0], CLASSES[1], CLASSES[4]
@@ -115,7 +117,9 @@ class Screen:
             members: how many there are.
         """
         small = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(self.size, Image.Resampling.NEAREST))
-        picture = np.where((small > 0)[..., None], _coloured(small), self._picture)
+        # What lies below is seen through it.
+        over = np.rint(_VEIL * _coloured(small) + (1 - _VEIL) * self._picture)
+        picture = np.where((small > 0)[..., None], over, self._picture)
         steps = np.arange(1, members + 1, dtype=np.float32) / members
         return self._with_bar(picture.astype(np.uint8), "marked by 1", f"all {members} members", steps=steps)
 

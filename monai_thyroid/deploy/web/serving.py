@@ -242,7 +242,8 @@ def open_desk(
         try:
             served.append(Served(run, device=device, runtime=runtime))
         except UserError as error:
-            problems += error.problems
+            name = str(run if isinstance(run, (str, Path)) else run.path)
+            problems += [one if one.startswith(name) else f"{name}: {one}" for one in error.problems]
     problems += [f"--runs {run}: there is no such folder" for run in runs if not Path(run).expanduser().is_dir()]
     if problems:
         raise UserError(problems)
