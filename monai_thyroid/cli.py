@@ -731,7 +731,8 @@ def _predict(options: argparse.Namespace) -> int:
         print("Left out:", ", ".join(f"{count} {reason}" for reason, count in result.left_out.items()))
     speed = f" in {result.seconds:.1f} s ({result.images / result.seconds:.1f} images/s)" if result.images else ""
     earlier = f", {result.before} before" if result.before else ""
-    print(f"{result.images} images segmented{speed}{earlier}: {options.output}/predictions.csv")
+    segmented = "1 image" if result.images == 1 else f"{result.images} images"
+    print(f"{segmented} segmented{speed}{earlier}: {options.output}/predictions.csv")
     for reason in list(result.failed.values())[:20]:
         print(reason, file=sys.stderr)
     if result.failed:

@@ -177,9 +177,8 @@ def score_masks(
     earlier = _earlier(output, name, seed, truth)
     problems = _group(truth, groups_from, groups)
     left_out, unmatched = _match(truth, Path(predictions), None if images is None else Path(images))
-    problems += unmatched
-    if problems:
-        raise UserError(problems)
+    if problems := problems + unmatched:
+        raise UserError(problems + _misfits(truth))
 
     started = time.perf_counter()
     run = RunRecord(
@@ -474,8 +473,15 @@ def _scored(truth: _Truth, writer: EvaluationFolder) -> list[_Scored]:
     return scored
 
 
-def _score(case: _Case, truth: _Truth, writer: EvaluationFolder) -> _Scored:
-    """Read and score a case, and write its pictures."""
+def _misfits(truth: _Truth) -> list[str]:
+    """What would not fit in the cases that have a prediction, so that all is told at once."""
+    matched = [case for case in truth.cases if case.prediction is not None]
+    found = map_files(lambda case: _score(case, truth, None), matched, "Reading masks")
+    return [problem for one in found for problem in one.problems]
+
+
+def _score(case: _Case, truth: _Truth, writer: EvaluationFolder | None) -> _Scored:
+    """Read and score a case, and write its pictures; only read it without a writer."""
     problems: list[str] = []
     found: list[ForeignMask | None] = []
     for path, is_truth in ((case.reference, True), (case.prediction, False)):
@@ -504,6 +510,8 @@ def _score(case: _Case, truth: _Truth, writer: EvaluationFolder) -> _Scored:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.pixels.shape, truth_labels.shape)]
             return _Scored(problems=[f"{case.image}: is {sizes[0]} (width x height) but its reference {sizes[1]}"])
         spacing = image.spacing or spacing
+    if writer is None:
+        return _Scored()
     key = {"dataset": truth.dataset, "site": case.site, "part": case.part, "case": case.name, "group": case.group}
     rows = []
     for number, name in enumerate(truth.classes, 1):

@@ -131,7 +131,7 @@ def test_a_broken_file_is_told_at_the_end_and_tried_again(
     assert (row["source"], row["mask"]) == (str(broken), "")
     Image.fromarray(marker()).save(broken)
     assert main(words) == 0
-    assert "1 images segmented" in capsys.readouterr().out
+    assert "1 image segmented" in capsys.readouterr().out
     rows = read_csv(tmp_path / "out" / "predictions.csv")
     assert len(rows) == len({row["source"] for row in rows}) == 7
     assert not any(row["error"] for row in rows)

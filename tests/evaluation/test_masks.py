@@ -112,14 +112,19 @@ def test_everything_that_is_wrong_with_masks_is_one_list_and_nothing_is_written(
     np.save(found / "p1_2.npy", np.where(mask(2), np.nan, 0))
     (found / "p1_3.png").unlink()
     np.save(found / "p1_3.npy", np.where(mask(3), 0.8, 0.1))
-    before = everything(folders)
-    with pytest.raises(UserError) as caught:
-        scored(folders)
-    assert len(caught.value.problems) == 4
-    for told in ("32 x 20 (width x height) but its reference 32 x 24", "holds 2;", "NaN", "soft mask"):
-        assert told in str(caught.value)
-    assert everything(folders) == before
-    assert not (folders / "run").exists()
+    wrong = ["32 x 20 (width x height) but its reference 32 x 24", "holds 2;", "NaN", "soft mask"]
+    for foreign in (False, True):
+        if foreign:  # together with files that have no counterpart
+            (found / "p0_1.png").rename(found / "else.png")
+            wrong[1:2] = ["else.png: no reference of that name", "p0_1: no prediction in"]
+        before = everything(folders)
+        with pytest.raises(UserError) as caught:
+            scored(folders)
+        assert len(caught.value.problems) == len(wrong)
+        for told in wrong:
+            assert told in str(caught.value)
+        assert everything(folders) == before
+        assert not (folders / "run").exists()
 
 
 def test_masks_that_were_mirrored_on_their_way_are_told(folders: Path) -> None:
