@@ -9,6 +9,7 @@ import io
 import math
 import shutil
 import socket
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -430,10 +431,15 @@ def test_a_broken_figure_of_a_run_is_told_and_the_rest_is_shown(
     run = Path(shutil.copytree(bright.path, tmp_path / "run"))
     (run / "figures").mkdir(exist_ok=True)
     (run / "figures" / "a.png").write_bytes(png(marker())[:99])
+    bomb = bytearray(png(marker()))
+    bomb[16:24] = (20_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    (run / "figures" / "b.png").write_bytes(bomb)
     app = page(Desk([], [run]))
     app.selectbox(key="run").select_index(0).run()
     assert not app.exception
-    assert any("figures/a" in one.value and "cannot be shown" in one.value for one in app.warning)
+    for name in "ab":
+        assert any(f"figures/{name}" in one.value and "cannot be shown" in one.value for one in app.warning)
 
 
 def test_the_runs_are_a_page_of_their_own(bright: Served, page: Callable[[Desk], Any], tmp_path: Path) -> None:
