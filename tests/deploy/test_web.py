@@ -226,7 +226,7 @@ def test_strips_tell_the_colours_of_classes_and_of_members() -> None:
     for column in (100, 380):  # inside of a class, away from its outline
         colour = two[height // 2, column]
         assert (two[height:] == colour).all(axis=2).any()
-    strips = [screen.mask(labels, fill=0, classes=["nerve", name])[height:] for name in ("ü", "И")]
+    strips = [screen.mask(labels, fill=0, classes=["ner\nve", name])[height:] for name in ("ü", "И")]
     assert not np.array_equal(*strips)  # no letter is drawn as an empty box
     shares = np.tile(np.repeat([0.5, 1], 30), (40, 1)).astype(np.float32)
     drawn = screen.agreement(shares, members=2)

@@ -181,7 +181,7 @@ class Screen:
         """The picture above lines of words, each behind a square of its colour."""
         strip, draw, middle = self._strip(picture, rows=len(words))
         for row, (text, colour) in enumerate(words):
-            y = middle + row * self._row
+            y, text = middle + row * self._row, " ".join(text.split())
             draw.rectangle((8, y - 6, 20, y + 6), fill=colour)
             while text and draw.textlength(text, font=self._font) > self.size[0] - 36:
                 text = text[:-2] + "…" if len(text) > 2 else ""

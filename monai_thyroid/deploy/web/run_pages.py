@@ -133,6 +133,6 @@ def case_picture(scored: Evaluation, case: str) -> np.ndarray | None:
         masks = [scored.labels(kind, case) > 0 for kind in ("references", "predictions")]
     except _BROKEN:
         return None
-    shown = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
-    paint_outlines(picture, shown, colours=[REFERENCE, PREDICTION], width=max(1, round(max(size) / 400)))
+    resized = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
+    paint_outlines(picture, resized, colours=[REFERENCE, PREDICTION], width=max(1, round(max(size) / 400)))
     return picture
