@@ -283,6 +283,11 @@ def read_evaluation(folder: Path) -> Evaluation:
     problems = []
     counts = Counter((row.class_name, row.case) for row in rows)
     problems += [f"cases.csv has the case {case} more than once" for (_, case), count in counts.items() if count > 1]
+    problems += [  # a run may be from elsewhere, and its pictures are shown
+        f"cases.csv: the case {case} names files outside of the run folder"
+        for case in dict.fromkeys(str(row.case) for row in rows)
+        if Path(case).is_absolute() or ".." in Path(case).parts
+    ]
     for name in dict.fromkeys(row.class_name for row in rows):
         of_class = [row for row in rows if row.class_name == name]
         if all(row.error for row in of_class):

@@ -127,6 +127,7 @@ def change_cases(path: Path, change: Callable[[list[dict[str, str]]], list[dict[
         (lambda rows: [{**rows[0], "dice": "0.01"}, *rows[1:]], "dice of case case-00 is 0.01, but its counts give 0."),
         (lambda rows: [{**rows[0], "dice": ""}, *rows[1:]], "dice of case case-00"),
         (lambda rows: [rows[0], *rows], "the case case-00 more than once"),
+        (lambda rows: [{**rows[0], "case": "../../a"}, *rows[1:]], "the case ../../a names files outside of the run"),
         (lambda rows: [], "cases.csv has no case"),
         (lambda rows: [{**row, "class": "gland"} for row in rows], "no scores of the class nodule"),
         (lambda rows: [{**row, "error": "unreadable"} for row in rows], "no case of the class nodule could be scored"),

@@ -22,26 +22,32 @@ from made_dicom import content, dicom_image
 from made_trained import made_trained, marker
 from PIL import Image
 
+from monai_thyroid.deploy.pack import pack
+
 pytestmark = pytest.mark.slow
 
 _PATIENCE = 400
 """Seconds for the server to start, and for anything to be seen; a busy machine takes some of them."""
 DRAWN = "[data-testid=stImage] img"
+PICTURES = 9
+"""The image, mask and probability of each of three models, where they disagree, where the members of one agree."""
 
 
 @pytest.fixture(scope="module")
 def served(program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address of a page with two models, and an empty folder for the temporary files of its process."""
+    """The address of a page with two runs and a packed ensemble, and an empty folder for its process's files."""
     program("chromium")  # before any work
     folder = tmp_path_factory.mktemp("web")
     temporary = folder / "tmp"
     temporary.mkdir()
     runs = [made_trained(folder / "runs" / str(seed), seed=seed, bright=seed == 0) for seed in (0, 1)]
+    members = [made_trained(folder / "members" / str(seed), seed=seed) for seed in (2, 3)]
+    models = [*runs, pack(members, output=folder / "pair", report=False).path]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "monai_thyroid", "web", "--port", str(port), "--device", "cpu"]
-    command += ["--runs", str(folder / "runs"), *(word for run in runs for word in ("--model", str(run)))]
+    command += ["--runs", str(folder / "runs"), *(word for model in models for word in ("--model", str(model)))]
     environment = {**os.environ, "TMPDIR": str(temporary), "HOME": str(folder)}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
@@ -132,16 +138,18 @@ def look(
     try:
         driver.get(served[0])
         look = Look(driver, served[0], saved)
-        look.until(lambda: len(look.all(DRAWN)) >= 6, "pictures of two models")
+        look.until(lambda: len(look.all(DRAWN)) >= PICTURES, "pictures of three models")
         yield look
     finally:
         driver.quit()
 
 
-def test_an_example_is_there_at_once_with_two_models_side_by_side(look: Look) -> None:
+def test_an_example_is_there_at_once_with_models_side_by_side_and_an_ensemble(look: Look) -> None:
     text = look.text()
     assert "For research only. Not for diagnosis." in text
     for words in ("Mask of marker seed 0", "Mask of unet seed 1", "Where they disagree", "Dice between"):
+        assert words in text
+    for words in ("Mask of pair", "Agreement of the members", "Where its members agree"):
         assert words in text
 
 
@@ -169,7 +177,7 @@ def test_a_slider_changes_the_mask_and_says_so(look: Look) -> None:
 
 def test_a_dicom_file_has_lengths_in_mm_and_results_in_dicom(look: Look, tmp_path: Path) -> None:
     look.driver.get(look.address)
-    look.until(lambda: len(look.all(DRAWN)) >= 6, "pictures")
+    look.until(lambda: len(look.all(DRAWN)) >= PICTURES, "pictures")
     look.settle()
     (tmp_path / "object.dcm").write_bytes(content(dicom_image(marker(), PixelSpacing=[0.5, 0.25])))
     look.drop(tmp_path / "object.dcm")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from monai_thyroid.deploy.dicom.capture import letters
 from monai_thyroid.drawing import CLASSES, paint_outlines, rgb
 from monai_thyroid.images import overlay, to_channels
 from monai_thyroid.images.raster import Raster
@@ -44,7 +45,7 @@ class Screen:
         longer = max(tall, wide)
         factor = min(LONGEST, max(SHORTEST, longer)) / longer
         self.size = max(1, round(wide * factor)), max(1, round(tall * factor))
-        self._font = ImageFont.load_default(max(13, self.size[0] // 36))
+        self._font = letters(max(12, self.size[0] // 40))
         grey = np.rint(to_channels(raster.normalised(), 3) * 255).astype(np.uint8)
         self._picture = np.asarray(Image.fromarray(grey).resize(self.size, Image.Resampling.BICUBIC, reducing_gap=2))
 
@@ -180,7 +181,7 @@ class Screen:
         """The picture above lines of words, each behind a square of its colour."""
         strip, draw, middle = self._strip(picture, rows=len(words))
         for row, (text, colour) in enumerate(words):
-            y = middle + row * self._row
+            y, text = middle + row * self._row, " ".join(text.split())
             draw.rectangle((8, y - 6, 20, y + 6), fill=colour)
             while text and draw.textlength(text, font=self._font) > self.size[0] - 36:
                 text = text[:-2] + "…" if len(text) > 2 else ""
@@ -189,7 +190,7 @@ class Screen:
 
     @property
     def _row(self) -> int:
-        return round(self._font.size * 1.6) if isinstance(self._font, ImageFont.FreeTypeFont) else 20
+        return round(self._font.size * 1.6)
 
     def _strip(self, picture: np.ndarray, *, rows: int) -> tuple[Image.Image, ImageDraw.ImageDraw, float]:
         whole = Image.new("RGB", (self.size[0], self.size[1] + rows * self._row + 8), _STRIP)

@@ -28,6 +28,8 @@ __all__ = ["case_picture", "case_rows", "curves", "show_runs"]
 
 _CASES = 6
 """Pictures of a gallery."""
+_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises of a picture that cannot be read."""
 
 
 def show_runs(st: Any, desk: Desk) -> None:
@@ -74,7 +76,7 @@ def _show_run(st: Any, listed: Listed) -> None:
         try:
             with Image.open(path) as file:
                 picture = file.convert("RGB")
-        except OSError as error:
+        except _BROKEN as error:
             st.warning(plain(f"figures/{path.name}: cannot be shown ({error})"))
             continue
         st.image(picture, caption=plain(path.name))
@@ -129,8 +131,8 @@ def case_picture(scored: Evaluation, case: str) -> np.ndarray | None:
             picture = np.asarray(file.convert("RGB")).copy()
         size = picture.shape[1], picture.shape[0]
         masks = [scored.labels(kind, case) > 0 for kind in ("references", "predictions")]
-    except (OSError, ValueError):
+    except _BROKEN:
         return None
-    shown = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
-    paint_outlines(picture, shown, colours=[REFERENCE, PREDICTION], width=max(1, round(max(size) / 400)))
+    resized = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
+    paint_outlines(picture, resized, colours=[REFERENCE, PREDICTION], width=max(1, round(max(size) / 400)))
     return picture

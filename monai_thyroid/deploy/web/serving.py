@@ -146,9 +146,8 @@ class Looked:
     def overlay_png(self, prediction: Prediction, fill: float) -> bytes:
         """The image with outlines as `monai-thyroid predict` draws them, and filled."""
         file = io.BytesIO()
-        Image.fromarray(overlay(self.raster.normalised(), prediction.mask, fill=fill)).save(
-            file, "PNG", pnginfo=png_mark()
-        )
+        picture = Image.fromarray(overlay(self.raster.normalised(), prediction.mask, fill=fill))
+        picture.save(file, "PNG", pnginfo=png_mark(), compress_level=1)  # made at each move of a slider
         return file.getvalue()
 
     def dicom(self, opened: Opened) -> dict[str, bytes]:

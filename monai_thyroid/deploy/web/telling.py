@@ -159,5 +159,5 @@ def run_rows(runs: Sequence[Listed]) -> list[dict[str, Any]]:
 def cell(value: Any) -> Any:
     """A value as a table of the browser can hold it: text in UTF-8, whole numbers of 64 bits."""
     if isinstance(value, int) and value.bit_length() > 63:
-        return f"{value:.3e}" if value.bit_length() < 1000 else "more than 1e300"
+        return float(value) if value.bit_length() < 1000 else math.inf
     return shown(value) if isinstance(value, str) else value
