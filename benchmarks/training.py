@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 from monai_thyroid.evaluation import AutocastInferer, default_precision
 from monai_thyroid.files import write_json
 from monai_thyroid.machine import processor, processor_flags
-from monai_thyroid.networks import without_padding
+from monai_thyroid.networks import to_channels_last, without_padding
 from monai_thyroid.training import decay_groups
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def bare(args: argparse.Namespace) -> Iterator[None]:
     """Steps on one batch in memory."""
     network = without_padding(unet(args.norms), size=args.size)
     if args.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+        network = to_channels_last(network)
     inferer = AutocastInferer(device="cpu", precision=default_precision("cpu"))
     optimizer = torch.optim.AdamW(decay_groups(network, 0.05), lr=1e-3, fused=True)
     loss = DiceCELoss(sigmoid=True)

@@ -99,8 +99,8 @@ class PixelPath:
         return activated(np.stack([down @ (across @ plane).T for plane in logits]), self.activation)
 
 
-# A row of the matrices has two to a dozen numbers. Left sparse they take a quarter of the time, and no threads: those of
-# numpy's BLAS go on waiting for work, in the way of the network that comes next.
+# A row of the matrices has two to a dozen numbers. Left sparse they take a quarter of the time, and no threads: those
+# of numpy's BLAS go on waiting for work, in the way of the network that comes next.
 @functools.lru_cache(maxsize=64)
 def _to_network(length: int, size: int, side: int) -> csr_array:
     return csr_array(_centre(resizing(length, size, smooth=True), side))
