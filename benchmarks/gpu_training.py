@@ -40,7 +40,7 @@ from monai_thyroid.data import ResidentDataset, ResidentLoader
 from monai_thyroid.evaluation import AutocastInferer, default_device, default_precision
 from monai_thyroid.files import write_json
 from monai_thyroid.machine import processor
-from monai_thyroid.networks import without_padding
+from monai_thyroid.networks import to_channels_last, without_padding
 from monai_thyroid.training import ClipGradients, WeightAverage, decay_groups
 from monai_thyroid.transforms import BatchAugmentation
 
@@ -74,7 +74,7 @@ class Case:
         torch.manual_seed(0)
         network = unet(self.norm).to(self.device)
         if self.mode != "eager":
-            network = without_padding(network.to(memory_format=torch.channels_last))
+            network = without_padding(to_channels_last(network))
         return network, torch.compile(network, dynamic=False) if self.mode == "compiled" else network
 
     def inferer(self) -> AutocastInferer:

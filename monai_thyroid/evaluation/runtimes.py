@@ -138,6 +138,8 @@ def _torch(model: Model, kind: str, *, device: str, streams: int) -> Compute:
 
     import torch
 
+    from monai_thyroid.networks import to_channels_last
+
     precision, _, layout = kind.partition("-")
     if streams > 1 and device == "cpu":
         # Threads made later inherit it.
@@ -146,7 +148,8 @@ def _torch(model: Model, kind: str, *, device: str, streams: int) -> Compute:
     if device != "cpu" or layout:
         network = copy.deepcopy(network).to(device)
     memory_format = torch.channels_last if layout else torch.contiguous_format
-    network.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's stub lacks it
+    if layout:
+        to_channels_last(network)
 
     def compute(images: np.ndarray) -> np.ndarray:
         with (

@@ -17,6 +17,7 @@ from monai_thyroid.networks.adapted import AdaptedNetwork, listed
 from monai_thyroid.networks.encoder_unet import EncoderUNet
 from monai_thyroid.networks.ensemble import Ensemble
 from monai_thyroid.networks.menu import CONFIGS, MENU
+from monai_thyroid.networks.norms import to_channels_last
 from monai_thyroid.networks.padding import without_padding
 from monai_thyroid.networks.pretrained import normalises
 from monai_thyroid.networks.resenc_unet import ResEncUNet
@@ -39,6 +40,7 @@ __all__ = [
     "listed",
     "nearest_unpadded_sizes",
     "normalises",
+    "to_channels_last",
     "unpadded_output_size",
     "without_padding",
 ]

@@ -9,7 +9,7 @@ import time
 import torch
 from monai.inferers import Inferer
 
-from monai_thyroid.networks import listed
+from monai_thyroid.networks import listed, to_channels_last
 
 __all__ = ["channels_last_is_faster"]
 
@@ -34,7 +34,7 @@ def channels_last_is_faster(network: torch.nn.Module, *, inferer: Inferer, shape
     device = next(network.parameters()).device
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
     copies = [copy.deepcopy(network).train() for _ in range(2)]
-    copies[1].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_channels_last(copies[1])
 
     def seconds(one: torch.nn.Module) -> float:
         _wait(device)

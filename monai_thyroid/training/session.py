@@ -27,6 +27,7 @@ from monai_thyroid.evaluation.scoring import CaseScores, whole_of
 from monai_thyroid.evaluation.trained import TrainedRun
 from monai_thyroid.evaluation.weights import find_weights, fit_weights, load_state
 from monai_thyroid.files import atomic_path, locked, sha256_file
+from monai_thyroid.networks import to_channels_last
 from monai_thyroid.runfolder import RunFolder, RunRecord, protocol_hash, read_run, run_hash, run_path
 from monai_thyroid.training.baseline import threshold_baseline
 from monai_thyroid.training.caller import calling_workflow, on_command_line
@@ -332,7 +333,7 @@ class TrainingSession:
             recorder.average.network.load_state_dict(start["network"])
         if start["decided"]["channels_last"]:
             for network in (recorder.network, recorder.delivered):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                to_channels_last(network)
         if budget := TimeBudget.of(trainer):
             budget.begin(
                 trainer,
