@@ -453,7 +453,7 @@ FIGURES: dict[str, Declared] = {
             "agreement",
             Place.MEASURES,
             "Difference of each image's measure, predicted less reference, over the mean of both. Solid: mean; dashed: "
-            "limits of agreement; shaded: their 95 % intervals; dotted: no difference.",
+            "limits of agreement; bars at the right: their 95 % intervals; dotted: no difference.",
             _agreement,
         ),
         Declared(

@@ -158,9 +158,7 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
     page.append(table("Scores", [(name, "text") for name in columns], rows))
     if few:
         told = "; ".join(dict.fromkeys(few))
-        page.append(
-            Callout("warning", [f"So few groups that no interval is to be trusted (below {FEW}): {told}."])
-        )
+        page.append(Callout("warning", [f"So few groups that no interval is to be trusted (below {FEW}): {told}."]))
     columns = (
         "run",
         "data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ class AdaptedNetwork(nn.Module):
             )
         height, width = images.shape[2], images.shape[3]
         padded = pad_to_multiple(images, self.stride)
-        first, *others = self._ordered(self.network(padded))
+        first, *others = self._ordered(self._given(padded))
         if first.shape[2:] != padded.shape[2:]:
             if not self.upsample:
                 raise UserError(
@@ -116,6 +117,20 @@ class AdaptedNetwork(nn.Module):
             raise UserError("deep_supervision: in training the network gives one output only; set its own switch, too.")
         outputs: Any = [logits, *(_cropped(one, like=logits, padded=padded) for one in others)]
         return outputs
+
+    def _given(self, padded: Tensor) -> Any:
+        if torch.compiler.is_compiling():
+            return self.network(padded)
+        try:
+            return self.network(padded)
+        except ValueError as error:
+            # torch's own words, from torch.nn.functional.instance_norm and batch_norm
+            if not re.search(r"more than 1 (spatial element|value per channel) when training", str(error)):
+                raise
+            raise UserError(
+                f"The network cannot train on {padded.shape[0]} images of {_size(padded)} pixels, which its levels halve "
+                "until one value is left for a norm layer: take larger images, or fewer levels (strides, filters)."
+            ) from error
 
     def _ordered(self, found: Any) -> list[Tensor]:
         """The outputs, that of the image's size first."""

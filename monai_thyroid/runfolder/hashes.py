@@ -99,7 +99,7 @@ def network_definition(config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     own = {str(key): value for key, value in block.items() if key not in ("mean", "std")}
     if "weights" in own:
-        own["weights"] = "none" if own["weights"] is None else "pretrained"
+        own["weights"] = "none" if own["weights"] in (None, "null") else "pretrained"
     if isinstance(own.get("network"), Mapping):  # within an adapter
         own |= {f"network::{key}": value for key, value in own.pop("network").items()}
     return own

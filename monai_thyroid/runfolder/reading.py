@@ -258,7 +258,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         # By libyaml where it is there, which takes a tenth of the time.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):

@@ -226,7 +226,8 @@ class Sweep:
         if other and not self.overwrite:
             raise UserError(
                 f"{path}: holds a run of other settings or data; --overwrite true trains it anew, another --output "
-                "keeps it, and so does another name of the network in a --config of yours" for path in other
+                "keeps it, and so does another name of the network in a --config of yours"
+                for path in other
             )
 
     def _execute(self, jobs: Sequence[Job], *, at_once: int, ray: Ray | None) -> dict[str, str]:

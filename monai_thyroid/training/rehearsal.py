@@ -97,9 +97,10 @@ def _untrained(stage: str, network: torch.nn.Module | None) -> Iterator[str]:
         return
     without = [name for name, one in network.named_parameters() if one.requires_grad and one.grad is None]
     if without:
+        named = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
         yield (
-            f"{stage}: {len(without)} parameters got no gradient, so they are never trained, and several processes refuse "
-            f"them ({', '.join(without[:3])}{', ...' if len(without) > 3 else ''}); AdaptedNetwork's unused takes them out"
+            f"{stage}: {len(without)} parameters got no gradient ({named}): they are never trained, and training on "
+            "several GPUs refuses them; AdaptedNetwork's unused takes them out"
         )
 
 

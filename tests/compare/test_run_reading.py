@@ -348,7 +348,9 @@ def test_one_name_of_two_networks_is_told_apart(make_run: MakeRun, tmp_path: Pat
     make_run("unet", 1, root="runs/pretrained", settings=menu(weights="/b/file.pth"))
     make_run("segnet", 0, settings=menu(features=[1]))
     section = build([tmp_path / "runs"], images=False).report.sections[0]
-    seeds = {row.network: sorted(run.seed for run in section.runs if run.network == row.network) for row in section.networks}
+    seeds = {
+        row.network: sorted(run.seed for run in section.runs if run.network == row.network) for row in section.networks
+    }
     assert seeds.pop("segnet") == [0]
     assert all(re.fullmatch(r"unet-[0-9a-f]{8}", name) for name in seeds)
     assert sorted(map(str, seeds.values())) == ["[0, 1]", "[0, 1]", "[2]"]

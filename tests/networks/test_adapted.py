@@ -109,3 +109,12 @@ def test_what_is_never_used_is_taken_out() -> None:
     ]
     with pytest.raises(UserError, match="unused spares: the network has no module"):
         AdaptedNetwork(network=Spare, unused="spares")
+
+
+def test_what_its_norm_layers_cannot_train_on_is_told() -> None:
+    network = AdaptedNetwork(
+        network=lambda: nn.Sequential(nn.Conv2d(1, 2, 4, stride=4), nn.InstanceNorm2d(2)), stride=4, upsample=True
+    )
+    network(torch.rand(1, 1, 8, 8))
+    with pytest.raises(UserError, match="1 images of 4 x 4 pixels, which its levels halve"):
+        network(torch.rand(1, 1, 3, 4))

@@ -133,7 +133,17 @@ def test_what_is_wrong_with_a_grid_is_told_with_all_else(tmp_path: Path, capsys:
 
 
 def _words(tmp_path: Path, *more: str) -> list[str]:
-    return ["compare", str(TRAIN), "--networks", "unet", "--output", str(tmp_path / "new"), "--phantom_cases", "10", *more]
+    return [
+        "compare",
+        str(TRAIN),
+        "--networks",
+        "unet",
+        "--output",
+        str(tmp_path / "new"),
+        "--phantom_cases",
+        "10",
+        *more,
+    ]
 
 
 # --- the choice ---
