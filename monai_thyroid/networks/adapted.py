@@ -128,8 +128,8 @@ class AdaptedNetwork(nn.Module):
             if not re.search(r"more than 1 (spatial element|value per channel) when training", str(error)):
                 raise
             raise UserError(
-                f"The network cannot train on {padded.shape[0]} images of {_size(padded)} pixels, which its levels halve "
-                "until one value is left for a norm layer: take larger images, or fewer levels (strides, filters)."
+                f"The network cannot train on {padded.shape[0]} images of {_size(padded)} pixels, which its levels "
+                "halve until one value is left for a norm layer: take larger images, or fewer levels (strides, filters)."
             ) from error
 
     def _ordered(self, found: Any) -> list[Tensor]:
