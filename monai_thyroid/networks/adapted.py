@@ -129,7 +129,7 @@ class AdaptedNetwork(nn.Module):
                 raise
             raise UserError(
                 f"The network cannot train on {padded.shape[0]} images of {_size(padded)} pixels, which its levels "
-                "halve until one value is left for a norm layer: take larger images, or fewer levels (strides, filters)."
+                "halve until one value is left for a norm layer: take larger images, or fewer levels (strides)."
             ) from error
 
     def _ordered(self, found: Any) -> list[Tensor]:
