@@ -9,6 +9,7 @@ that it names. Run folders that are given are added at the end, one table a data
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from monai_thyroid.compare import Run, bootstrap_mean, find_runs
-from monai_thyroid.errors import UserError
+from monai_thyroid.errors import UserError, tell_on_exit
 from monai_thyroid.files import atomic_path, read_csv, read_json
 from monai_thyroid.metrics import agreement, summarise
 
@@ -90,13 +91,41 @@ def check_kept() -> None:
         if not (folder / "results.json").is_file():
             problems.append(f"{folder}: no results.json says what these are")
             continue
-        book = read_json(folder / "results.json")
+        try:
+            book = read_json(folder / "results.json")
+        except ValueError as error:
+            problems.append(f"{folder / 'results.json'}: is no JSON ({error})")
+            continue
         named = {name for one in book["results"] for name in _files(one)}
         kept = {path.name for path in folder.glob("*.csv")}
         problems += [f"{folder / name}: named by no results.json" for name in sorted(kept - named)]
         problems += [f"{folder / name}: named by results.json, but not there" for name in sorted(named - kept)]
+        if named <= kept:
+            problems += [problem for one in book["results"] for row in one["rows"] for problem in _unlike(folder, row)]
     if problems:
         raise UserError(problems)
+
+
+def _unlike(folder: Path, row: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the tables of a row: no case, no Dice, or other cases than those of another seed."""
+    first: set[tuple[str, str]] | None = None
+    for name in (*row.get("folds", []), *row.get("seeds", {}).values()):
+        lines = read_csv(folder / name)
+        cases = {(line["case"], line["class"]) for line in lines if _is_number(line["dice"])}
+        if not lines:
+            yield f"{folder / name}: holds no case"
+        elif len(cases) < len(lines):
+            yield f"{folder / name}: {len(lines) - len(cases)} of {len(lines)} rows have no Dice, or a case twice"
+        elif "seeds" in row and cases != (first := first or cases):
+            yield f"{folder / name}: other cases than those of another seed"
+
+
+def _is_number(text: str) -> bool:
+    """Whether a field of a table is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _files(result: Mapping[str, Any]) -> Iterator[str]:
@@ -275,4 +304,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
 
 
 if __name__ == "__main__":
+    tell_on_exit()
     main()

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     networks.add_argument("names", nargs="*", metavar="NETWORK", help="default: all")
     _takes_configs(networks)
     networks.add_argument("--no-exports", action="store_true", help="do not try the exports, which takes the longest")
-    networks.add_argument("--output", metavar="FILE", help="write the table as a page in Markdown as well")
+    networks.add_argument("--output", metavar="FILE", help="write the table into a page in Markdown as well")
     networks.set_defaults(function=_networks)
 
     audit = commands.add_parser(
@@ -651,12 +651,20 @@ def _completion(options: argparse.Namespace) -> int:
 
 def _networks(options: argparse.Namespace) -> int:
     from monai_thyroid.files import atomic_path
-    from monai_thyroid.networks.table import network_table, render_page, render_text
+    from monai_thyroid.networks.table import NEW_PAGE, network_table, render_page, render_text
 
     if options.output and options.no_exports:
         raise UserError("--output is the page of the documentation, which tells the exports: leave --no-exports out")
     if options.output and not Path(options.output).absolute().parent.is_dir():
         raise UserError(f"--output {options.output}: its folder does not exist")
+    page = Path(options.output).read_text("utf-8") if options.output and Path(options.output).exists() else NEW_PAGE
+    words = [word for file in options.more_configs for word in ("--config", file)]
+    told = {
+        "command": " ".join(["monai-thyroid networks", *options.names, *words, "--output", str(options.output)]),
+        "page": page,
+        "where": f"--output {options.output}",
+    }
+    render_page([], **told)  # what cannot be written is told before anything is measured
     menu = None
     if options.more_configs:
         from monai_thyroid.networks.menu import MENU_FILE
@@ -667,9 +675,7 @@ def _networks(options: argparse.Namespace) -> int:
     print(render_text(rows))
     if options.output:
         with atomic_path(options.output) as temporary:
-            words = [word for file in options.more_configs for word in ("--config", file)]
-            command = " ".join(["monai-thyroid networks", *options.names, *words, "--output", options.output])
-            temporary.write_text(render_page(rows, command=command), encoding="utf-8")
+            temporary.write_text(render_page(rows, **told), encoding="utf-8")
     return 0
 
 
@@ -881,6 +887,9 @@ def _pack(options: argparse.Namespace) -> int:
     if packed.report:
         print(f"No report in it: {packed.report}", file=sys.stderr)
     print(f"Packed: {packed.path}", *([packed.zip] if packed.zip else []))
+    model = shlex.quote(str(packed.path))
+    uses = (f"web --model {model}", f"predict {model} IMAGE_OR_FOLDER --output DIR")
+    print("Next:", *(f"  monai-thyroid {use}" for use in uses), sep="\n")
     return 0
 
 

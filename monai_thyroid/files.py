@@ -25,6 +25,7 @@ __all__ = [
     "read_json",
     "remove_partial",
     "sha256_file",
+    "with_made_part",
     "write_csv",
     "write_json",
 ]
@@ -92,6 +93,24 @@ def own_path(option: str, path: str | os.PathLike[str], *, mark: str, what: str)
         if mark.encode() not in tail:
             raise UserError(f"{option} {path}: is there and no {what}, so it is kept; take another name")
     return path
+
+
+def with_made_part(text: str, made: str, *, start: str, end: str, where: str) -> str:
+    """A text with what stands between two marks made anew; what people wrote around them is kept.
+
+    Args:
+        text: that has both marks once, in their order.
+        made: what goes between them.
+        start: the first mark.
+        end: the second mark.
+        where: the text is, for the message.
+
+    Raises:
+        UserError: it has not both marks once.
+    """
+    if (text.count(start), text.count(end)) != (1, 1) or text.index(start) > text.index(end):
+        raise UserError(f"{where}: needs the lines {start} and {end} once each, and what is made goes between them")
+    return f"{text[: text.index(start)]}{start}\n{made}\n{text[text.index(end) :]}"
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:

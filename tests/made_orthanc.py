@@ -20,9 +20,15 @@ import requests
 TOOLS = ("Orthanc", "storescu", "echoscu")
 
 
+def debian(name: str) -> str | None:
+    """Where a program of Debian's packages is; not pynetdicom's storescu, which an activated environment puts first."""
+    places = [place for place in os.get_exec_path() if Path(place) != Path(sys.executable).parent]
+    return shutil.which(name, path=os.pathsep.join([*places, "/usr/sbin"]))
+
+
 def lacking() -> list[str]:
     """Which of the programs are not installed."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+    return [tool for tool in TOOLS if debian(tool) is None]
 
 
 def free_port() -> int:
@@ -81,7 +87,7 @@ class Orthanc:
     def start(self) -> None:
         with open(self.folder / "orthanc.log", "ab") as log:
             self._process = subprocess.Popen(
-                ["Orthanc", str(self.folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
+                [str(debian("Orthanc")), str(self.folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
             )
         until(lambda: requests.get(f"{self.url}/system", timeout=5).ok, "Orthanc listens")
 
@@ -175,7 +181,7 @@ def send(files: Sequence[Path], *, port: int, options: Sequence[str] = ()) -> in
     """Send by dcmtk; returns its exit status."""
     to = ["-aec", "MONAI_THYROID", "--timeout", "5", "127.0.0.1", str(port)]
     done = subprocess.run(
-        ["storescu", *options, *to, *map(str, files)],
+        [str(debian("storescu")), *options, *to, *map(str, files)],
         capture_output=True,
         timeout=120,
         env={**os.environ, "TCP_NODELAY": "1"},

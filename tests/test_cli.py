@@ -234,6 +234,14 @@ def test_networks_say_what_is_wrong(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_networks_keep_what_others_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "mine.md"
+    page.write_text("# My networks\n")
+    assert cli.main(["networks", "nope", "--output", str(page)]) == 1  # told before the name
+    assert "once each" in capsys.readouterr().err
+    assert page.read_text() == "# My networks\n"
+
+
 def test_audit_ends_with_one_where_results_would_be_false(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scans = write_phantom(tmp_path / "scans", cases=10, seed=0, height=48, width=64)
     assert cli.main(["audit", str(scans), "--output", str(tmp_path / "audit.html")]) == 0

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monai_thyroid.errors import UserError
 from monai_thyroid.files import (
     atomic_path,
     canonical_hash,
     read_csv,
     read_json,
     sha256_file,
+    with_made_part,
     write_csv,
     write_json,
 )
@@ -176,3 +178,12 @@ def test_a_folder_that_is_not_there_is_told_with_the_name_the_user_knows(tmp_pat
     with pytest.raises(FileNotFoundError) as caught:
         write_json(tmp_path / "absent" / "run.json", {})
     assert caught.value.filename == str(tmp_path / "absent" / "run.json")
+
+
+def test_what_is_made_anew_leaves_the_rest_of_a_page() -> None:
+    marks = {"start": "<!-- s -->", "end": "<!-- e -->"}
+    page = "before\n<!-- s -->\nold\n<!-- e -->\nafter\n"
+    assert with_made_part(page, "new", **marks, where="page.md") == page.replace("old", "new")
+    for broken in ("no marks", page + page, "<!-- e --> <!-- s -->", page.replace("<!-- e -->", "")):
+        with pytest.raises(UserError, match=r"page\.md: needs the lines <!-- s --> and <!-- e --> once each"):
+            with_made_part(broken, "new", **marks, where="page.md")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,7 @@ def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
         keep_trailing_newline=True,
     )
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["quoted"] = shlex.quote
     environment.globals["note"] = _note
     about = recipe(recipe_name)
     own_readme = _HERE / "recipes" / f"{recipe_name}.md"
@@ -138,8 +140,12 @@ def copy_bundle(name: str, target: str | Path) -> Path:
     Raises:
         UserError: there is no such bundle, or the folder exists or cannot be made; nothing has been written.
     """
-    target = Path(target)
+    target = Path(target).expanduser()
     problems = []
+    if not str(target).isprintable() or set(str(target)) & set("'\"`$\\"):
+        problems.append(
+            f"{str(target)!r}: commands in the bundle's files name its folder; take a name without quotes, $ and \\"
+        )
     if name not in SHIPPED:
         problems.append(f"bundle {name}: not known; there are {', '.join(SHIPPED)}")
     if target.exists() or target.is_symlink():
@@ -156,14 +162,19 @@ def write_bundle(target: Path, files: Mapping[str, str]) -> None:
     Args:
         target: the folder, which must not exist.
         files: their content by name.
+
+    Raises:
+        UserError: it cannot be written there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    temporary.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         for name, text in files.items():
             (temporary / name).write_text(text, encoding="utf-8")
         temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import with_made_part
 from monai_thyroid.machine import processor
 from monai_thyroid.networks.adapted import listed
 from monai_thyroid.networks.exports import agrees, exported_logits, to_torchscript
@@ -41,6 +42,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 BATCHES = (1, 16)
+
+_START = "<!-- made by `monai-thyroid networks --output` -->"
+_END = "<!-- end of what is made -->"
+NEW_PAGE = f"# The networks\n\n{_START}\n{_END}\n"
+"""A page without its table."""
 
 Constructor = Callable[[], nn.Module]
 
@@ -285,10 +291,19 @@ def render_markdown(rows: Sequence[NetworkRow]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body))
 
 
-def render_page(rows: Sequence[NetworkRow], *, command: str) -> str:
-    """The page of the documentation: the table, how it came about by which command, where and when."""
-    return f"""# The networks
+def render_page(rows: Sequence[NetworkRow], *, command: str, page: str = NEW_PAGE, where: str = "page") -> str:
+    """The page of the documentation: the table, how it came about by which command, where and when.
 
+    Args:
+        rows: of the table.
+        command: that measured them.
+        page: what the page was before; what is written outside of its two marks is kept.
+        where: it is, for the message.
+
+    Raises:
+        UserError: the page lacks the marks.
+    """
+    made = f"""
 Made by `{command}` on {datetime.date.today().isoformat()}: {_machine()}.
 
 {render_markdown(rows)}
@@ -307,6 +322,7 @@ Made by `{command}` on {datetime.date.today().isoformat()}: {_machine()}.
 - `torch.compile` takes each of the menu as one graph but MONAI's BasicUNet (`unet`, `unet_classic`), which breaks into
   several: it runs compiled, but its compiled training step fails on the CPU with torch 2.13.
 """
+    return with_made_part(page, made, start=_START, end=_END, where=where)
 
 
 def _machine() -> str:

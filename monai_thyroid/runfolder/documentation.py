@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from monai_thyroid.files import atomic_path
+from monai_thyroid.files import atomic_path, with_made_part
 from monai_thyroid.metrics import METRICS, ScoringPolicy
 from monai_thyroid.runfolder.schema import (
     SCHEMA_VERSION,
@@ -24,7 +24,7 @@ from monai_thyroid.runfolder.schema import (
     scores,
 )
 
-__all__ = ["PAGES", "documentation", "policy", "with_documentation"]
+__all__ = ["PAGES", "documentation", "policy"]
 
 START = "<!-- made by `python -m monai_thyroid.runfolder.documentation` -->"
 END = "<!-- end of what is made -->"
@@ -118,13 +118,6 @@ PAGES: Mapping[str, Callable[[], str]] = {"docs/run-folder.md": documentation, "
 """Pages of the repository, and what is made in them."""
 
 
-def with_documentation(text: str, made: str) -> str:
-    """A text with what is between the two marks made anew."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{made}\n{END}{after}"
-
-
 def _rule(value: float | str) -> str:
     words = {"diagonal": "the image's diagonal", "computed": "as defined"}
     return words[value] if isinstance(value, str) else f"{value:g}"
@@ -161,5 +154,6 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str
 
 if __name__ == "__main__":
     for page, make in PAGES.items():
+        text = with_made_part(Path(page).read_text("utf-8"), make(), start=START, end=END, where=page)
         with atomic_path(page) as temporary:
-            temporary.write_text(with_documentation(Path(page).read_text("utf-8"), make()), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")

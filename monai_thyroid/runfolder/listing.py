@@ -164,7 +164,9 @@ def runs_table(runs: Sequence[Listed], *, start: str | Path | None = None) -> st
 
 
 def _text(value: Any, form: str = "") -> str:
-    return "-" if value is None else _line(format(value, form))
+    """A value in its column, which one that is odd must not make too wide for all."""
+    text = "-" if value is None else _line(format(value, form))
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def _line(text: str) -> str:
@@ -288,3 +290,6 @@ def _scores(files: RunFiles, record: RunRecord) -> tuple[float | None, int | Non
 
 
 _FIGURES = ("dice_mean", "n_misses")
+
+_WIDEST = 40
+"""Characters of a column but the last."""

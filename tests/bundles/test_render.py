@@ -15,6 +15,7 @@ from monai_thyroid import bundles
 from monai_thyroid.bundles import copy_bundle, render_bundle, write_shipped
 from monai_thyroid.bundles.render import SHIPPED, WAYS
 from monai_thyroid.cli import main
+from monai_thyroid.errors import UserError
 from monai_thyroid.networks.menu import MENU_FILE
 
 
@@ -46,6 +47,21 @@ def test_the_command_that_a_copy_prints_can_be_pasted(
     monkeypatch.chdir(tmp_path)
     assert main(["bundles", "--copy", "polyp", "a place/mine"]) == 0
     assert shlex.split(capsys.readouterr().out.splitlines()[-1])[-1] == "a place/mine/train.yaml"
+    second = Path("a place/mine/train.yaml").read_text("utf-8").splitlines()[1]
+    assert "a place/mine/train.yaml" in shlex.split(second)
+
+
+@pytest.mark.parametrize("folder", ["it's", "new\nline", "$x"])
+def test_a_copy_goes_to_no_folder_whose_name_its_commands_could_not_hold(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="take a name without quotes"):
+        copy_bundle("polyp", tmp_path / folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_that_cannot_be_written_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/mine: cannot be written \(File exists\)"):
+        copy_bundle("polyp", tmp_path / "file" / "mine")
 
 
 def test_what_a_template_needs_must_be_said() -> None:

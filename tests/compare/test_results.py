@@ -76,6 +76,26 @@ def test_a_table_that_nothing_names_is_told(
     ]
 
 
+def test_a_table_that_is_cut_off_or_of_other_cases_is_told(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "results"
+    shutil.copytree(results.KEPT, kept)
+    monkeypatch.setattr(results, "KEPT", kept)
+    (kept / "lung" / "results.json").write_text("{")
+    empty = kept / "nerve" / "unet-128-seed-0.csv"
+    empty.write_text(empty.read_text().partition("\n")[0] + "\n")
+    short = kept / "polyp" / "resnet34_unet-256-strong-seed-1.csv"
+    short.write_text(short.read_text().rstrip().rpartition("\n")[0] + "\n")
+    with pytest.raises(UserError) as told:
+        results.page()
+    assert [problem.partition("results/")[2] for problem in told.value.problems] == [
+        "lung/results.json: is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
+        "nerve/unet-128-seed-0.csv: holds no case",
+        "polyp/resnet34_unet-256-strong-seed-1.csv: other cases than those of another seed",
+    ]
+
+
 def test_runs_that_are_given_are_added(results: ModuleType, text: str, tmp_path: Path) -> None:
     make: Callable[..., Any] = maker(tmp_path)
     for network, quality in (("unet", 0.7), ("segnet", 0.8)):

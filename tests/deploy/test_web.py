@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import dataclasses
 import io
 import shutil
 import socket
@@ -28,12 +30,20 @@ from monai_thyroid.deploy.web.pages import _models
 from monai_thyroid.deploy.web.run_pages import case_picture, case_rows, curves
 from monai_thyroid.deploy.web.server import ask_nobody, check_address, keep_uploads_in_memory, settings, use
 from monai_thyroid.deploy.web.serving import Desk, Served, _told_apart
-from monai_thyroid.deploy.web.telling import about_image, card_text, found_text, plain, result_name
+from monai_thyroid.deploy.web.telling import (
+    about_image,
+    about_model,
+    card_text,
+    found_text,
+    plain,
+    result_name,
+    run_rows,
+)
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_json
 from monai_thyroid.images import Raster
 from monai_thyroid.images.raster import max_pixels
-from monai_thyroid.runfolder import read_evaluation
+from monai_thyroid.runfolder import Listed, read_evaluation
 
 
 @pytest.fixture(scope="session")
@@ -205,6 +215,22 @@ def test_pictures_keep_orientation_and_the_proportions_of_the_body() -> None:
     assert screen.agreement(plane, members=3).shape == probable.shape
 
 
+def test_strips_tell_the_colours_of_classes_and_of_members() -> None:
+    screen = Screen(Raster(pixels=np.zeros((40, 60), np.uint8), full_scale=(0.0, 255.0)))
+    labels = np.tile(np.repeat([1, 2], 30), (40, 1))
+    two = screen.mask(labels, fill=1.0, classes=["nerve", "vessel"])
+    height = screen.size[1]
+    assert two.shape[0] > height == screen.mask(labels, fill=1.0, classes=["nerve"]).shape[0]
+    for column in (100, 380):  # inside of a class, away from its outline
+        colour = two[height // 2, column]
+        assert (two[height:] == colour).all(axis=2).any()
+    shares = np.tile(np.repeat([0.5, 1], 30), (40, 1)).astype(np.float32)
+    drawn = screen.agreement(shares, members=2)
+    bar = drawn[height + 4 + screen._row // 2, drawn.shape[1] // 2 - 60 : drawn.shape[1] // 2 + 60]
+    shown = {tuple(drawn[20, column]) for column in (100, 380)}
+    assert {tuple(np.rint(0.6 * colour).astype(np.uint8)) for colour in bar} == shown  # over a black image
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2000), (2500, 7), (33, 47, 3)])
 def test_pictures_of_any_size_can_be_drawn(shape: tuple[int, ...]) -> None:
     screen = Screen(Raster(pixels=np.full(shape, 100, np.uint8), full_scale=(0.0, 255.0)))
@@ -220,6 +246,17 @@ def test_no_name_is_read_as_markup() -> None:
     assert card_text("![logo](https://example.org/x.png)") == "[logo](https://example.org/x.png)"
 
 
+def test_a_table_holds_whatever_a_run_says() -> None:
+    odd = Listed(path="/runs/\udcff", network="\ud800", dataset="neck", seed=10**30, images_per_second=10**400)
+    (row,) = run_rows([odd])
+    assert (row["network"], row["folder"]) == ("?", "/runs/?")
+    assert (row["seed"], row["images/s"]) == ("1.000e+30", "more than 1e300")
+    dataframe_util = pytest.importorskip("streamlit.dataframe_util")
+    table = dataframe_util.convert_anything_to_pandas_df(run_rows([odd, Listed(path="/runs/a", seed=1)]))
+    assert dataframe_util.convert_pandas_df_to_arrow_bytes(table)
+    assert plain("\udcffa\u202eb\nc") == "?a?b c"
+
+
 def test_results_are_named_as_predict_names_them(bright: Served) -> None:
     look = bright.look(Raster(pixels=marker(), full_scale=(0.0, 255.0)))
     opened = open_image("a b.c.png", png(marker()))
@@ -227,10 +264,27 @@ def test_results_are_named_as_predict_names_them(bright: Served) -> None:
     assert result_name(opened, look, "_mask.png", alone=False) == "a_b.c_marker-seed-0_mask.png"
 
 
+def test_what_is_known_of_a_model_is_told_and_no_more(bright: Served) -> None:
+    told = []
+    for scores in ({}, {"dice": 0.5}, {"dice": 0.5, "misses": 2}):
+        one = copy.copy(bright)
+        one.listed = dataclasses.replace(bright.listed, **scores)
+        told.append([fact for fact in about_model(one) if "test" in fact[0]])
+    assert told == [
+        [("test Dice", "not scored")],
+        [("test Dice", "0.5000")],
+        [("test Dice", "0.5000"), ("misses in the test", "2")],
+    ]
+
+
 def test_everything_wrong_with_the_options_is_told(bright: Served, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         open_desk([tmp_path / "none"], [tmp_path / "absent"])
     assert len(caught.value.problems) == 2
+    (tmp_path / "odd").mkdir()
+    write_json(tmp_path / "odd" / "run.json", {"network": 5})
+    with pytest.raises(UserError, match=r"odd: run\.json: network must be a text"):  # which of several models
+        open_desk([bright.path, tmp_path / "odd"], device="cpu")
     with pytest.raises(UserError, match="at least one --model"):
         open_desk([])
     titles = [model.title for model in open_desk([bright.path, bright.path], device="cpu").models]
@@ -322,6 +376,13 @@ def test_the_page_shows_an_image_a_mask_and_a_probability(bright: Served, page: 
     assert not app.exception
 
 
+def test_a_model_of_synthetic_images_says_so_beside_its_mask(
+    bright: Served, page: Callable[[Desk], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bright, "synthetic", True)
+    assert "never seen a patient's" in page(Desk([bright])).warning[1].value
+
+
 def test_two_models_stand_side_by_side_and_tell_where_they_disagree(
     bright: Served, several: Served, page: Callable[[Desk], Any]
 ) -> None:
@@ -331,6 +392,7 @@ def test_two_models_stand_side_by_side_and_tell_where_they_disagree(
     assert not app.exception
     heads = [one.value for one in app.subheader]
     assert "Where they disagree" in heads
+    assert f"It has no class {bright.classes[0]}, so it is not compared by it." in [one.value for one in app.caption]
     assert r"Mask of \<b\>x\</b\> \:red\[y\]" in heads
     app.slider(key="threshold of marker seed 0").set_value(0.95).run()
     text = "\n".join(one.value for one in app.markdown)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_orthanc import debian
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +17,7 @@ def program() -> Callable[[str], str]:
     """Finds a program by name: a skip where it is not installed, a failure where it must be (CI)."""
 
     def find(name: str) -> str:
-        beside = Path(sys.executable).with_name(name)  # pip's
-        found = str(beside) if beside.is_file() else shutil.which(name)
+        found = debian(name) or shutil.which(name, path=Path(sys.executable).parent)  # pip's
         if found is None:
             reason = f"no program {name} (see .ci/run for what installs it)"
             if os.environ.get("MONAI_THYROID_PROGRAMS_REQUIRED"):

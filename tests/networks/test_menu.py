@@ -7,6 +7,7 @@ from typing import ClassVar
 import onnxruntime
 import pytest
 import torch
+from configured import in_full
 from monai.networks.utils import convert_to_onnx
 from network_contract import NetworkContract, OwnNetworkContract
 from torch import nn
@@ -108,11 +109,30 @@ class TestVGG16UNet(LargeEncoderContract):
     name = "vgg16_unet"
 
 
-class TestVGG19UNet(LargeEncoderContract):
+class DeeperEncoderContract(LargeEncoderContract):
+    """Of the same blocks as another one here, only more of them: what takes minutes is run on request."""
+
+    @pytest.mark.slow
+    @in_full
+    def test_compile_graph(self) -> None:
+        super().test_compile_graph()
+
+    @pytest.mark.slow
+    @in_full
+    def test_compile_inductor(self) -> None:
+        super().test_compile_inductor()
+
+    @pytest.mark.slow
+    @in_full
+    def test_exports(self) -> None:
+        super().test_exports()
+
+
+class TestVGG19UNet(DeeperEncoderContract):
     name = "vgg19_unet"
 
 
-class TestResNet50UNet(LargeEncoderContract):
+class TestResNet50UNet(DeeperEncoderContract):
     name = "resnet50_unet"
 
 

@@ -121,6 +121,10 @@ def test_rendering() -> None:
     page = render_page(rows, command="monai-thyroid networks unet")
     assert render_markdown(rows) in page
     assert "Made by `monai-thyroid networks unet` on " in page
+    further = "## Written by hand\n"
+    again = render_page([], command="other", page=page + further)
+    assert "| unet |" not in again
+    assert again.endswith(further)
     with pytest.raises(UserError, match=r"unett\. There are unet, "):
         network_table(["unett"])
 

@@ -11,7 +11,7 @@ from monai_thyroid.compare import make_report
 from monai_thyroid.compare.reading import find_runs
 from monai_thyroid.files import read_json, write_json
 from monai_thyroid.metrics import METRICS, SCORE_COLUMNS
-from monai_thyroid.runfolder.documentation import END, PAGES, START, documentation, policy, with_documentation
+from monai_thyroid.runfolder.documentation import END, PAGES, START, documentation, policy
 from monai_thyroid.runfolder.schema import CASE_COLUMNS, HISTORY_COLUMNS, EvaluationRecord, RunRecord
 
 
@@ -22,11 +22,6 @@ def described(root: Path, page: str = "docs/run-folder.md") -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_holds_what_the_schema_says(root: Path, page: str) -> None:
     assert described(root, page) == PAGES[page](), "python -m monai_thyroid.runfolder.documentation"
-
-
-def test_making_it_anew_leaves_the_rest_of_the_page() -> None:
-    page = f"before\n{START}\nold\n{END}\nafter\n"
-    assert with_documentation(page, documentation()) == f"before\n{START}\n{documentation()}\n{END}\nafter\n"
 
 
 def test_every_metric_has_its_rule_and_source() -> None:

@@ -120,10 +120,17 @@ def test_what_is_broken_is_listed_last_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_a_line_is_a_run_whatever_it_holds(tmp_path: Path) -> None:
-    made(tmp_path / "a\nb", network="u\x1b[31mnet\r", status="failed", error="first\n\x1b]0;title\x07second")
+    made(
+        tmp_path / "a\nb",
+        network="u\x1b[31mnet\r",
+        dataset="neck" * 99,
+        status="failed",
+        error="first\n\x1b]0;title\x07second",
+    )
     text = runs_table(list_runs([tmp_path]), start=tmp_path)
     assert [char for char in text.replace("\n", "") if not char.isprintable()] == []
     assert len(text.splitlines()) == 3
+    assert max(map(len, text.splitlines())) < 200
     assert text.endswith("a b: first ?]0;title?second")
 
 

@@ -22,8 +22,8 @@ def command(root: Path, output: Path) -> list[str]:
         *(sys.executable, "-m", "monai_thyroid", "compare", str(root / "bundles" / "thyroid" / "train_course.yaml")),
         *("--networks", "unet,unet_classic", "--seeds", "1", "--jobs", "1", "--output", str(output)),
         *("--networks::unet::features", "[4,4,4,4,4,4]", "--networks::unet_classic::features", "[4,4,8,8,8,4]"),
-        *("--phantom_cases", "20", "--image_size", "32", "--batch_size", "4", "--learning_rate", "0.01"),
-        *("--max_epochs", "30", "--patience", "30", "--device", "cpu", "--precision", "float32"),
+        *("--phantom_cases", "10", "--image_size", "32", "--batch_size", "4", "--learning_rate", "0.01"),
+        *("--max_epochs", "12", "--patience", "12", "--device", "cpu", "--precision", "float32"),
     ]
 
 

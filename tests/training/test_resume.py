@@ -37,10 +37,10 @@ def _history(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("bundle", "file", "workers", "moments"),
     [
-        ("thyroid", "train_course.yaml", 0, 20),
-        ("thyroid", "train_course.yaml", 2, 4),
-        ("polyp", "train_course.yaml", 0, 14),
-        ("thyroid", "train.yaml", 0, 6),
+        ("thyroid", "train_course.yaml", 0, 12),
+        ("thyroid", "train_course.yaml", 2, 2),
+        ("polyp", "train_course.yaml", 0, 10),
+        ("thyroid", "train.yaml", 0, 4),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(

@@ -19,6 +19,8 @@ __all__ = ["Screen", "agreement_text"]
 LONGEST, SHORTEST = 1000, 480
 """Sides of a picture on the screen, in pixels: the longer is at most the one, at least the other."""
 _STRIP = "#1B1B1B"
+_VEIL = 0.6
+"""How opaque an agreement is."""
 _LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Of a scale bar, in mm."""
 _AGREED, _FIRST, _SECOND = CLASSES[0], CLASSES[1], CLASSES[4]
@@ -67,13 +69,21 @@ class Screen:
         """White with a black rim, which shows on any ground."""
         draw.text(place, text, font=self._font, anchor=anchor, fill="white", stroke_width=2, stroke_fill="black")
 
-    def mask(self, labels: np.ndarray, *, fill: float, places: Sequence[tuple[float, float]] = ()) -> np.ndarray:
+    def mask(
+        self,
+        labels: np.ndarray,
+        *,
+        fill: float,
+        places: Sequence[tuple[float, float]] = (),
+        classes: Sequence[str] = (),
+    ) -> np.ndarray:
         """The image with the outlines of a mask, filled: uint8, (height, width, 3).
 
         Args:
             labels: (height, width) of the image, class numbers.
             fill: see `overlay`.
             places: x and y of numbers to write, 1 and so on, in pixels of the image.
+            classes: their names; of several a strip tells which colour is which.
         """
         picture = Image.fromarray(overlay(self._picture / np.float32(255), self._near(labels), fill=fill))
         draw = ImageDraw.Draw(picture)
@@ -81,7 +91,10 @@ class Screen:
         for number, (x, y) in enumerate(places, 1):
             place = x * self.size[0] / width, y * self.size[1] / height
             self._write(draw, place, str(number), anchor="mm")
-        return np.asarray(picture)
+        if len(classes) < 2:
+            return np.asarray(picture)
+        words = [(name, CLASSES[number % len(CLASSES)]) for number, name in enumerate(classes)]
+        return self._with_words(np.asarray(picture), words)
 
     def probability(self, plane: np.ndarray, *, threshold: float | None) -> np.ndarray:
         """A map of probabilities with a line where the threshold is, and a strip that tells the colours.
@@ -97,15 +110,18 @@ class Screen:
         return self._with_bar(picture, "probability 0", "1", mark=threshold)
 
     def agreement(self, shares: np.ndarray, *, members: int) -> np.ndarray:
-        """The image with the share of an ensemble's members that mark each pixel, and a strip that tells the colours.
+        """The image with how many members of an ensemble mark each pixel, and a strip that tells the colours.
 
         Args:
             shares: (height, width) of the image, 0 to 1; where it is 0, the image is seen.
             members: how many there are.
         """
         small = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(self.size, Image.Resampling.NEAREST))
-        picture = np.where((small > 0)[..., None], _coloured(small), self._picture)
-        return self._with_bar(picture.astype(np.uint8), "marked by none", f"all {members} members")
+        # What lies below is seen through it.
+        over = np.rint(_VEIL * _coloured(small) + (1 - _VEIL) * self._picture)
+        picture = np.where((small > 0)[..., None], over, self._picture)
+        steps = np.arange(1, members + 1, dtype=np.float32) / members
+        return self._with_bar(picture.astype(np.uint8), "marked by 1", f"all {members} members", steps=steps)
 
     def disagreement(self, masks: Sequence[np.ndarray], titles: Sequence[str], *, fill: float) -> np.ndarray:
         """The image with what all models mark and what only some do, and a strip that tells which colour is which.
@@ -141,12 +157,17 @@ class Screen:
     def _near(self, labels: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(self.size, Image.Resampling.NEAREST))
 
-    def _with_bar(self, picture: np.ndarray, low: str, high: str, *, mark: float | None = None) -> np.ndarray:
-        """The picture above a bar of all colours between two words, and a tick at a mark."""
+    def _with_bar(
+        self, picture: np.ndarray, low: str, high: str, *, mark: float | None = None, steps: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The picture above a bar between two words, of all colours or those of some steps, and a tick at a mark."""
         strip, draw, middle = self._strip(picture, rows=1)
         left = 8 + draw.textlength(low, font=self._font) + 8
         right = self.size[0] - 8 - draw.textlength(high, font=self._font) - 8
-        bar = _coloured(np.linspace(0, 1, max(2, round(right - left)), dtype=np.float32)[None].repeat(12, 0))
+        shares = np.linspace(0, 1, max(2, round(right - left)), dtype=np.float32)
+        if steps is not None:
+            shares = steps[np.minimum((shares * len(steps)).astype(int), len(steps) - 1)]
+        bar = _coloured(shares[None].repeat(12, 0))
         strip.paste(Image.fromarray(bar), (round(left), round(middle - 6)))
         draw.text((8, middle), low, font=self._font, fill="white", anchor="lm")
         draw.text((self.size[0] - 8, middle), high, font=self._font, fill="white", anchor="rm")

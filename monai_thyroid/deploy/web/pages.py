@@ -106,6 +106,8 @@ def _results(st: Any, opened: Opened, looks: list[Looked]) -> None:
     for look, column in zip(looks, columns[1:], strict=False):
         own = look.model.threshold
         column.subheader(f"Mask of {plain(look.model.title)}")
+        if look.model.synthetic:
+            column.warning("Trained on synthetic images: it has never seen a patient's.")
         place = column.empty()
         threshold = None
         if own is None:
@@ -120,7 +122,8 @@ def _results(st: Any, opened: Opened, looks: list[Looked]) -> None:
         found = look.findings(prediction)
         regions = [region for one in found for region in one.regions]
         places = [region.centre for region in regions] if len(regions) > 1 else []
-        place.image(screen.mask(prediction.mask, fill=fill, places=places), width="stretch")
+        drawn = screen.mask(prediction.mask, fill=fill, places=places, classes=look.model.classes)
+        place.image(drawn, width="stretch")
         column.markdown(found_text(found, spacing=opened.raster.spacing is not None))
         offers.append((column.container(), look, threshold))
         if shown in look.model.classes:
@@ -133,6 +136,8 @@ def _results(st: Any, opened: Opened, looks: list[Looked]) -> None:
             if (shares := look.agreement(number, threshold)) is not None:
                 beside.subheader("Where its members agree")
                 beside.image(screen.agreement(shares, members=len(look.maps)), width="stretch")
+        else:
+            column.caption(f"It has no class {plain(shown)}, so it is not compared by it.")
     if len(masks) > 1:
         columns[0].subheader("Where they disagree")
         _disagreement(columns[0], opened, screen, masks, fill)

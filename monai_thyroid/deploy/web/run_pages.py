@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monai_thyroid.deploy.web.serving import Desk, warnings_of
-from monai_thyroid.deploy.web.telling import plain, run_rows
+from monai_thyroid.deploy.web.telling import cell, plain, run_rows, shown
 from monai_thyroid.drawing import PREDICTION, REFERENCE, paint_outlines
 from monai_thyroid.errors import UserError
 from monai_thyroid.runfolder import (
@@ -48,8 +48,8 @@ def show_runs(st: Any, desk: Desk) -> None:
         }
         | {"started": st.column_config.TextColumn(width=140)},
     )
-    st.caption(f"{len(runs)} runs. Dice and misses are of the test part.")
-    names = {f"{one.network or '-'} on {one.dataset or '-'}, {one.told}: {one.path}": one for one in runs}
+    st.caption(f"{len(runs)} run{'s' if len(runs) > 1 else ''}. Dice and misses are of the test part.")
+    names = {shown(f"{one.network or '-'} on {one.dataset or '-'}, {one.told}: {one.path}"): one for one in runs}
     chosen = st.selectbox("Curves, figures and cases of", list(names), index=None, key="run")
     if chosen is not None:
         _show_run(st, names[chosen])
@@ -92,10 +92,10 @@ def _show_run(st: Any, listed: Listed) -> None:
             for number, (row, picture) in enumerate(pictures):
                 if picture is not None:
                     dice = f"{row['dice']:.3f}"
-                    columns[number % 3].image(picture, caption=f"{row.case}: Dice {dice}", width="stretch")
+                    columns[number % 3].image(picture, caption=f"{plain(str(row.case))}: Dice {dice}", width="stretch")
             st.dataframe(
                 [
-                    {name: row[name] for name in ("case", "group", "class", "dice", "iou", "precision", "recall")}
+                    {name: cell(row[name]) for name in ("case", "group", "class", "dice", "iou", "precision", "recall")}
                     for row in rows
                 ],
                 hide_index=True,

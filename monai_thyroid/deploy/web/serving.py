@@ -18,6 +18,7 @@ from monai_thyroid.errors import UserError, optional
 from monai_thyroid.evaluation.predictor import Prediction, Predictor
 from monai_thyroid.evaluation.runtimes import cores
 from monai_thyroid.images import overlay, png_mark, save_label
+from monai_thyroid.images.formats import printable
 from monai_thyroid.images.raster import Raster
 from monai_thyroid.runfolder import Listed, RunRecord, list_runs, read_run, run_files
 
@@ -47,6 +48,7 @@ class Served:
         predictor: what segments.
         listed: what is known of it.
         warnings: what must be known before a score of it is believed.
+        synthetic: whether it was trained on computer-made images.
 
     Raises:
         UserError: as `Predictor`.
@@ -56,10 +58,11 @@ class Served:
         self.path = Path(run).expanduser() if isinstance(run, (str, Path)) else run.path
         self.predictor = Predictor(run, device=device, runtime=runtime, streams=cores())
         (self.listed,) = list_runs([self.path])
-        self.warnings = warnings_of(read_run(run_files(self.path).facts))  # now, for the folder may go
+        record = read_run(run_files(self.path).facts)  # now, for the folder may go
+        self.warnings, self.synthetic = warnings_of(record), _synthetic(record)
         known = self.listed
         words = [known.network or self.path.name, *([] if known.seed is None else [f"seed {known.seed}"])]
-        self.title = self.path.resolve().name if known.kind != "run" else " ".join(words)
+        self.title = printable(self.path.resolve().name if known.kind != "run" else " ".join(words))
 
     @property
     def classes(self) -> list[str]:
@@ -189,11 +192,15 @@ class Found:
 def warnings_of(record: RunRecord) -> list[str]:
     """What must be known before a score of a run is believed."""
     told = list(record.warnings or [])
-    if record.synthetic or record.dataset == "phantom":
+    if _synthetic(record):
         told.insert(0, "Trained on synthetic images: its scores say nothing about patients.")
     if record.grouping in ("unknown", "leaky"):
         told.append(f"Patients in the split: {record.grouping}.")
     return told
+
+
+def _synthetic(record: RunRecord) -> bool:
+    return bool(record.synthetic) or record.dataset == "phantom"
 
 
 @dataclass(frozen=True)
@@ -235,7 +242,8 @@ def open_desk(
         try:
             served.append(Served(run, device=device, runtime=runtime))
         except UserError as error:
-            problems += error.problems
+            name = str(run if isinstance(run, (str, Path)) else run.path)
+            problems += [one if one.startswith(name) else f"{name}: {one}" for one in error.problems]
     problems += [f"--runs {run}: there is no such folder" for run in runs if not Path(run).expanduser().is_dir()]
     if problems:
         raise UserError(problems)

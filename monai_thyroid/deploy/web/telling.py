@@ -11,7 +11,18 @@ from monai_thyroid.deploy.web.opening import Opened
 from monai_thyroid.deploy.web.serving import Found, Looked, Served
 from monai_thyroid.runfolder import Listed
 
-__all__ = ["ONLY", "about_image", "about_model", "card_text", "found_text", "plain", "result_name", "run_rows"]
+__all__ = [
+    "ONLY",
+    "about_image",
+    "about_model",
+    "card_text",
+    "cell",
+    "found_text",
+    "plain",
+    "result_name",
+    "run_rows",
+    "shown",
+]
 
 ONLY = "For research only. Not for diagnosis."
 
@@ -20,7 +31,12 @@ _MARKED = re.compile(r"([\\`*_{}\[\]()#+\-!|$:~<>&])")
 
 def plain(text: str) -> str:
     """A text whose every character is shown as it is."""
-    return _MARKED.sub(r"\\\1", text)
+    return _MARKED.sub(r"\\\1", shown(text))
+
+
+def shown(text: str) -> str:
+    """A text without what is not seen but obeyed: no UTF-8, ends of lines, marks that turn the direction of writing."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 def about_image(opened: Opened) -> str:
@@ -94,7 +110,7 @@ def about_model(model: Served) -> list[tuple[str, str]]:
         ("classes", ", ".join(model.classes)),
         ("threshold", "none: the likeliest class" if model.threshold is None else f"{model.threshold:g}"),
         ("after the network", "as chosen on validation" if first.postprocessing else "nothing"),
-        ("test Dice, misses", _scores(known)),
+        *_scores(known),
         ("computed by", model.computed),
         ("SHA-256 of the weights", ", ".join(member.weights for member in model.predictor.members)),
     ]
@@ -105,10 +121,11 @@ def _members(known: Listed) -> str:
     return f", {known.members} members whose probabilities are averaged" if known.members else ""
 
 
-def _scores(known: Listed) -> str:
+def _scores(known: Listed) -> list[tuple[str, str]]:
     if known.dice is None:
-        return "not scored"
-    return f"{known.dice:.4f}, {'not recorded' if known.misses is None else known.misses}"
+        return [("test Dice", "not scored")]
+    misses = [] if known.misses is None else [("misses in the test", str(known.misses))]
+    return [("test Dice", f"{known.dice:.4f}"), *misses]
 
 
 def card_text(card: str) -> str:
@@ -136,4 +153,11 @@ def run_rows(runs: Sequence[Listed]) -> list[dict[str, Any]]:
         for one in runs
     ]
     told = {name for row in rows for name, value in row.items() if value not in (None, "")}
-    return [{name: value for name, value in row.items() if name in told} for row in rows]
+    return [{name: cell(value) for name, value in row.items() if name in told} for row in rows]
+
+
+def cell(value: Any) -> Any:
+    """A value as a table of the browser can hold it: text in UTF-8, whole numbers of 64 bits."""
+    if isinstance(value, int) and value.bit_length() > 63:
+        return f"{value:.3e}" if value.bit_length() < 1000 else "more than 1e300"
+    return shown(value) if isinstance(value, str) else value

@@ -1,0 +1,330 @@
+"""What should a clinic with few masks do? A network from scratch beside one that has learned the other datasets first.
+
+Run: ``python benchmarks/small_data.py --data-dir DIR --output docs/results/small [--targets thyroid,polyp]
+[--counts 25,50,100] [--seeds 0,1,2] [--size 96] [--steps 800]``
+
+DIR holds a folder a bundle (``thyroid``, ``thyroid_gland``, ``fetal_head``, ``nerve``, ``polyp``, ``lung``), laid out
+as the bundle's README says. For each target a U-Net on MobileNetV2 learns all five other datasets together first: a
+batch of each in turn, a channel of its output for each of their classes, the loss on the dataset's own channels alone.
+Of the target's training part (its validation part too, since nothing is chosen on it) whole groups are drawn by the
+seed until there are as many images as asked for; of the last group what fits. Two networks learn them by the bundle's
+strong recipe in the same number of steps: one from scratch, one from those weights (all but the last layer, which
+begins anew). The last weights, averaged, are scored on the target's test part, on the original grid, at a half.
+
+Writes ``small.csv`` after each training, ``summary.csv``, ``small.png`` and ``about.json``; a start with the same
+options goes on; with ``--summarise`` the last three are made from the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from active import interval, rounded, scored, subset
+from monai.bundle import ConfigParser
+
+from monai_thyroid.data import Datalist, ResidentDataset, ResidentLoader
+from monai_thyroid.evaluation import AutocastInferer, default_precision
+from monai_thyroid.evaluation.environment import machine, versions
+from monai_thyroid.files import atomic_path, read_csv, write_csv, write_json
+from monai_thyroid.images import read_masks
+from monai_thyroid.networks import EncoderUNet
+from monai_thyroid.training import WeightAverage, decay_groups
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = ("thyroid", "thyroid_gland", "fetal_head", "nerve", "polyp", "lung")
+STARTS = ("scratch", "pretrained")
+COLUMNS = [
+    *("target", "count", "groups", "seed", "start", "test_dice", "test_misses", "n_test", "train_loss", "cpu_seconds"),
+]
+SUMMARY = ["target", "count", "start", "seeds", "test_dice", "low", "high", "gain", "gain_low", "gain_high"]
+
+
+class Source:
+    """One dataset by its bundle's strong recipe: three channels, as many steps as asked for."""
+
+    def __init__(self, bundle: str, args: argparse.Namespace) -> None:
+        folder = ROOT / "bundles" / bundle
+        strong = folder / "train_strong.yaml"
+        parser = ConfigParser()
+        parser.read_config(str(strong if strong.is_file() else folder / "train.yaml"))
+        parser["dataset_dir"] = str(args.data_dir / bundle)
+        parser["image_size"], parser["channels"] = args.size, 3
+        self.data: Datalist = parser.get_parsed_content("data")
+        self.classes: list[str] = parser.get_parsed_content("classes")
+        self.loss: torch.nn.Module = parser.get_parsed_content("loss")
+        self.transforms = parser.get_parsed_content("train::preprocessing")
+        self._parser = parser
+
+    def augmentation(self, seed: int) -> Any:
+        """The recipe's, drawn by this seed."""
+        self._parser["seed"] = seed
+        return self._parser.get_parsed_content("augmentation", lazy=False)
+
+    def read(self, parts: Sequence[str]) -> tuple[list[dict[str, Any]], ResidentDataset]:
+        """Items of some parts, and their images."""
+        items = [item for part in parts for item in self.data.part(part)]
+        return items, ResidentDataset(items, self.transforms)
+
+
+def endless(dataset: ResidentDataset, augmentation: Any, *, batch_size: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Batches of a dataset, an epoch after the other."""
+    size = min(batch_size, len(dataset))
+    loader = ResidentLoader(
+        dataset, batch_size=size, seed=seed, shuffle=True, drop_last=True, augmentation=augmentation,
+        **dataset.statistics(),
+    )  # fmt: skip
+    for epoch in itertools.count(1):
+        loader.set_epoch(epoch)
+        yield from loader
+
+
+def network_of(classes: int, *, seed: int) -> EncoderUNet:
+    """The network, random by the seed."""
+    torch.manual_seed(seed)
+    return EncoderUNet(encoder="mobilenet_v2", in_channels=3, out_channels=classes)
+
+
+def fit(
+    network: torch.nn.Module,
+    batches: Iterator[tuple[dict[str, Any], slice, torch.nn.Module]],
+    *,
+    steps: int,
+    args: argparse.Namespace,
+    tell: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[torch.nn.Module, float]:
+    """Train by the strong recipe; the averaged network, and the mean loss of the last tenth of the steps.
+
+    ``batches`` gives each batch with the channels of the output that it is about, and its loss.
+    """
+    inferer = AutocastInferer(device="cpu", precision=args.precision)
+    optimizer = torch.optim.AdamW(decay_groups(network, 0.05), lr=args.learning_rate)
+    average = WeightAverage(network, decay=0.99)
+    network.train()
+    warm, losses = max(1, steps // 10), []
+    for step in range(steps):
+        batch, channels, loss_function = next(batches)
+        rate = args.learning_rate * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_function(inferer(batch["image"], network)[:, channels], batch["label"])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average(None)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"the training loss became {losses[-1]} in step {step + 1}")
+        tell(step + 1, float(np.mean(losses[-100:])))
+    return average.network, float(np.mean(losses[-max(1, steps // 10) :]))
+
+
+def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """Weights of a network that has learned all datasets but the target's, from a file if it is there already."""
+    path = args.weights / f"all-but-{target}-{args.size}-{args.pretraining_steps}.pt"
+    if path.is_file():
+        return torch.load(path, weights_only=True)
+    feeds, classes = [], 0
+    for number, bundle in enumerate(one for one in BUNDLES if one != target):
+        source = Source(bundle, args)
+        _, dataset = source.read(("train", "validation", "test"))
+        channels = slice(classes, classes + len(source.classes))
+        classes = channels.stop
+        batches = endless(dataset, source.augmentation(number), batch_size=args.batch_size, seed=number)
+        feeds.append((batches, channels, source.loss))
+        print(f"{target}: learns {len(dataset)} images of {bundle} ({', '.join(source.classes)}) first", flush=True)
+
+    def in_turn() -> Iterator[tuple[dict[str, Any], slice, torch.nn.Module]]:
+        for batches, channels, loss in itertools.cycle(feeds):
+            yield next(batches), channels, loss
+
+    def tell(step: int, loss: float) -> None:
+        if step % 100 == 0:
+            print(f"{target}: step {step} of {args.pretraining_steps}, loss {loss:.4f}", flush=True)
+
+    network, _ = fit(network_of(classes, seed=0), in_turn(), steps=args.pretraining_steps, args=args, tell=tell)
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+    return state
+
+
+def drawn(items: Sequence[dict[str, Any]], count: int, seed: int) -> list[int]:
+    """Indices of ``count`` images of whole groups in an order of the seed; of the last group as many as still fit."""
+    groups: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(item["group"], []).append(index)
+    names = np.random.default_rng(seed).permutation(sorted(groups))
+    return sorted(list(itertools.chain.from_iterable(groups[str(name)] for name in names))[:count])
+
+
+@torch.no_grad()
+def probabilities(network: torch.nn.Module, images: torch.Tensor, statistics: dict[str, Any], precision: str) -> Any:
+    """(N, width, height) of the only class."""
+    network.eval()
+    inferer = AutocastInferer(device="cpu", precision=precision)
+    mean, std = (torch.tensor(statistics[key]).reshape(1, -1, 1, 1) for key in ("mean", "std"))
+    parts = [inferer((batch.float() / 255 - mean) / std, network).sigmoid() for batch in images.split(32)]
+    return torch.cat(parts)[:, 0]
+
+
+def study(args: argparse.Namespace) -> None:
+    """Every target, count, seed and start, the small ones first; a row of small.csv after each."""
+    options = {
+        name: value for name, value in vars(args).items() if name not in ("output", "data_dir", "weights", "summarise")
+    }
+    about = args.output / "about.json"
+    targets = {}
+    for target in args.targets:
+        source = Source(target, args)
+        items, pool = source.read(("train", "validation"))
+        test, held_out = source.read(("test",))
+        references = [read_masks(item["label"], classes=1)[0] for item in test]
+        targets[target] = (source, items, pool, held_out, references)
+    record = {
+        "options": json.loads(json.dumps(options, default=str)),
+        "targets": {
+            name: {
+                "split": source.data.how,
+                "data_hash": source.data.inspect().data_hash,
+                "pool": {"images": len(items), "groups": len({item["group"] for item in items})},
+                "test": {"images": len(references)},
+            }
+            for name, (source, items, _, _, references) in targets.items()
+        },
+        "machine": machine(),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    rows = read_csv(args.output / "small.csv") if (args.output / "small.csv").is_file() else []
+    if rows and json.loads(about.read_text())["options"] != record["options"]:
+        raise SystemExit(f"{args.output}: holds a study with other options; give another folder")
+    write_json(about, record)
+    done = {tuple(str(row[key]) for key in ("target", "count", "seed", "start")) for row in rows}
+    for count, seed, target, start in itertools.product(args.counts, args.seeds, args.targets, STARTS):
+        if (target, str(count), str(seed), start) in done:
+            continue
+        source, items, pool, held_out, references = targets[target]
+        state = pretrained(target, args) if start == "pretrained" else {}
+        begun = time.process_time()
+        own = drawn(items, count, seed)
+        dataset = subset(pool, own)
+        network = network_of(1, seed=seed)
+        missing, unknown = network.load_state_dict(state, strict=False)
+        assert not unknown
+        assert start == "scratch" or all(name.startswith("head.") for name in missing)
+        batches = endless(dataset, source.augmentation(seed), batch_size=args.batch_size, seed=seed)
+        delivered, loss = fit(
+            network, ((batch, slice(None), source.loss) for batch in batches), steps=args.steps, args=args
+        )
+        found = scored(probabilities(delivered, held_out.images, dataset.statistics(), args.precision), references)
+        rows.append(
+            {
+                **{"target": target, "count": len(own), "groups": len({items[index]["group"] for index in own})},
+                **{"seed": seed, "start": start, "test_dice": round(float(np.mean([dice for dice, _ in found])), 5)},
+                "test_misses": sum(missed for _, missed in found),
+                "n_test": len(found),
+                "train_loss": round(loss, 5),
+                "cpu_seconds": round(time.process_time() - begun, 1),
+            }
+        )
+        write_csv(args.output / "small.csv", COLUMNS, rows)
+        print(json.dumps(rows[-1]), flush=True)
+
+
+def summarise(output: Path) -> None:
+    """The table, printed and as summary.csv, and the figure, of the counts that all seeds have with both starts."""
+    rows = read_csv(output / "small.csv")
+    dice = {(row["target"], int(row["count"]), row["seed"], row["start"]): float(row["test_dice"]) for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    table: list[dict[str, Any]] = []
+    for target, count in sorted({key[:2] for key in dice}, key=lambda key: (list(BUNDLES).index(key[0]), key[1])):
+        complete = [seed for seed in seeds if all((target, count, seed, start) in dice for start in STARTS)]
+        if not complete:
+            continue
+        for start in STARTS:
+            values = [dice[target, count, seed, start] for seed in complete]
+            before = [dice[target, count, seed, STARTS[0]] for seed in complete]
+            differences = [a - b for a, b in zip(values, before, strict=True)]
+            gain = interval(differences) if start != STARTS[0] else (None, None, None)
+            keys = [target, count, start, len(complete)]
+            table.append(dict(zip(SUMMARY, [*keys, *rounded(*interval(values)), *rounded(*gain)], strict=True)))
+    write_csv(output / "summary.csv", SUMMARY, table)
+    for row in table:
+        told = "" if row["gain"] is None else f"   gain {row['gain']:+.3f} ({row['gain_low']} to {row['gain_high']})"
+        print(f"{row['target']:>10} {row['count']:>5} {row['start']:>11}  test Dice {row['test_dice']:.3f}{told}")
+    draw(table, dice, output / "small.png")
+
+
+def draw(table: list[dict[str, Any]], dice: dict[tuple[str, int, str, str], float], path: Path) -> None:
+    """A panel a target: Dice against images, mean of the seeds, and each seed as a mark."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    looks = {"scratch": ("#0072B2", "s", "--"), "pretrained": ("#D55E00", "o", "-")}  # Okabe and Ito's
+    words = {"scratch": "from scratch", "pretrained": "after the five other datasets"}
+    targets = list(dict.fromkeys(row["target"] for row in table))
+    figure, panels = plt.subplots(1, len(targets), figsize=(1 + 3.6 * len(targets), 3.8), squeeze=False, sharey=True)
+    for axes, target in zip(panels[0], targets, strict=True):
+        counts = sorted({row["count"] for row in table if row["target"] == target})
+        for start, (colour, shape, dash) in looks.items():
+            means = [row["test_dice"] for row in table if row["target"] == target and row["start"] == start]
+            axes.plot(counts, means, color=colour, marker=shape, linestyle=dash, label=words[start])
+            for (name, count, _, kind), value in dice.items():
+                if name == target and kind == start and count in counts:
+                    axes.scatter(count, value, color=colour, marker=shape, s=14, alpha=0.55, linewidths=0)
+        axes.set(title=target, xlabel="training images", xscale="log")
+        axes.xaxis.set_major_locator(FixedLocator(counts))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticklabels([str(count) for count in counts])
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("mean Dice of the test part")
+    panels[0, 0].legend(frameon=False, fontsize=9)
+    figure.suptitle("Lines: mean of the seeds; small marks: each seed", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Study, then summarise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    several = {"type": lambda text: text.split(",")}
+    numbers = {"type": lambda text: [int(one) for one in text.split(",")]}
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="where the pretrained weights are kept; --output of itself")
+    parser.add_argument("--targets", default=["thyroid", "polyp"], **several)
+    parser.add_argument("--counts", default=[25, 50, 100], **numbers)
+    parser.add_argument("--seeds", default=[0, 1, 2], **numbers)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--pretraining-steps", type=int, default=4000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--precision", default=default_precision("cpu"))
+    parser.add_argument("--summarise", action="store_true")
+    args = parser.parse_args()
+    args.weights = args.weights or args.output
+    torch.set_num_threads(1)
+    for folder in (args.output, args.weights):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not args.summarise:
+        study(args)
+    summarise(args.output)
+
+
+if __name__ == "__main__":
+    main()
