@@ -8,12 +8,14 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from monai_thyroid import __version__
 from monai_thyroid.errors import UserError, message_of
 
 __all__ = ["main"]
+
+_T = TypeVar("_T")
 
 _PATHS = ("CONFIG", "DIR", "FILE", "INPUT", "MODEL", "RUN", ("NAME", "DIR"))
 """Metavars of what a shell completes by the names of files and folders."""
@@ -927,26 +929,15 @@ def _run(path: str, trust: str) -> Any:
 
 def _compare(options: argparse.Namespace) -> int:
     from monai_thyroid.compare import Unusable, check_margin, make_report, plan_power, plan_problems
-
-    if options.jobs < 1:
-        raise UserError(f"--jobs {options.jobs}: give at least 1")
-    check_margin(options.margin)
-    networks, seeds = _listed(options.networks), _numbers("--seeds", options.seeds)
-    like = [path for paths in options.like for path in paths]
-    if problems := plan_problems(
-        options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan
-    ):
-        raise UserError(problems)
     from monai_thyroid.sweep.plan import Ray, plan_sweep
 
-    tuning = None
-    if options.tune:
-        from monai_thyroid.sweep.tuning import Tuning
-
-        trial_seeds = seeds[:1] if options.tune_seeds is None else _numbers("--tune-seeds", options.tune_seeds)
-        tuning = Tuning.read(options.tune, seeds=trial_seeds, epochs=options.tune_epochs)
-    elif options.tune_seeds is not None or options.tune_epochs is not None:
-        raise UserError("--tune-seeds and --tune-epochs say how --tune tries settings; say which, or leave them out")
+    wrong = [] if options.jobs >= 1 else [f"--jobs {options.jobs}: give at least 1"]
+    _unless_wrong(wrong, lambda: check_margin(options.margin), None)
+    networks, like = _listed(options.networks), [path for paths in options.like for path in paths]
+    seeds = _unless_wrong(wrong, lambda: _numbers("--seeds", options.seeds), [0])
+    tuning = _unless_wrong(wrong, lambda: _tuning(options, seeds), None)
+    overrides = _unless_wrong(wrong, lambda: _overrides(options.rest), {})
+    wrong += plan_problems(options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan)
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(
         [options.config, *options.more_configs],
@@ -954,10 +945,11 @@ def _compare(options: argparse.Namespace) -> int:
         seeds=seeds,
         folds=options.folds,
         output=options.output,
-        overrides=_overrides(options.rest),
+        overrides=overrides,
         elsewhere=ray is not None,
         margin=options.margin,
         tuning=tuning,
+        wrong=wrong,
     )
     print(sweep.table(at_once=options.jobs, ray=ray), flush=True)
     if options.plan:
@@ -1004,6 +996,26 @@ def _compare(options: argparse.Namespace) -> int:
     )
     print(f"Report: {page}")
     return 1 if failures or absent else 0
+
+
+def _tuning(options: argparse.Namespace, seeds: Sequence[int]) -> Any:
+    if options.tune:
+        from monai_thyroid.sweep.tuning import Tuning
+
+        trial_seeds = seeds[:1] if options.tune_seeds is None else _numbers("--tune-seeds", options.tune_seeds)
+        return Tuning.read(options.tune, seeds=trial_seeds, epochs=options.tune_epochs)
+    if options.tune_seeds is not None or options.tune_epochs is not None:
+        raise UserError("--tune-seeds and --tune-epochs say how --tune tries settings; say which, or leave them out")
+    return None
+
+
+def _unless_wrong(wrong: list[str], read: Callable[[], _T], otherwise: _T) -> _T:
+    """What is read; if it cannot be, another value, and why is added to the list."""
+    try:
+        return read()
+    except UserError as error:
+        wrong += error.problems
+        return otherwise
 
 
 def _listed(text: str) -> list[str]:

@@ -13,8 +13,10 @@ from monai_thyroid.compare.statistics import (
     compare_weights,
     rank_stability,
 )
+from monai_thyroid.compare.subgroups import FEW
 
 __all__ = [
+    "FEW",
     "Comparison",
     "Pair",
     "Run",

@@ -37,10 +37,17 @@ __all__ = [
     "percent",
     "plural",
     "rounded",
+    "shortened",
 ]
 
 COSTS = ("parameters", "multiply_adds", "latency_ms", "seconds", "images_per_second")
 """Keys of run.json that say what a network costs."""
+
+
+def shortened(problems: Sequence[str], most: int = 3) -> str:
+    """Problems in a line: of many the first ones, and how many more there are."""
+    more = len(problems) - most
+    return "; ".join(problems[:most]) + (f"; and {more} more of that kind or others" if more > 0 else "")
 
 
 def plural(count: int, word: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 
 import numpy as np
 
-from monai_thyroid.compare.contents import Mean, Measured
+from monai_thyroid.compare.contents import Mean, Measured, shortened
 from monai_thyroid.compare.study import Analysis
+from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import limits_of_agreement
 from monai_thyroid.runfolder import MeasureRow
 
@@ -43,15 +43,22 @@ def make_measured(analysis: Analysis) -> tuple[list[Measured], list[str]]:
     Returns:
         The agreements; and of which networks measures are lacking that others have.
     """
-    of: Mapping[str, dict[str, list[MeasureRow]]] = {name: measure_rows(analysis, name) for name in analysis.order}
-    measures = list(dict.fromkeys(name for rows in of.values() for name in rows))
+    of: dict[str, dict[str, list[MeasureRow]]] = {}
     found, notes = [], []
+    for name in analysis.order:
+        try:
+            of[name] = measure_rows(analysis, name)
+        except UserError as error:
+            notes.append(f"{name}: {shortened(error.problems)}")
+    measures = list(dict.fromkeys(name for rows in of.values() for name in rows))
     for measure in measures:
-        for network in analysis.order:
+        for network in of:
             rows = of[network].get(measure, [])
             _, differences, groups = agreement_points(rows)
             if not len(differences):
-                notes.append(f"{network}: no {measure.replace('_', ' ')} to compare.")
+                failed = sum(row.reference is not None for row in rows)
+                told = f", as none of {failed} predictions could be measured" if failed else ""
+                notes.append(f"{network}: no {measure.replace('_', ' ')} to compare{told}.")
                 continue
             limits = limits_of_agreement(list(differences), groups=groups)
             found.append(

@@ -420,7 +420,7 @@ def _section(section: Section, figures: Path, *, several: bool) -> list[Block]:
     page.append(Heading(sub, _QUESTIONS["architectures"][0]))
     page += _question(section, section.architectures, Place.ARCHITECTURES, figures)
     page += [Heading(sub, "Subgroups"), *_subgroups(section), *_of_section(section, Place.SUBGROUPS, figures)]
-    if section.measured:
+    if section.measured or section.measured_notes:
         page += [Heading(sub, "Clinical measures"), *_measured(section), *_of_section(section, Place.MEASURES, figures)]
     if section.degraded or section.degraded_notes:
         page += [Heading(sub, "Robustness"), *_degraded(section), *_of_section(section, Place.ROBUSTNESS, figures)]

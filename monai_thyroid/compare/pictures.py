@@ -283,7 +283,8 @@ def _subgroups(scene: Scene) -> Iterator[Plot]:
 
 
 def _agreement(scene: Scene) -> Iterator[Plot]:
-    rows = {network: measure_rows(scene.analysis, network) for network in scene.labels}
+    told_of = {one.network for one in scene.section.measured}
+    rows = {network: measure_rows(scene.analysis, network) for network in scene.labels if network in told_of}
     for measure in dict.fromkeys(name for own in rows.values() for name in own):
         told = measure.replace("_", " ")
         limits = {one.network: one for one in scene.section.measured if one.measure == told}
@@ -453,7 +454,7 @@ FIGURES: dict[str, Declared] = {
             "agreement",
             Place.MEASURES,
             "Difference of each image's measure, predicted less reference, over the mean of both. Solid: mean; dashed: "
-            "limits of agreement; shaded: their 95 % intervals; dotted: no difference.",
+            "limits of agreement; bars at the right: their 95 % intervals; dotted: no difference.",
             _agreement,
         ),
         Declared(

@@ -136,7 +136,7 @@ def power(
 def detectable(
     components: Components, *, networks: int, seeds: int, groups: int, power: float = 0.8, draws: int = 2000
 ) -> float | None:
-    """The difference that is found with a probability; None where so few groups allow no claim.
+    """The difference that is found with a probability; None where so few groups allow no claim, or nothing varies.
 
     Args:
         components: as for `power`, and so the other arguments.
@@ -144,6 +144,8 @@ def detectable(
     """
     claimed = _claimed(components, networks, seeds, groups, draws)
     scale = components.interaction + components.chance + components.spread
+    if scale == 0:
+        return None
     low, high = 0.0, 4 * scale
     while claimed(high) < power:
         low, high = high, 4 * high

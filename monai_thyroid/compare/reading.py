@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_thyroid.errors import UserError
+from monai_thyroid.files import canonical_hash
 from monai_thyroid.runfolder import (
     Evaluation,
     HistoryRow,
     RunRecord,
     differing_settings,
     grouping_of,
+    network_definition,
     read_config,
     read_evaluation,
     read_history,
@@ -24,7 +26,7 @@ from monai_thyroid.runfolder import (
     same_postprocessing,
 )
 
-__all__ = ["Run", "Unusable", "by_dataset", "by_fold", "comparability", "find_runs"]
+__all__ = ["Run", "Unusable", "by_dataset", "by_fold", "comparability", "find_runs", "variants"]
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,9 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
         listed = _listed(runs, lambda run: "no fold" if run.fold is None else f"fold {run.fold}")
         fatal.append(f"{where}some runs are folds of a cross-validation and some are not; give one kind.\n{listed}")
     same: dict[tuple, list[Run]] = defaultdict(list)
+    of = variants(runs)[0]
     for run in runs:
-        same[run.network, run.seed, run.fold, run.record.protocol_hash].append(run)
+        same[run.network, of.get(run.path), run.seed, run.fold, run.record.protocol_hash].append(run)
     for twice in same.values():
         if len(twice) > 1:
             listed = "\n".join(f"  {run.path}" for run in twice)
@@ -223,6 +226,50 @@ def comparability(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     if _policies_differ([run.scored.record.policy for run in runs]):
         forcible.append(f"{where}the runs were scored by different policies; evaluate them anew with one version.")
     return fatal, forcible
+
+
+def variants(runs: Sequence[Run]) -> tuple[dict[Path, str], list[str]]:
+    """Runs whose networks share a name and are not the same: built with other arguments, or pretrained or not.
+
+    Args:
+        runs: of one dataset.
+
+    Returns:
+        Of the runs of such a network the first digits of its definition's hash, and in a sentence what differs. A run
+        without a config that can be read is taken for none of them.
+    """
+    named: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    built: dict[str, dict[str, Any]] = {}
+    several = {name for name, count in Counter(run.network for run in runs if not run.from_masks).items() if count > 1}
+    for run in runs:
+        if run.network not in several or run.from_masks:
+            continue
+        try:
+            definition = network_definition(read_config(run.path))
+        except (UserError, LookupError, TypeError, ValueError, AttributeError):  # what is no config of ours
+            continue
+        if definition:
+            digits = canonical_hash(definition)[:8]
+            built[digits] = definition
+            named[run.network][digits].append(run.path)
+    digits_of: dict[Path, str] = {}
+    told = []
+    for name, found in named.items():
+        if len(found) < 2:
+            continue
+        digits_of.update({path: digits for digits, paths in found.items() for path in paths})
+        keys = sorted({key for one in found for key in built[one]})
+        differing = [key for key in keys if len({str(built[one].get(key)) for one in found}) > 1]
+        arguments = "; ".join(
+            f"{name}-{one}: {', '.join(f'{key} {_short(built[one].get(key))}' for key in differing)}" for one in found
+        )
+        told.append(f"The name {name} stands for networks that are not the same and are told apart: {arguments}.")
+    return digits_of, told
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class _UnusableError(Exception):

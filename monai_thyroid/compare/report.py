@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from monai_thyroid.compare.checklist import CHECKLISTS, make_checklist
 from monai_thyroid.compare.contents import Options, Report, Section
 from monai_thyroid.compare.ensemble import make_ensembles
 from monai_thyroid.compare.pictures import SECTION, Place, Scene, draw, without_images
-from monai_thyroid.compare.reading import Run, Unusable, by_dataset, comparability, find_runs
+from monai_thyroid.compare.reading import Run, Unusable, by_dataset, comparability, find_runs, variants
 from monai_thyroid.compare.sections import make_section, relative, warnings
 from monai_thyroid.compare.shift import make_shift
 from monai_thyroid.compare.statistics import Pair
@@ -168,9 +168,11 @@ def build(
         raise UserError([*fatal, *forcible, *([] if fatal else hint)])
     studies: list[Study] = []
     for own in by_dataset(runs).values():
-        labels = _labels(own)
+        digits, told = variants(own)
+        labels = _labels(own, digits)
         names = [name for name in own[0].scored_classes if all(name in run.scored_classes for run in own)]
-        studies += [make_study(own, name=name, part=part, labels=labels) for name in names]
+        made = [make_study(own, name=name, part=part, labels=labels) for name in names]
+        studies += [replace(study, notes=[*told, *study.notes]) for study in made]
     if about and (unfit := [problem for study in studies for problem in fit_problems(about, study)]):
         raise UserError(dict.fromkeys(unfit))
     wrong: list[str] = []
@@ -193,8 +195,8 @@ def build(
         analyses.append(analysis)
         together = None
         if ensemble:
-            made, absent, unusual = make_ensembles(analysis)
-            together, wrong = (made, absent), [*wrong, *unusual]
+            ensembles, absent, unusual = make_ensembles(analysis)
+            together, wrong = (ensembles, absent), [*wrong, *unusual]
         sections.append(
             make_section(
                 analysis,
@@ -300,8 +302,8 @@ def _root(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent.parent for path in paths]))
 
 
-def _labels(runs: Sequence[Run]) -> dict[Path, str]:
-    """Names of networks; with the protocol's digits where one network was trained by several."""
+def _labels(runs: Sequence[Run], variant: Mapping[Path, str]) -> dict[Path, str]:
+    """Names of networks; with the protocol's digits where one network was trained by several, and with a variant's."""
 
     def protocol(run: Run) -> str:
         return "masks" if run.from_masks else str(run.record.protocol_hash)[:8]
@@ -310,7 +312,14 @@ def _labels(runs: Sequence[Run]) -> dict[Path, str]:
     for run in runs:
         protocols.setdefault(run.network, set()).add(protocol(run))
     return {
-        run.path: run.network if len(protocols[run.network]) == 1 else f"{run.network}-{protocol(run)}" for run in runs
+        run.path: "-".join(
+            [
+                run.network,
+                *([protocol(run)] if len(protocols[run.network]) > 1 else []),
+                *([variant[run.path]] if run.path in variant else []),
+            ]
+        )
+        for run in runs
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 
-from monai_thyroid.compare.contents import Degraded, Mean
+from monai_thyroid.compare.contents import Degraded, Mean, shortened
 from monai_thyroid.compare.statistics import bootstrap_mean
 from monai_thyroid.compare.study import Analysis
 from monai_thyroid.errors import UserError
@@ -45,7 +46,7 @@ def make_degraded(analysis: Analysis) -> tuple[list[Degraded], list[str]]:
         means: dict[str, list[Mean | None]] = {}
         changes: dict[str, list[Mean | None]] = {}
         for network, own in scores.items():
-            if (name, 0.0) not in own:
+            if (name, 0.0) not in own:  # which was not measured of this network
                 continue
             clean = own[name, 0.0]
             values = [own.get((name, strength)) for strength in strengths]
@@ -61,12 +62,13 @@ def _scores(analysis: Analysis, network: str, units: dict[str, str]) -> _Scores 
     """Dice of every case by degradation and strength; nothing where it was not measured, or why it cannot be used."""
     study, entry = analysis.study, analysis.entry(network)
     by_case: dict[tuple[str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    seen: dict[tuple[str, float], set[tuple[str, Path]]] = defaultdict(set)
     own: dict[str, str] = {}
     for evaluation in entry.evaluations:
         try:
             rows = evaluation.robustness()
         except UserError as error:
-            return f"{network}: {'; '.join(error.problems)}"
+            return f"{network}: {shortened(error.problems)}"
         if not rows and (evaluation.path / "robustness.csv").is_file():
             return f"{network}: its robustness.csv has no rows; measure it again."
         clean = {row["case"]: float(row["dice"]) for row in evaluation.of_class(study.name) if not row["error"]}
@@ -76,7 +78,13 @@ def _scores(analysis: Analysis, network: str, units: dict[str, str]) -> _Scores 
             if row.strength == 0 and clean.get(str(row.case)) != row.dice:
                 return f"{network}: its robustness.csv is of other scores than cases.csv; measure it again."
             own.setdefault(str(row.degradation), str(row.unit or ""))
-            by_case[str(row.degradation), row.strength][str(row.case)].append(row.dice)
+            key = (str(row.degradation), row.strength)
+            if (str(row.case), evaluation.path) in seen[key]:
+                return f"{network}: its robustness.csv has {row.case} twice at {key[0]} {key[1]:g}; measure it again."
+            seen[key].add((str(row.case), evaluation.path))
+            by_case[key][str(row.case)].append(row.dice)
+    if without := sorted({name for name, _ in by_case} - {name for name, strength in by_case if strength == 0}):
+        return f"{network}: its robustness.csv lacks strength 0 of {', '.join(without)}; measure it again."
     lacking = {case for of_case in by_case.values() for case in study.cases if case not in of_case}
     if lacking:
         return f"{network}: its robustness.csv lacks {len(lacking)} of {len(study.cases)} cases; measure it again."

@@ -158,7 +158,7 @@ def make_section(
         ensemble_notes=[] if ensembles is None else ensembles[1],
         outlook=_outlook(analysis, margin=margin),
         measured=measured,
-        measured_notes=measured_notes if measured else [],
+        measured_notes=measured_notes,
         degraded=degraded,
         degraded_notes=degraded_notes,
         tuned=_tuned(study),
@@ -205,7 +205,7 @@ def _outlook(analysis: Analysis, *, margin: float) -> Outlook | None:
     if comparison is None or comparison.n_groups < 2:
         return None
     sound = components_here(analysis)
-    if sound is None:
+    if sound is None or sound.interaction == sound.chance == sound.spread == 0:  # all score alike
         return None
     of_this = {"networks": len(comparison.networks), "seeds": comparison.n_seeds, "groups": comparison.n_groups}
     least = detectable(sound, **of_this, draws=500)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,9 @@ def read_metadata(path: Path) -> Metadata:
     rest = [name for name in header if name not in _KEYS]
     problems = [f"--metadata {path}: has the column {name!r} twice" for name, n in Counter(header).items() if n > 1]
     if not found:
-        problems.append(f"--metadata {path}: has neither a column case nor a column group; it has {', '.join(header)}")
+        commas = "; commas part its values" if len(header) == 1 and re.search("[;\t]", header[0]) else ""
+        told = ", ".join(filter(None, header)) or "none"
+        problems.append(f"--metadata {path}: has neither a column case nor a column group; it has {told}{commas}")
     if not rest:
         problems.append(f"--metadata {path}: has no further column, such as device, site, sex or age")
     problems += [

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_thyroid.compare import bootstrap_mean
+from monai_thyroid.compare import FEW, bootstrap_mean
 from monai_thyroid.errors import UserError
 from monai_thyroid.metrics import METRICS, summarise
 from monai_thyroid.metrics.calibration import expected_calibration_error
@@ -122,8 +122,8 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
     page: list[Block] = [
         Heading(2, "Scores"),
         Paragraph(
-            "On the original image grid; means over patients, videos or scenes where they are known, else over images, "
-            "with 95 % intervals from a bootstrap over them."
+            "On the original image grid; means over groups, which are patients, videos or scenes where they are known, "
+            "else images, with 95 % intervals from a bootstrap over them."
             + (
                 " They are those of the members; the ensemble itself was not scored: evaluate it on data that none of "
                 "them was trained on."
@@ -132,7 +132,7 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
             )
         ),
     ]
-    rows, failures = [], []
+    rows, failures, few = [], [], []
     for number, (files, record) in enumerate(runs, 1):
         for folder in sorted(files.path.glob("evaluations/[!.]*/cases.csv")):
             try:
@@ -141,7 +141,10 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
                 page.append(Callout("warning", [f"{folder.parent.name}: cannot be used ({error})"]))
                 continue
             for name in scored.classes:
-                rows.append((number, scored.name, name, len(scored.of_class(name)), *_intervals(scored, name)))
+                groups = len({row.group for row in scored.of_class(name) if not row.error})
+                rows.append((number, scored.name, name, len(scored.of_class(name)), groups, *_intervals(scored, name)))
+                if groups < FEW:
+                    few.append(f"{scored.name}, {name}: {groups}")
                 failures.append((number, scored.name, name, *_failures(scored, name)))
             if grouping_of(record, scored) == "leaky":
                 page.append(Callout("warning", [f"{scored.name}: patients are in training and in test, on request."]))
@@ -151,8 +154,11 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
         told = f"all that it recorded is a mean test Dice of {known}" if known else "nothing is known of its scores"
         return [*page, Callout("warning", [f"No evaluation was kept with the run: {told}."])]
     titles = [METRICS[name].title for name in _SHOWN]
-    columns = ("run", "data", "class", "images", *titles, "calibration error")
+    columns = ("run", "data", "class", "images", "groups", *titles, "calibration error")
     page.append(table("Scores", [(name, "text") for name in columns], rows))
+    if few:
+        told = "; ".join(dict.fromkeys(few))
+        page.append(Callout("warning", [f"So few groups that no interval is to be trusted (below {FEW}): {told}."]))
     columns = (
         "run",
         "data",

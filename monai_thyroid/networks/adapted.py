@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,9 +42,11 @@ class AdaptedNetwork(nn.Module):
             A negative number also turns the order of the other depths around.
         upsample: logits of fewer pixels than the image has are made as large, bilinearly; otherwise they are refused.
         deep_supervision: see above; the network's own switch is another matter and stands in its own block.
+        unused: names of modules, with ``*`` as in file names, that the network has and never uses. They are taken out:
+            weights without a gradient are never trained, and torch's `DistributedDataParallel` refuses them.
 
     Raises:
-        UserError: ``network`` builds no network, or ``stride`` is below 1.
+        UserError: ``network`` builds no network, ``stride`` is below 1, or it has no module that is ``unused``.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class AdaptedNetwork(nn.Module):
         output: int | str = 0,
         upsample: bool = False,
         deep_supervision: bool = False,
+        unused: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         if isinstance(network, nn.Module) or not callable(network):
@@ -62,6 +67,8 @@ class AdaptedNetwork(nn.Module):
         made: Any = network()
         if not isinstance(made, nn.Module):
             raise UserError(f"network: builds {type(made).__name__}, not a torch.nn.Module")
+        for pattern in [unused] if isinstance(unused, str) else unused:
+            _take_out(made, pattern)
         self.network = made
         self.stride = stride
         self.output = output
@@ -95,7 +102,7 @@ class AdaptedNetwork(nn.Module):
             )
         height, width = images.shape[2], images.shape[3]
         padded = pad_to_multiple(images, self.stride)
-        first, *others = self._ordered(self.network(padded))
+        first, *others = self._ordered(self._given(padded))
         if first.shape[2:] != padded.shape[2:]:
             if not self.upsample:
                 raise UserError(
@@ -110,6 +117,20 @@ class AdaptedNetwork(nn.Module):
             raise UserError("deep_supervision: in training the network gives one output only; set its own switch, too.")
         outputs: Any = [logits, *(_cropped(one, like=logits, padded=padded) for one in others)]
         return outputs
+
+    def _given(self, padded: Tensor) -> Any:
+        if torch.compiler.is_compiling():
+            return self.network(padded)
+        try:
+            return self.network(padded)
+        except ValueError as error:
+            # torch's own words, from torch.nn.functional.instance_norm and batch_norm
+            if not re.search(r"more than 1 (spatial element|value per channel) when training", str(error)):
+                raise
+            raise UserError(
+                f"The network cannot train on {padded.shape[0]} images of {_size(padded)} pixels, which its levels "
+                "halve until one value is left for a norm layer: take larger images, or fewer levels (strides)."
+            ) from error
 
     def _ordered(self, found: Any) -> list[Tensor]:
         """The outputs, that of the image's size first."""
@@ -128,6 +149,14 @@ class AdaptedNetwork(nn.Module):
         if not all(isinstance(one, Tensor) and one.ndim == 4 for one in tensors):
             raise UserError(f"The network gives {_told(found)}, not logits (B, classes, H, W).")
         return tensors
+
+
+def _take_out(network: nn.Module, pattern: str) -> None:
+    found = [name for name, _ in network.named_modules() if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise UserError(f"unused {pattern}: the network has no module of such a name")
+    for name in found:
+        network.set_submodule(name, nn.Identity())
 
 
 def _several(found: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import logging
@@ -128,6 +129,25 @@ class EncoderUNet(PaddedNetwork):
         if self.frozen:
             self.encoder.eval()
         return self
+
+    def for_size(self, height: int, width: int) -> EncoderUNet:
+        """The network for images of one size alone, as exports have it.
+
+        A transformer's positions, which are interpolated for each image, are then those of that size: bicubic
+        interpolation with anti-aliasing, by which timm does it, is another one in OpenVINO.
+
+        Args:
+            height: of the images.
+            width: likewise.
+
+        Returns:
+            A copy, or the network itself where nothing in it depends on the size.
+        """
+        if not getattr(getattr(self.encoder, "model", None), "dynamic_img_size", False):
+            return self
+        fixed = copy.deepcopy(self)
+        fixed.encoder.model.set_input_size(tuple(-(-side // self.stride) * self.stride for side in (height, width)))
+        return fixed
 
     def prepare(self, images: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, 3, H, W), normalised."""

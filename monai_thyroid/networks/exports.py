@@ -25,8 +25,8 @@ EXPORTS = ("TorchScript", "ONNX", "OpenVINO")
 def exported_logits(network: nn.Module, images: Tensor) -> dict[str, Tensor | Exception]:
     """Export a network to each format, load it from there and run it.
 
-    TorchScript by scripting or else by tracing, ONNX through torch.export and onnxruntime, OpenVINO in float32 from
-    that ONNX file.
+    TorchScript by scripting or else by tracing, ONNX through torch.export and onnxruntime, OpenVINO in float32: as
+    `to_torchscript`, `to_onnx` and `to_openvino`, which `export` and `predict` use, write them.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -43,7 +43,7 @@ def exported_logits(network: nn.Module, images: Tensor) -> dict[str, Tensor | Ex
         steps: dict[str, Callable[[], Tensor]] = {
             "TorchScript": lambda: _torchscript(network, images),
             "ONNX": lambda: _onnx(network, images, onnx),
-            "OpenVINO": lambda: _openvino(images, onnx),
+            "OpenVINO": lambda: _openvino(network, images),
         }
         return {name: _attempt(steps[name]) for name in EXPORTS}
 
@@ -139,22 +139,37 @@ def to_onnx(network: nn.Module, images: Tensor, path: str | Path) -> None:
         UserError: the packages are not installed; names the extra.
     """
     optional("onnxscript", extra="onnx")
-    program: Any = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
+    program: Any = torch.onnx.export(_of_size(network, images), (images,), dynamo=True, verbose=False)
     program.save(str(path))
 
 
 def to_openvino(network: nn.Module, images: Tensor) -> Any:
     """The network as an ``openvino.Model`` in float32, for images of this shape.
 
+    From PyTorch, or through ONNX where OpenVINO cannot read that: MONAI's SwinUNETR is such a one.
+
     Raises:
         UserError: the package is not installed; names the extra.
     """
     openvino = optional("openvino", extra="onnx")
-    with warnings.catch_warnings(), torch.no_grad():
-        # Checks of the input's size, which tracing takes as they come out.
-        warnings.filterwarnings("ignore", message="Converting a tensor to a Python")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return openvino.convert_model(network, example_input=images, input=list(images.shape))
+    fixed = _of_size(network, images)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # Checks of the input's size, which tracing takes as they come out.
+            warnings.filterwarnings("ignore", message="Converting a tensor to a Python")
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return openvino.convert_model(fixed, example_input=images, input=list(images.shape))
+    except Exception as error:  # whatever its reader of PyTorch does not know
+        logger.info("OpenVINO: converted from ONNX, for it cannot be from PyTorch (%s)", _line(error))
+    with tempfile.TemporaryDirectory() as folder:
+        to_onnx(fixed, images, Path(folder, "model.onnx"))
+        return openvino.Core().read_model(Path(folder, "model.onnx"))
+
+
+def _of_size(network: nn.Module, images: Tensor) -> nn.Module:
+    """What a network offers for images of one size alone, as ONNX and OpenVINO have them."""
+    fixed: nn.Module = network.for_size(*images.shape[2:]) if hasattr(network, "for_size") else network
+    return fixed
 
 
 def _torchscript(network: nn.Module, images: Tensor) -> Tensor:
@@ -174,8 +189,8 @@ def _onnx(network: nn.Module, images: Tensor, path: Path) -> Tensor:
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
 
 
-def _openvino(images: Tensor, path: Path) -> Tensor:
+def _openvino(network: nn.Module, images: Tensor) -> Tensor:
     openvino = optional("openvino", extra="onnx")
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(to_openvino(network, images), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     # A copy, as the array belongs to the compiled model.
     return torch.from_numpy(compiled(images.numpy())[0].copy())

@@ -177,7 +177,7 @@ def resolve_weights(
         UserError: no such encoder, weights or file, no download, or no known preprocessing.
     """
     settings = _settings(encoder)
-    if weights is None:
+    if weights in (None, "null"):  # which the command line gives as a text
         if statistics is not None:
             raise UserError("mean and std belong to pretrained weights, but weights is null: leave them out.")
         return None

@@ -316,8 +316,8 @@ Made by `{command}` on {datetime.date.today().isoformat()}: {_machine()}.
   by tensor, so the same on every machine. What kernels and allocators need comes on top: in four trials on a CPU the
   process grew by 8 to 26 % more than this.
 - Exports: yes where the network was exported, loaded again and run on a random image, and its logits differ by no more
-  than a thousandth of the largest in the mean. OpenVINO reads the ONNX file. TorchScript is scripted, for images of any
-  size, or traced, for those of one size, where that code cannot be scripted. SegNet's pooling indices make single
+  than a thousandth of the largest in the mean. TorchScript is scripted, for images of any size, or traced, for those of
+  one size, where that code cannot be scripted. SegNet's pooling indices make single
   pixels differ more where two values of a window are equal up to rounding.
 - `torch.compile` takes each of the menu as one graph but MONAI's BasicUNet (`unet`, `unet_classic`), which breaks into
   several: it runs compiled, but its compiled training step fails on the CPU with torch 2.13.

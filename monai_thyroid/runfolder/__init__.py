@@ -17,6 +17,7 @@ from monai_thyroid.runfolder.folder import (
 from monai_thyroid.runfolder.hashes import (
     differing_settings,
     labels_digest,
+    network_definition,
     protocol_hash,
     references_hash,
     run_hash,
@@ -76,6 +77,7 @@ __all__ = [
     "grouping_of",
     "labels_digest",
     "list_runs",
+    "network_definition",
     "protocol_hash",
     "read_config",
     "read_evaluation",

@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from monai_thyroid.files import canonical_hash
 
-__all__ = ["differing_settings", "labels_digest", "protocol_hash", "references_hash", "run_hash"]
+__all__ = [
+    "differing_settings",
+    "labels_digest",
+    "network_definition",
+    "protocol_hash",
+    "references_hash",
+    "run_hash",
+]
 
 # What changes neither the recipe nor a run's result: where from and to, on what machine, and the bundle's plumbing.
 _PLUMBING = {"output_dir", "bundle_root", "device", "channels_last", "num_workers", "resume", "overwrite", "mlflow"}
@@ -76,6 +83,26 @@ def protocol_hash(config: Mapping[str, Any]) -> str:
         config: as executed.
     """
     return canonical_hash(_recipe(config))
+
+
+def network_definition(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's network is built from, by argument: one name in a report must be one network.
+
+    Values that tuning chose are left out, as folds may choose their own, and where the file of pretrained weights lies.
+
+    Args:
+        config: as executed.
+    """
+    menu = _untuned(config).get("networks")
+    block = menu.get(config.get("network")) if isinstance(menu, Mapping) else None
+    if not isinstance(block, Mapping):
+        return {}
+    own = {str(key): value for key, value in block.items() if key not in ("mean", "std")}
+    if "weights" in own:
+        own["weights"] = "none" if own["weights"] in (None, "null") else "pretrained"
+    if isinstance(own.get("network"), Mapping):  # within an adapter
+        own |= {f"network::{key}": value for key, value in own.pop("network").items()}
+    return own
 
 
 def run_hash(config: Mapping[str, Any], *, data_hash: str, parent_sha256: str | None) -> str:

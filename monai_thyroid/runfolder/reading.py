@@ -181,7 +181,37 @@ def read_run(folder: Path) -> RunRecord:
     path = folder / "run.json"
     if not path.is_file():
         raise UserError(f"{folder}: is not a run folder (no run.json in it)")
-    return RunRecord.from_json(_json(path))
+    record = RunRecord.from_json(_json(path))
+    if record.tuning is not None and (problem := _tuning_problem(record.tuning)):
+        raise UserError(f"run.json: tuning {problem}")
+    return record
+
+
+def _tuning_problem(tuning: Mapping[str, Any]) -> str | None:
+    """What is wrong with the record of how settings were chosen."""
+    grid, tried, chosen = (tuning.get(name) for name in ("grid", "tried", "chosen"))
+    epochs, seeds = tuning.get("epochs"), tuning.get("seeds")
+    if not _objects(grid) or not all(isinstance(one.get("option"), str) for one in grid or []) or not grid:
+        return f"must have a grid, a list of objects with an option each, got {grid!r}"
+    if not isinstance(chosen, list) or len(chosen) != len(grid):
+        return f"must have chosen, a list of {len(grid)} values, got {chosen!r}"
+    if not tried or not _objects(tried):
+        return f"must have tried, a list of objects, got {tried!r}"
+    for one in tried or []:
+        values, dice = one.get("values"), one.get("dice")
+        if not isinstance(values, list) or len(values) != len(grid):
+            return f"must have {len(grid)} values in each of tried, got {values!r}"
+        if dice is not None and not (isinstance(dice, (int, float)) and 0 <= dice <= 1):
+            return f"must have a dice of 0 to 1 or null in each of tried, got {dice!r}"
+    if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int)):
+        return f"must have epochs, a whole number or null, got {epochs!r}"
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        return f"must have seeds, a list of whole numbers, got {seeds!r}"
+    return None
+
+
+def _objects(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, Mapping) for one in found)
 
 
 def evaluation_records(folder: Path) -> list[EvaluationRecord]:
@@ -226,7 +256,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # By libyaml where it is there, which takes a tenth of the time.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):

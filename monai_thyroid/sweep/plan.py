@@ -225,7 +225,9 @@ class Sweep:
         other = [job.path for job in jobs if job.state == "other settings"]
         if other and not self.overwrite:
             raise UserError(
-                f"{path}: holds a run of other settings or data; --overwrite true trains it anew" for path in other
+                f"{path}: holds a run of other settings or data; --overwrite true trains it anew, another --output "
+                "keeps it, and so does another name of the network in a --config of yours"
+                for path in other
             )
 
     def _execute(self, jobs: Sequence[Job], *, at_once: int, ray: Ray | None) -> dict[str, str]:
@@ -259,6 +261,7 @@ def plan_sweep(
     elsewhere: bool = False,
     margin: float | None = None,
     tuning: Tuning | None = None,
+    wrong: Sequence[str] = (),
 ) -> Sweep:
     """Find out which runs a comparison consists of and what is there of each; writes nothing.
 
@@ -273,6 +276,7 @@ def plan_sweep(
         margin: of the report's recommendation, which the plan keeps: the first plan of a folder declares it, before
             anything is trained, and no later one changes it.
         tuning: settings of which each network's (and each fold's) is chosen on validation.
+        wrong: what the caller has found to be wrong with other options, to be told with the rest.
 
     Raises:
         UserError: something is wrong with the options, the config, the data or the folder; all that was found.
@@ -280,7 +284,7 @@ def plan_sweep(
     files = [config_file] if isinstance(config_file, (str, os.PathLike)) else config_file
     config, output = [Path(file).absolute() for file in files], Path(output).expanduser().absolute()
     given = dict(overrides or {})
-    problems = [f"option --{name}: {hint}" for name, hint in _OWN.items() if name in given]
+    problems = [*wrong, *(f"option --{name}: {hint}" for name, hint in _OWN.items() if name in given)]
     problems += file_problems([*config, *_unless_there(config[0].with_name("evaluate.yaml"))])
     problems += [f"{what}: give at least one" for what, all_ in (("networks", networks), ("seeds", seeds)) if not all_]
     problems += [f"{what}: {name} is named twice" for what, name in _twice(networks, seeds)]
@@ -292,7 +296,7 @@ def plan_sweep(
         overwrite = boolean(given.pop("overwrite", False))
     except UserError as error:
         problems.append(f"overwrite {error}")
-    if problems:
+    if len(problems) > len(wrong):  # without these nothing else can be read
         raise UserError(problems)
 
     read = dict(given)
@@ -300,7 +304,7 @@ def plan_sweep(
         read["device"] = "cpu"  # changes neither a hash nor a folder
     fixed = {**read, "output_dir": str(output / "runs")} | ({} if folds is None else {"folds": folds, "fold": 0})
     known = _load(config).get()
-    problems = unknown_overrides(fixed, known)
+    problems = [*wrong, *unknown_overrides(fixed, known)]
     if tuning is not None:
         problems += _tuning_problems(tuning, given, known)
     fixed = {name: value for name, value in fixed.items() if not unknown_overrides({name: value}, known)}
@@ -308,7 +312,7 @@ def plan_sweep(
     parsers = {name: planner.parser(name, seed=seeds[0]) for name in networks}
     problems += _problems(list(parsers.values()), planner.cases)
     planner.plain = parsers
-    if tuning is not None and not problems:
+    if tuning is not None and len(problems) == len(wrong):
         building = Tuning({name: tuning.grid[name] for name in tuning.grid if name not in _BUILD_NOTHING}, tuning.seeds)
         for setting in building.settings if building.grid else ():
             built = [planner.parser(name, seed=seeds[0], added=tuning.trial(setting)) for name in networks]

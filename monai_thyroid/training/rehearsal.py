@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
@@ -86,6 +87,20 @@ def _trainings(few: ConfigParser) -> Iterator[str]:
         yield (
             f"{stage}: a training step of {clock.images} images takes {clock.seconds:.2f} s, {batches} of which are an "
             f"epoch; reading them and validating one batch took {whole - clock.seconds:.2f} s"
+        )
+        yield from _untrained(stage, getattr(trainer, "network", None))
+
+
+def _untrained(stage: str, network: torch.nn.Module | None) -> Iterator[str]:
+    """Tell of weights that the loss does not depend on."""
+    if network is None:
+        return
+    without = [name for name, one in network.named_parameters() if one.requires_grad and one.grad is None]
+    if without:
+        named = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        yield (
+            f"{stage}: {len(without)} parameters got no gradient ({named}): they are never trained, and training on "
+            "several GPUs refuses them; AdaptedNetwork's unused takes them out"
         )
 
 

@@ -481,7 +481,7 @@ def _begun_with(block: Any) -> list[str] | None:
         return []
     if block.get("pretrained") is True:
         return None
-    named = [block[name] for name in ("weights", "encoder_weights") if block.get(name) is not None]
+    named = [block[name] for name in ("weights", "encoder_weights") if block.get(name) not in (None, "null")]
     found = ["ImageNet" if one == "imagenet" else Path(str(one)).name for one in named]
     for part in block.values():
         if isinstance(part, Mapping) and "_target_" in part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from monai_thyroid import cli
 from monai_thyroid.compare import build, make_report
 from monai_thyroid.compare.checklist import CHECKLISTS, make_checklist
+from monai_thyroid.compare.page import blocks
+from monai_thyroid.compare.power import Components, detectable
 from monai_thyroid.files import read_csv, write_csv, write_json
 from monai_thyroid.metrics import limits_of_agreement
 from monai_thyroid.pages import markdown
 from monai_thyroid.runfolder import MeasureRow
+from monai_thyroid.runfolder.schema import RobustnessRow
 
 MakeRun = Callable[..., Path]
 
@@ -67,6 +71,58 @@ def test_degraded_scores_without_rows_are_told(make_run: MakeRun, tmp_path: Path
     (next(make_run("unet").glob("evaluations/*")) / "robustness.csv").write_text("")
     (section,) = build([tmp_path / "runs"]).report.sections
     assert section.degraded_notes == ["unet: its robustness.csv has no rows; measure it again."]
+
+
+def degraded(run: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    folder = next(run.glob("evaluations/*"))
+    rows = [
+        {**row, "degradation": "blur", "strength": strength, "unit": "%"}
+        for strength in (0, 1)
+        for row in read_csv(folder / "cases.csv")
+    ]
+    kept = [{name: row.get(name) for name in RobustnessRow.columns()} for row in change(rows)]
+    write_csv(folder / "robustness.csv", RobustnessRow.columns(), kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: [{**row, "dice": ""} for row in rows], "dice of case case-00 is empty; "),
+        (lambda rows: [row for row in rows if row["strength"]], "lacks strength 0 of blur"),
+        (lambda rows: [*rows, rows[-1]], "has case-05 twice at blur 1"),
+    ],
+)
+def test_degraded_scores_that_cannot_be_used_are_told_in_a_line(
+    make_run: MakeRun, tmp_path: Path, change: Any, words: str
+) -> None:
+    degraded(make_run("unet", cases=range(6)), change)
+    section = build([tmp_path / "runs"], images=False).report.sections[0]
+    (note,) = section.degraded_notes
+    assert words in note
+    assert len(note) < 250
+    assert not section.degraded
+
+
+def test_measures_of_which_there_are_none_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(name, cases=range(6)) for name in ("segnet", "unet")]
+    measured(runs[0], 0, lost=6)
+    measured(runs[1], 1)
+    file = next(runs[1].glob("evaluations/*")) / "measures.csv"
+    write_csv(file, MeasureRow.columns(), [{**row, "predicted": "ten"} for row in read_csv(file)])
+    built = build([tmp_path / "runs"], images=False)
+    section = built.report.sections[0]
+    lost, broken = sorted(section.measured_notes)
+    assert lost == "segnet: no head circumference to compare, as none of 6 predictions could be measured."
+    assert broken.startswith("unet: measures.csv: predicted of case case-00 must be a number, got 'ten'; ")
+    assert any(lost in str(block) for block in blocks(built.report, figures=tmp_path))
+
+
+def test_scores_that_are_all_alike_end(make_run: MakeRun, tmp_path: Path) -> None:
+    """What could have been found has no answer where nothing varies."""
+    for name in ("segnet", "unet"):
+        make_run(name, cases=range(12), predict=lambda mask, case: mask)
+    assert build([tmp_path / "runs"], images=False, metric="hd95").report.sections[0].outlook is None
+    assert detectable(Components(0.0, 0.0, 0.0, "none"), networks=2, seeds=2, groups=30) is None
 
 
 def filled(runs: Path) -> list[str]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from monai_thyroid.compare import build
 from monai_thyroid.compare.reading import comparability, find_runs
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, write_csv, write_json
@@ -332,3 +335,37 @@ def test_what_no_force_can_mend(make_run: MakeRun, tmp_path: Path) -> None:
     assert "unet seed 0 is there more than once" in fatal[2]
     assert str(tmp_path / "runs") in fatal[2]
     assert str(tmp_path / "again") in fatal[2]
+
+
+def test_one_name_of_two_networks_is_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    """Same recipe and name, other arguments: seeds of two networks are not seeds of one."""
+
+    def menu(**arguments: Any) -> dict[str, Any]:
+        return {"networks": {"unet": {"_target_": "x.Net", "weights": None, "features": [4, 4], **arguments}}}
+
+    for seed, arguments in enumerate([{}, {}, {"features": [8, 8]}]):
+        make_run("unet", seed, settings=menu(**arguments))
+    make_run("unet", 0, root="runs/pretrained", settings=menu(weights="/a/file.pth"))
+    make_run("unet", 1, root="runs/pretrained", settings=menu(weights="/b/file.pth"))
+    make_run("segnet", 0, settings=menu(features=[1]))
+    section = build([tmp_path / "runs"], images=False).report.sections[0]
+    seeds = {
+        row.network: sorted(run.seed for run in section.runs if run.network == row.network) for row in section.networks
+    }
+    assert seeds.pop("segnet") == [0]
+    assert all(re.fullmatch(r"unet-[0-9a-f]{8}", name) for name in seeds)
+    assert sorted(map(str, seeds.values())) == ["[0, 1]", "[0, 1]", "[2]"]
+    (note,) = [note for note in section.notes if "not the same" in note]
+    assert "features [8, 8], weights none" in note
+    assert "features [4, 4], weights pretrained" in note
+
+
+def test_values_that_folds_chose_make_no_other_network(make_run: MakeRun, tmp_path: Path) -> None:
+    for fold, width in enumerate((4, 8)):
+        grid = [{"option": "networks::unet::features", "values": [4, 8]}]
+        tried = [{"values": [4], "dice": 0.5}, {"values": [8], "dice": 0.6}]
+        tuning = {"grid": grid, "epochs": 5, "seeds": [0], "tried": tried, "chosen": [width]}
+        settings = {"networks": {"unet": {"_target_": "x.Net", "features": width}}, "tuning": tuning}
+        make_run("unet", fold=fold, settings=settings, tuning=tuning, cases=range(12 * fold, 12 * fold + 12))
+    section = build([tmp_path / "runs"], images=False).report.sections[0]
+    assert [row.network for row in section.networks] == ["unet"]

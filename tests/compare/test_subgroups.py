@@ -111,6 +111,9 @@ def test_a_table_that_does_not_fit_is_refused_with_all_that_is_wrong(
     given.write_text("patient\na\n")
     with pytest.raises(UserError, match="neither a column case nor a column group"):
         read_metadata(given)
+    given.write_text("case;device\na;1\n")
+    with pytest.raises(UserError, match="it has case;device; commas part its values"):
+        read_metadata(given)
     given.write_text("case\na\n")
     with pytest.raises(UserError, match="no further column"):
         read_metadata(given)

@@ -98,6 +98,30 @@ def test_the_choice_of_settings_is_told_with_what_was_tried(make_run: MakeRun, t
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"grid": None}, "must have a grid"),
+        ({"grid": [3]}, "must have a grid"),
+        ({"chosen": []}, "must have chosen, a list of 1 values"),
+        ({"tried": None}, "must have tried"),
+        ({"tried": [{"values": [1, 2], "dice": 0.5}]}, "must have 1 values in each"),
+        ({"tried": [{"values": [1], "dice": "good"}]}, "a dice of 0 to 1"),
+        ({"epochs": "five"}, "must have epochs"),
+        ({"seeds": 0}, "must have seeds"),
+    ],
+)
+def test_a_choice_of_settings_that_is_none_is_told(
+    make_run: MakeRun, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    right = {"grid": [{"option": "learning_rate", "values": [1]}], "tried": [{"values": [1], "dice": 0.5}]}
+    make_run("unet")
+    make_run("segnet", tuning={**right, "chosen": [1], "epochs": 5, "seeds": [0], **change})
+    (unusable,) = build([tmp_path / "runs"], images=False).report.unusable
+    assert unusable.reason.startswith("run.json: tuning must have")
+    assert words in unusable.reason
+
+
 def test_all_classes_together_have_a_section_with_the_classes_of_lesions(make_run: MakeRun, tmp_path: Path) -> None:
     confusion = {"low": {"low": 3, "high": 4, "missed": 1}, "nothing": {"low": 5, "high": 6}}
     for name in ("one", "two"):

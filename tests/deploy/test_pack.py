@@ -362,9 +362,16 @@ def test_the_card_tells_scores_with_intervals_and_limits(root: Path, tmp_path: P
     run = shutil.copytree(root / "tests" / "data" / "older_run", tmp_path / "older_run")  # whatever is kept beside it
     packed = pack([run], output=tmp_path / "packed").path
     card = (packed / "docs" / "README.md").read_text()
-    assert re.search(r"\| 1 \| phantom-test \| nodule \| 6 \| 0\.037 \(0\.0\d\d to 0\.0\d\d\)", card)
+    assert re.search(r"\| 1 \| phantom-test \| nodule \| 6 \| 6 \| 0\.037 \(0\.0\d\d to 0\.0\d\d\)", card)
     assert re.search(r"\| \d+\.\d (mm|pixels) \(", card)
-    for words in ("synthetic", "Research only", "95 % intervals", "missed", "SHA-256"):
+    for words in (
+        "synthetic",
+        "Research only",
+        "95 % intervals",
+        "missed",
+        "SHA-256",
+        "So few groups that no interval",
+    ):
         assert words in card, words
     assert "</html>" in (packed / "docs" / "report.html").read_text()
     assert "docs/report.html" in card

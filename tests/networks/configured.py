@@ -69,14 +69,16 @@ def _read() -> dict[str, Any]:
     return config
 
 
-def configured(name: str, *, in_channels: int = 1, out_channels: int = 1) -> nn.Module:
-    """A network of the files, for images of 64 x 64."""
+def configured(
+    name: str, *, in_channels: int = 1, out_channels: int = 1, narrow: bool = True, size: int = SIZE
+) -> nn.Module:
+    """A network of the files, narrow or as it is shipped, for images of 64 x 64 or another size."""
     if name.startswith("resenc"):
         pytest.importorskip("dynamic_network_architectures")
     parser = ConfigParser(copy.deepcopy(_read()))
-    parser["image_size"], parser["channels"] = SIZE, in_channels
+    parser["image_size"], parser["channels"] = size, in_channels
     parser["classes"] = [str(number) for number in range(out_channels)]
-    for argument, value in NARROW[name].items():
+    for argument, value in NARROW[name].items() if narrow else ():
         parser[f"networks::{name}::{argument}"] = value
     network = parser.get_parsed_content(f"networks::{name}")()
     assert isinstance(network, nn.Module)

@@ -32,6 +32,10 @@ class NetworkContract:
     shallow: ClassVar[dict[str, Any]] = {}
     # Rounding cannot make a visible difference.
     continuous: ClassVar[bool] = True
+    # By how much of the largest logit bfloat16 may be off in the mean, in training.
+    bf16: ClassVar[float] = 0.1
+    # By how much of the largest logit that of any pixel may differ in an export.
+    worst: ClassVar[dict[str, float]] = {}
     # torch.compile sees the whole network at once.
     one_graph: ClassVar[bool] = True
 
@@ -109,7 +113,7 @@ class NetworkContract:
         for name, result in results.items():
             assert agrees(result, logits), (name, result)
             worst = float((result - logits).abs().max() / logits.abs().max())
-            assert worst < 1e-4 or not self.continuous, (name, worst)
+            assert worst < self.worst.get(name, 1e-4) or not self.continuous, (name, worst)
 
     def compiled_agrees(self, network: nn.Module, backend: str) -> None:
         """Logits and gradients of the compiled network are those of the network, in double precision."""
@@ -154,7 +158,7 @@ class NetworkContract:
             logits = network(images)
             loss = logits.float().square().mean()
         assert logits.dtype == torch.bfloat16
-        assert (logits - expected).abs().mean() < 0.1 * expected.abs().max()
+        assert (logits - expected).abs().mean() < self.bf16 * expected.abs().max()
         loss.backward()
         assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
 

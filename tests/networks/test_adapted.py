@@ -94,3 +94,27 @@ def test_what_builds_no_network_is_told() -> None:
         AdaptedNetwork(network=functools.partial(nn.Conv2d, 1, 1, 1), stride=0)
     with pytest.raises(UserError, match=r"floating-point images \(B, C, H, W\)"):
         adapted(lambda x: x[0])(IMAGES[0])
+
+
+def test_what_is_never_used_is_taken_out() -> None:
+    class Spare(Gives):
+        def __init__(self) -> None:
+            super().__init__(lambda x: x[0])
+            self.spare = nn.ModuleList([nn.LayerNorm(2), nn.LayerNorm(2)])
+
+    network = AdaptedNetwork(network=Spare, stride=4, unused=["spare.*"])
+    network(IMAGES).sum().backward()
+    assert [name for name, one in network.named_parameters() if one.grad is not None] == [
+        name for name, _ in network.named_parameters()
+    ]
+    with pytest.raises(UserError, match="unused spares: the network has no module"):
+        AdaptedNetwork(network=Spare, unused="spares")
+
+
+def test_what_its_norm_layers_cannot_train_on_is_told() -> None:
+    network = AdaptedNetwork(
+        network=lambda: nn.Sequential(nn.Conv2d(1, 2, 4, stride=4), nn.InstanceNorm2d(2)), stride=4, upsample=True
+    )
+    network(torch.rand(1, 1, 8, 8))
+    with pytest.raises(UserError, match="1 images of 4 x 4 pixels, which its levels halve"):
+        network(torch.rand(1, 1, 3, 4))

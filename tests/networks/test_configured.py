@@ -56,6 +56,8 @@ class TestMedNeXt(ConfiguredContract):
 
 class TestSwinUNETR(LongContract):
     name = "swin_unetr"
+    # OpenVINO computes attention in one fused kernel of less precision: 1.5e-3, and 1.4e-6 with SNIPPETS_MODE=DISABLE.
+    worst: ClassVar = {"OpenVINO": 5e-3}
 
 
 class TestUNETR(LongContract):
@@ -100,6 +102,8 @@ class TestSegformer(LongContract):
 
 class TestDPT(LongContract):
     name = "vit_small_dpt"
+    # Batch norm of 8 values a channel, in training: 0.098, and as much by noise of 0.004 in the images. 0.004 without.
+    bf16: ClassVar = 0.2
 
 
 class TestTimm(LongContract):

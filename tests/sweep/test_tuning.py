@@ -110,13 +110,40 @@ def test_a_grid_that_does_not_fit_is_refused_whole(tmp_path: Path) -> None:
     given = {name: value for name, value in TINY.items() if name != "networks::unet::features"}
     with pytest.raises(UserError, match=r"^--tune networks::unet::features \[4, 4\]: "):  # leaves it without a run
         tuned(tmp_path / "new", ["networks::unet::features=[4,4,4,4,4,4],[4,4]"], networks=["unet"], overrides=given)
-    with pytest.raises(UserError, match="--tune-seeds and --tune-epochs say how"):
-        raise SystemExit(cli._compare(cli._parser().parse_known_args(_words(tmp_path, "--tune-epochs", "3"))[0]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_budgets_without_a_grid_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(_words(tmp_path, "--tune-epochs", "3")) == 1
+    assert "--tune-seeds and --tune-epochs say how" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_with_a_grid_is_told_with_all_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", str(TRAIN), "--networks", "unett", "--output", str(tmp_path / "new"), "--seeds", "0,x"]
+    words += ["--tune", "learning_rate=1e-3", "--jobs", "0", "--margin", "-1", "--detect", "2", "--epoch", "3"]
+    assert cli.main([*words, "--phantom_cases", "10", "--image_size", "32"]) == 1
+    told = capsys.readouterr().err
+    for part in (
+        "has one value only", "give whole numbers", "--jobs 0", "--margin -1", "belongs to --plan", "--detect 2: give",
+        "did you mean --max_epochs?", "did you mean unet?",
+    ):  # fmt: skip
+        assert part in told
     assert list(tmp_path.iterdir()) == []
 
 
 def _words(tmp_path: Path, *more: str) -> list[str]:
-    return ["compare", str(TRAIN), "--networks", "unet", "--output", str(tmp_path / "new"), *more]
+    return [
+        "compare",
+        str(TRAIN),
+        "--networks",
+        "unet",
+        "--output",
+        str(tmp_path / "new"),
+        "--phantom_cases",
+        "10",
+        *more,
+    ]
 
 
 # --- the choice ---

@@ -17,7 +17,7 @@ def config(weights: str | None) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
-    [(None, []), ("imagenet", ["ImageNet"]), ("/models/vgg-radimagenet.pt", ["vgg-radimagenet.pt"])],
+    [(None, []), ("null", []), ("imagenet", ["ImageNet"]), ("/models/vgg-radimagenet.pt", ["vgg-radimagenet.pt"])],
 )
 def test_of_an_encoders_weights(weights: str | None, expected: list[str]) -> None:
     assert _pretrained_on(config(weights), None) == expected

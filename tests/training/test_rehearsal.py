@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from monai.bundle import create_workflow
 
 from monai_thyroid import cli
 from monai_thyroid.images import write_phantom
 from monai_thyroid.training import check_file, check_start
+from monai_thyroid.training.rehearsal import _untrained
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 TRAIN = str(BUNDLES / "thyroid" / "train_course.yaml")
@@ -87,6 +89,16 @@ def test_what_would_fail_later_is_told_now(tiny: dict[str, Any], overrides: dict
     assert told == []
     built = words.split(":")[0] in ("optimizer", "lr_scheduler")
     assert quick == (problems if built else []), "the quick check builds these two, and cannot know of the others"
+
+
+def test_weights_that_nothing_trains_are_told() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1))
+    network[2].requires_grad_(False)  # frozen on purpose
+    network[0](torch.rand(1, 1, 2, 2)).sum().backward()
+    (told,) = _untrained("train", network)
+    assert told.startswith("train: 2 parameters got no gradient")
+    assert "(1.weight, 1.bias)" in told
+    assert list(_untrained("train", network[0])) == []
 
 
 @pytest.mark.parametrize(
