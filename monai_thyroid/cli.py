@@ -936,7 +936,7 @@ def _compare(options: argparse.Namespace) -> int:
     networks, like = _listed(options.networks), [path for paths in options.like for path in paths]
     seeds = _unless_wrong(wrong, lambda: _numbers("--seeds", options.seeds), [0])
     tuning = _unless_wrong(wrong, lambda: _tuning(options, seeds), None)
-    overrides = _unless_wrong(wrong, lambda: _overrides(options.rest), {})
+    overrides: dict[str, Any] = _unless_wrong(wrong, lambda: _overrides(options.rest), {})
     wrong += plan_problems(options.detect, power=options.power, like=like, networks=len(networks), plan=options.plan)
     ray = Ray(options.address, options.cpus, options.gpus) if options.engine == "ray" else None
     sweep = plan_sweep(

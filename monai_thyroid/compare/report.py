@@ -168,11 +168,11 @@ def build(
         raise UserError([*fatal, *forcible, *([] if fatal else hint)])
     studies: list[Study] = []
     for own in by_dataset(runs).values():
-        digits, told = variants(own)
+        digits, notes = variants(own)
         labels = _labels(own, digits)
         names = [name for name in own[0].scored_classes if all(name in run.scored_classes for run in own)]
         made = [make_study(own, name=name, part=part, labels=labels) for name in names]
-        studies += [replace(study, notes=[*told, *study.notes]) for study in made]
+        studies += [replace(study, notes=[*notes, *study.notes]) for study in made]
     if about and (unfit := [problem for study in studies for problem in fit_problems(about, study)]):
         raise UserError(dict.fromkeys(unfit))
     wrong: list[str] = []

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -168,8 +168,8 @@ def to_openvino(network: nn.Module, images: Tensor) -> Any:
 
 def _of_size(network: nn.Module, images: Tensor) -> nn.Module:
     """What a network offers for images of one size alone, as ONNX and OpenVINO have them."""
-    fixed: nn.Module = network.for_size(*images.shape[2:]) if hasattr(network, "for_size") else network
-    return fixed
+    fit: Any = getattr(network, "for_size", None)
+    return network if fit is None else cast("nn.Module", fit(*images.shape[2:]))
 
 
 def _torchscript(network: nn.Module, images: Tensor) -> Tensor:

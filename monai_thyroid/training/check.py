@@ -505,13 +505,19 @@ def _logits_shape(network: torch.nn.Module, *, channels: int, image_size: int) -
     training = network.training
     network.eval()
     try:
+        # Of noise: what normalises each image by itself has no answer for an empty one.
+        image = torch.rand(1, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            logits: Any = network(torch.zeros(1, channels, image_size, image_size, device=device))
+            logits: Any = network(image.to(device))
     finally:
         network.train(training)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 4:
         kind = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
         raise UserError(f"it gives {kind} and not logits (B, classes, H, W); {_ADAPTER} takes them out")
+    if not logits.is_floating_point():
+        raise UserError(f"it gives {str(logits.dtype).removeprefix('torch.')} and not floating-point logits")
+    if not logits.isfinite().all():
+        raise UserError("before any training it gives logits that are not finite")
     return logits.shape
 
 

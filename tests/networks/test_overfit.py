@@ -41,6 +41,7 @@ SHIPPED: dict[str, tuple[float, int, int]] = {
     "mit_b2_segformer": (1e-3, 150, 64),
     "convnext_upernet": (3e-4, 150, 64),
     "segresnet": (2e-3, 300, 64),
+    "unetr": (1e-3, 150, 64),
 }
 FURTHER = [pytest.param(name, marks=in_full) for name in NARROW]
 

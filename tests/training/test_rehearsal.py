@@ -11,8 +11,10 @@ import yaml
 from monai.bundle import create_workflow
 
 from monai_thyroid import cli
+from monai_thyroid.errors import UserError
 from monai_thyroid.images import write_phantom
 from monai_thyroid.training import check_file, check_start
+from monai_thyroid.training.check import output_size
 from monai_thyroid.training.rehearsal import _untrained
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -207,6 +209,17 @@ def test_what_is_no_network_is_told(tiny: dict[str, Any], tmp_path: Path, text: 
     assert len(problems) == len(starts), problems
     for problem, start in zip(problems, starts, strict=True):
         assert problem.startswith(start.format(file=file)), problem
+
+
+def test_masks_are_no_logits() -> None:
+    class Masks(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (super().forward(x) > 0).long()
+
+    with pytest.raises(UserError, match="it gives int64 and not floating-point logits"):
+        output_size(Masks(1, 1, 1), channels=1, image_size=8)
+    with pytest.raises(UserError, match="before any training it gives logits that are not finite"):
+        output_size(torch.nn.Threshold(2.0, float("nan")), channels=1, image_size=8)
 
 
 def test_all_that_is_wrong_with_files_is_one_list(
