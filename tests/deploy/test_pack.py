@@ -362,7 +362,7 @@ def test_the_card_tells_scores_with_intervals_and_limits(root: Path, tmp_path: P
     run = shutil.copytree(root / "tests" / "data" / "older_run", tmp_path / "older_run")  # whatever is kept beside it
     packed = pack([run], output=tmp_path / "packed").path
     card = (packed / "docs" / "README.md").read_text()
-    assert re.search(r"\| 1 \| phantom-test \| nodule \| 6 \| 6 \| 0\.037 \(0\.0\d\d to 0\.0\d\d\)", card)
+    assert re.search(r"\| 1 \| phantom-test \| nodule \| 6 \| 2 \| 0\.037 \(0\.0\d\d to 0\.0\d\d\)", card)
     assert re.search(r"\| \d+\.\d (mm|pixels) \(", card)
     for words in (
         "synthetic",
