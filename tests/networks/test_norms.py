@@ -13,9 +13,11 @@ from monai_thyroid.networks import to_channels_last
 
 class Small(nn.Sequential):
     def __init__(self, *, affine: bool) -> None:
-        super().__init__(
-            nn.Conv2d(3, 5, 3, padding=1), nn.InstanceNorm2d(5, affine=affine, eps=1e-3), nn.LeakyReLU(0.1)
-        )
+        norm = nn.InstanceNorm2d(5, affine=affine, eps=1e-3)
+        super().__init__(nn.Conv2d(3, 5, 3, padding=1), norm, nn.LeakyReLU(0.1))
+        if affine:
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -24,9 +26,6 @@ class Small(nn.Sequential):
 def test_values_and_gradients_are_those_of_instance_norm(affine: bool, batch: int, training: bool) -> None:
     torch.manual_seed(0)
     network = Small(affine=affine).train(training)
-    if affine:
-        nn.init.normal_(network[1].weight)
-        nn.init.normal_(network[1].bias)
     other = to_channels_last(copy.deepcopy(network))
     images = torch.randn(batch, 3, 9, 14)
     wanted = network(images)
