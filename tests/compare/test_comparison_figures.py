@@ -505,8 +505,11 @@ def test_bland_altman_shows_every_case_the_mean_difference_and_its_limits(tmp_pa
     figures.bland_altman(tmp_path, "a", **content, measure="head circumference", unit="mm")
     (axes,) = drawn[0].axes
     np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.c_[means, differences])
-    assert [line.get_ydata()[0] for line in axes.get_lines()] == [0, -6.5, 0.5]  # no limit that is not known
-    assert [(band.get_y(), band.get_y() + band.get_height()) for band in axes.patches] == [(-9, -4), (-1, 2)]
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
+    assert [y[0] for x, y in lines if x == [0, 1]] == [0, -6.5, 0.5]  # no limit that is not known
+    bars = [(x[0], y) for x, y in lines if x[0] == x[1]]
+    assert [y for _, y in bars] == [[-9, -4], [-1, 2]]
+    assert bars[0][0] < bars[1][0], "side by side"
     assert texts(drawn[0]) == ["\N{MINUS SIGN}6.5", "+0.5"]
     assert axes.get_title() == "unet (3 images)"
 

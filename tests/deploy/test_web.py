@@ -9,6 +9,7 @@ import io
 import math
 import shutil
 import socket
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -358,9 +359,11 @@ def test_a_run_is_shown_with_its_curves_and_its_worst_cases(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def page() -> Callable[[Desk], Any]:
+def page(monkeypatch: pytest.MonkeyPatch) -> Callable[[Desk], Any]:
     """Runs the script of the page as Streamlit does."""
     testing = pytest.importorskip("streamlit.testing.v1")
+    # Streamlit makes the script the main module, which processes that a later test starts would run again.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     def run(desk: Desk) -> Any:
         use(desk)

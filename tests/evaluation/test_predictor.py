@@ -55,6 +55,14 @@ def with_softmax(overrides: dict[str, Any]) -> dict[str, Any]:
     return {**overrides, "to_original_grid::2::sigmoid": False, "to_original_grid::2::softmax": True}
 
 
+def undecided(probabilities: np.ndarray) -> np.ndarray:
+    """Where rounding decides: two classes, or a class and the threshold, are within 1e-5."""
+    ranked = np.sort(np.concatenate([1 - probabilities.sum(axis=0, keepdims=True), probabilities]), axis=0)
+    found: np.ndarray = (ranked[-1] - ranked[-2] < 1e-5) | (np.abs(probabilities - 0.5) < 1e-5).any(axis=0)
+    assert found.mean() < 0.001
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_are_those_of_the_bundles_inference(kind: str, tmp_path: Path) -> None:
     bundle, overrides = KINDS[kind]
@@ -74,10 +82,11 @@ def test_masks_are_those_of_the_bundles_inference(kind: str, tmp_path: Path) -> 
     assert isinstance(predictor.members[0].pixels, PixelPath)
     found = set()
     for path in sorted(folder.iterdir()):
-        mask = predictor(read_raster(path)).mask
+        prediction = predictor(read_raster(path))
         (expected,) = (tmp_path / "expected").glob(f"{path.name.split('.')[0]}_mask.*")
-        np.testing.assert_array_equal(mask, read_labels(expected, classes=len(predictor.classes)), err_msg=path.name)
-        found |= set(np.unique(mask))
+        differs = prediction.mask != read_labels(expected, classes=len(predictor.classes))
+        assert not (differs & ~undecided(prediction.probabilities)).any(), path.name
+        found |= set(np.unique(prediction.mask))
     assert found == set(range(len(predictor.classes) + 1))
 
 
