@@ -25,6 +25,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,34 +87,16 @@ class Learner:
         args, self.rounds = self.args, self.rounds + 1
         seed = 1000 * self.seed + self.rounds
         augmentation = BatchAugmentation(seed=seed, **DATASETS["thyroid"]["augmentation"])
-        loader = ResidentLoader(
-            dataset, batch_size=args.batch_size, seed=seed, shuffle=True, drop_last=True, augmentation=augmentation,
-            **self.statistics,
-        )  # fmt: skip
-        optimizer = torch.optim.AdamW(decay_groups(self.network, 0.05), lr=args.learning_rate)
-        average = WeightAverage(self.network, decay=0.99)
-        loss_function = DiceCELoss(sigmoid=True)
-        self.network.train()
-        warm, done, epoch = max(1, steps // 10), 0, 0
-        while done < steps:
-            epoch += 1
-            loader.set_epoch(epoch)
-            for batch in loader:
-                if done == steps:
-                    break
-                cosine = 0.5 * (1 + math.cos(math.pi * done / steps))
-                for group in optimizer.param_groups:
-                    group["lr"] = args.learning_rate * min(1.0, (done + 1) / warm) * cosine
-                optimizer.zero_grad(set_to_none=True)
-                loss = loss_function(self.inferer(batch["image"], self.network), batch["label"])
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-                optimizer.step()
-                average(None)
-                done += 1
-        if not math.isfinite(float(loss.detach())):
-            raise FloatingPointError(f"the training loss became {float(loss.detach())}")
-        self.network = copy.deepcopy(average.network).requires_grad_(True)
+        batches = endless(dataset, augmentation, batch_size=args.batch_size, seed=seed, statistics=self.statistics)
+        loss = DiceCELoss(sigmoid=True)
+        average, _ = fit(
+            self.network,
+            ((batch, slice(None), loss) for batch in batches),
+            steps=steps,
+            learning_rate=args.learning_rate,
+            inferer=self.inferer,
+        )
+        self.network = copy.deepcopy(average).requires_grad_(True)
 
     @torch.no_grad()
     def views(self, images: torch.Tensor) -> torch.Tensor:
@@ -127,6 +110,55 @@ class Learner:
             mirrored = self.inferer(given.flip(2), self.network).sigmoid().flip(2)
             found.append(torch.stack([plain, mirrored])[:, :, 0])
         return torch.cat(found, dim=1)
+
+
+def endless(
+    dataset: ResidentDataset, augmentation: Any, *, batch_size: int, seed: int, statistics: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Batches of a dataset, an epoch after the other."""
+    loader = ResidentLoader(
+        dataset, batch_size=batch_size, seed=seed, shuffle=True, drop_last=True, augmentation=augmentation,
+        **statistics,
+    )  # fmt: skip
+    for epoch in itertools.count(1):
+        loader.set_epoch(epoch)
+        yield from loader
+
+
+def fit(
+    network: torch.nn.Module,
+    batches: Iterator[tuple[dict[str, Any], slice, torch.nn.Module]],
+    *,
+    steps: int,
+    learning_rate: float,
+    inferer: AutocastInferer,
+    tell: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[torch.nn.Module, float]:
+    """Train by the strong recipe, in place; the averaged network, and the mean loss of the last tenth of the steps.
+
+    ``batches`` gives each batch with the channels of the output that it is about, and its loss; ``tell`` is told each
+    step and the mean loss of the last hundred.
+    """
+    optimizer = torch.optim.AdamW(decay_groups(network, 0.05), lr=learning_rate)
+    average = WeightAverage(network, decay=0.99)
+    network.train()
+    warm, losses = max(1, steps // 10), []
+    for step in range(steps):
+        batch, channels, loss_function = next(batches)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / warm) * cosine
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_function(inferer(batch["image"], network)[:, channels], batch["label"])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average(None)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"the training loss became {losses[-1]} in step {step + 1}")
+        tell(step + 1, float(np.mean(losses[-100:])))
+    return average.network, float(np.mean(losses[-max(1, steps // 10) :]))
 
 
 def scored(probabilities: torch.Tensor, references: list[np.ndarray]) -> list[tuple[float, bool]]:

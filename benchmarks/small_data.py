@@ -20,24 +20,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from active import interval, rounded, scored, subset
+from active import endless, fit, interval, rounded, scored, subset
 from monai.bundle import ConfigParser
 
-from monai_thyroid.data import Datalist, ResidentDataset, ResidentLoader
+from monai_thyroid.data import Datalist, ResidentDataset
 from monai_thyroid.evaluation import AutocastInferer, default_precision
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.files import atomic_path, read_csv, write_csv, write_json
 from monai_thyroid.images import read_masks
 from monai_thyroid.networks import EncoderUNet
-from monai_thyroid.training import WeightAverage, decay_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ("thyroid", "thyroid_gland", "fetal_head", "nerve", "polyp", "lung")
@@ -64,10 +62,12 @@ class Source:
         self.transforms = parser.get_parsed_content("train::preprocessing")
         self._parser = parser
 
-    def augmentation(self, seed: int) -> Any:
-        """The recipe's, drawn by this seed."""
+    def batches(self, dataset: ResidentDataset, *, batch_size: int, seed: int) -> Iterator[dict[str, Any]]:
+        """Of the dataset without end, with the recipe's augmentation drawn by this seed."""
         self._parser["seed"] = seed
-        return self._parser.get_parsed_content("augmentation", lazy=False)
+        augmentation = self._parser.get_parsed_content("augmentation", lazy=False)
+        size = min(batch_size, len(dataset))
+        return endless(dataset, augmentation, batch_size=size, seed=seed, statistics=dataset.statistics())
 
     def read(self, parts: Sequence[str]) -> tuple[list[dict[str, Any]], ResidentDataset]:
         """Items of some parts, and their images."""
@@ -75,57 +75,10 @@ class Source:
         return items, ResidentDataset(items, self.transforms)
 
 
-def endless(dataset: ResidentDataset, augmentation: Any, *, batch_size: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Batches of a dataset, an epoch after the other."""
-    size = min(batch_size, len(dataset))
-    loader = ResidentLoader(
-        dataset, batch_size=size, seed=seed, shuffle=True, drop_last=True, augmentation=augmentation,
-        **dataset.statistics(),
-    )  # fmt: skip
-    for epoch in itertools.count(1):
-        loader.set_epoch(epoch)
-        yield from loader
-
-
 def network_of(classes: int, *, seed: int) -> EncoderUNet:
     """The network, random by the seed."""
     torch.manual_seed(seed)
     return EncoderUNet(encoder="mobilenet_v2", in_channels=3, out_channels=classes)
-
-
-def fit(
-    network: torch.nn.Module,
-    batches: Iterator[tuple[dict[str, Any], slice, torch.nn.Module]],
-    *,
-    steps: int,
-    args: argparse.Namespace,
-    tell: Callable[[int, float], None] = lambda step, loss: None,
-) -> tuple[torch.nn.Module, float]:
-    """Train by the strong recipe; the averaged network, and the mean loss of the last tenth of the steps.
-
-    ``batches`` gives each batch with the channels of the output that it is about, and its loss.
-    """
-    inferer = AutocastInferer(device="cpu", precision=args.precision)
-    optimizer = torch.optim.AdamW(decay_groups(network, 0.05), lr=args.learning_rate)
-    average = WeightAverage(network, decay=0.99)
-    network.train()
-    warm, losses = max(1, steps // 10), []
-    for step in range(steps):
-        batch, channels, loss_function = next(batches)
-        rate = args.learning_rate * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(inferer(batch["image"], network)[:, channels], batch["label"])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        average(None)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the training loss became {losses[-1]} in step {step + 1}")
-        tell(step + 1, float(np.mean(losses[-100:])))
-    return average.network, float(np.mean(losses[-max(1, steps // 10) :]))
 
 
 def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]:
@@ -139,7 +92,7 @@ def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]
         _, dataset = source.read(("train", "validation", "test"))
         channels = slice(classes, classes + len(source.classes))
         classes = channels.stop
-        batches = endless(dataset, source.augmentation(number), batch_size=args.batch_size, seed=number)
+        batches = source.batches(dataset, batch_size=args.batch_size, seed=number)
         feeds.append((batches, channels, source.loss))
         print(f"{target}: learns {len(dataset)} images of {bundle} ({', '.join(source.classes)}) first", flush=True)
 
@@ -151,7 +104,14 @@ def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]
         if step % 100 == 0:
             print(f"{target}: step {step} of {args.pretraining_steps}, loss {loss:.4f}", flush=True)
 
-    network, _ = fit(network_of(classes, seed=0), in_turn(), steps=args.pretraining_steps, args=args, tell=tell)
+    network, _ = fit(
+        network_of(classes, seed=0),
+        in_turn(),
+        steps=args.pretraining_steps,
+        learning_rate=args.learning_rate,
+        inferer=AutocastInferer(device="cpu", precision=args.precision),
+        tell=tell,
+    )
     state = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -168,10 +128,11 @@ def drawn(items: Sequence[dict[str, Any]], count: int, seed: int) -> list[int]:
 
 
 @torch.no_grad()
-def probabilities(network: torch.nn.Module, images: torch.Tensor, statistics: dict[str, Any], precision: str) -> Any:
+def probabilities(
+    network: torch.nn.Module, images: torch.Tensor, statistics: dict[str, Any], inferer: AutocastInferer
+) -> torch.Tensor:
     """(N, width, height) of the only class."""
     network.eval()
-    inferer = AutocastInferer(device="cpu", precision=precision)
     mean, std = (torch.tensor(statistics[key]).reshape(1, -1, 1, 1) for key in ("mean", "std"))
     parts = [inferer((batch.float() / 255 - mean) / std, network).sigmoid() for batch in images.split(32)]
     return torch.cat(parts)[:, 0]
@@ -183,6 +144,7 @@ def study(args: argparse.Namespace) -> None:
         name: value for name, value in vars(args).items() if name not in ("output", "data_dir", "weights", "summarise")
     }
     about = args.output / "about.json"
+    inferer = AutocastInferer(device="cpu", precision=args.precision)
     targets = {}
     for target in args.targets:
         source = Source(target, args)
@@ -222,11 +184,15 @@ def study(args: argparse.Namespace) -> None:
         missing, unknown = network.load_state_dict(state, strict=False)
         assert not unknown
         assert start == "scratch" or all(name.startswith("head.") for name in missing)
-        batches = endless(dataset, source.augmentation(seed), batch_size=args.batch_size, seed=seed)
+        batches = source.batches(dataset, batch_size=args.batch_size, seed=seed)
         delivered, loss = fit(
-            network, ((batch, slice(None), source.loss) for batch in batches), steps=args.steps, args=args
+            network,
+            ((batch, slice(None), source.loss) for batch in batches),
+            steps=args.steps,
+            learning_rate=args.learning_rate,
+            inferer=inferer,
         )
-        found = scored(probabilities(delivered, held_out.images, dataset.statistics(), args.precision), references)
+        found = scored(probabilities(delivered, held_out.images, dataset.statistics(), inferer), references)
         rows.append(
             {
                 **{"target": target, "count": len(own), "groups": len({items[index]["group"] for index in own})},

@@ -664,7 +664,8 @@ def _networks(options: argparse.Namespace) -> int:
         "page": page,
         "where": f"--output {options.output}",
     }
-    render_page([], **told)  # what cannot be written is told before anything is measured
+    if options.output:
+        render_page([], **told)  # what cannot be written is told before anything is measured
     menu = None
     if options.more_configs:
         from monai_thyroid.networks.menu import MENU_FILE

@@ -120,7 +120,7 @@ def _components(like: Sequence[str | os.PathLike[str]]) -> Components:
                 f"--like: the runs of {study.dataset} ({study.name}) do not tell the spreads, which takes two networks "
                 f"of two common seeds or more that did not collapse. {why}".strip()
             )
-        elif components.interaction == components.chance == components.spread == 0:
+        elif components.total == 0:
             problems.append(f"--like: the runs of {study.dataset} ({study.name}) all score alike, which is no spread")
         else:
             found.append(components)

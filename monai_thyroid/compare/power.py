@@ -68,6 +68,11 @@ class Components:
     source: str
     spread_interval: tuple[float, float] | None = None
 
+    @property
+    def total(self) -> float:
+        """Their sum; 0 where all score alike, of which nothing can be planned."""
+        return self.interaction + self.chance + self.spread
+
 
 DEFAULT = Components(
     0.035,
@@ -142,10 +147,10 @@ def detectable(
         components: as for `power`, and so the other arguments.
         power: the probability, above 0 and below 1.
     """
-    claimed = _claimed(components, networks, seeds, groups, draws)
-    scale = components.interaction + components.chance + components.spread
+    scale = components.total
     if scale == 0:
         return None
+    claimed = _claimed(components, networks, seeds, groups, draws)
     low, high = 0.0, 4 * scale
     while claimed(high) < power:
         low, high = high, 4 * high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter, defaultdict
@@ -57,6 +58,14 @@ class Run:
     def network(self) -> str:
         """Name of the network."""
         return str(self.record.network)
+
+    @functools.cached_property
+    def definition(self) -> dict[str, Any]:
+        """What the network is built from, see `network_definition`; nothing where no config of ours can be read."""
+        try:
+            return network_definition(read_config(self.path))
+        except (UserError, LookupError, TypeError, ValueError, AttributeError):
+            return {}
 
     @property
     def seed(self) -> int:
@@ -244,13 +253,9 @@ def variants(runs: Sequence[Run]) -> tuple[dict[Path, str], list[str]]:
     for run in runs:
         if run.network not in several or run.from_masks:
             continue
-        try:
-            definition = network_definition(read_config(run.path))
-        except (UserError, LookupError, TypeError, ValueError, AttributeError):  # what is no config of ours
-            continue
-        if definition:
-            digits = canonical_hash(definition)[:8]
-            built[digits] = definition
+        if run.definition:
+            digits = canonical_hash(run.definition)[:8]
+            built[digits] = run.definition
             named[run.network][digits].append(run.path)
     digits_of: dict[Path, str] = {}
     told = []

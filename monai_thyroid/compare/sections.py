@@ -205,7 +205,7 @@ def _outlook(analysis: Analysis, *, margin: float) -> Outlook | None:
     if comparison is None or comparison.n_groups < 2:
         return None
     sound = components_here(analysis)
-    if sound is None or sound.interaction == sound.chance == sound.spread == 0:  # all score alike
+    if sound is None or sound.total == 0:
         return None
     of_this = {"networks": len(comparison.networks), "seeds": comparison.n_seeds, "groups": comparison.n_groups}
     least = detectable(sound, **of_this, draws=500)

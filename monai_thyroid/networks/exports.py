@@ -162,7 +162,7 @@ def to_openvino(network: nn.Module, images: Tensor) -> Any:
     except Exception as error:  # whatever its reader of PyTorch does not know
         logger.info("OpenVINO: converted from ONNX, for it cannot be from PyTorch (%s)", _line(error))
     with tempfile.TemporaryDirectory() as folder:
-        to_onnx(fixed, images, Path(folder, "model.onnx"))
+        to_onnx(network, images, Path(folder, "model.onnx"))
         return openvino.Core().read_model(Path(folder, "model.onnx"))
 
 

@@ -22,7 +22,7 @@ from monai_thyroid.runfolder.hashes import (
     references_hash,
     run_hash,
 )
-from monai_thyroid.runfolder.listing import Listed, Order, list_runs, runs_table, sorted_runs
+from monai_thyroid.runfolder.listing import Listed, Order, list_runs, one_line, runs_table, sorted_runs
 from monai_thyroid.runfolder.places import RunFiles, run_files
 from monai_thyroid.runfolder.reading import (
     Evaluation,
@@ -78,6 +78,7 @@ __all__ = [
     "labels_digest",
     "list_runs",
     "network_definition",
+    "one_line",
     "protocol_hash",
     "read_config",
     "read_evaluation",

@@ -160,25 +160,29 @@ def runs_table(runs: Sequence[Listed], *, start: str | Path | None = None) -> st
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, *(_line(f"{_from(start, one.path)}: {one.note}") for one in runs if one.note)])
+    return "\n".join([*lines, *(one_line(f"{_from(start, one.path)}: {one.note}") for one in runs if one.note)])
 
 
 def _text(value: Any, form: str = "") -> str:
     """A value in its column, which one that is odd must not make too wide for all."""
-    text = "-" if value is None else _line(format(value, form))
+    text = "-" if value is None else one_line(format(value, form))
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
-def _line(text: str) -> str:
-    """On one line, and without what a terminal obeys: a run may be from elsewhere."""
+def one_line(text: str) -> str:
+    """A text on one line, without what is obeyed and not seen, for what a run holds may be from elsewhere.
+
+    Ends of lines become spaces; control characters, marks that turn the direction of writing and what is no UTF-8 a
+    question mark.
+    """
     return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 def _from(start: str | Path | None, path: str) -> str:
     if start is None:
-        return _line(path)
+        return one_line(path)
     shown = os.path.relpath(path, os.path.realpath(start))
-    return _line(path if shown.startswith(os.pardir) else shown)
+    return one_line(path if shown.startswith(os.pardir) else shown)
 
 
 def _found(top: Path) -> Iterator[Listed]:

@@ -59,37 +59,37 @@ def test_figures_that_were_published_before_come_out_again(text: str) -> None:
     assert "| `unet` | +2.0 mm | 3.2 mm | -7.9 to +11.9 mm | 0 of 81 |" in text
 
 
-def test_a_table_that_nothing_names_is_told(
-    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = tmp_path / "results"
-    shutil.copytree(results.KEPT, kept)
-    (kept / "lung" / "unet-128-seed-0-shenzhen.csv").rename(kept / "lung" / "other.csv")
-    (kept / "mine").mkdir()
-    monkeypatch.setattr(results, "KEPT", kept)
+@pytest.fixture
+def kept(results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what is kept, which the script reads."""
+    folder = shutil.copytree(results.KEPT, tmp_path / "results")
+    monkeypatch.setattr(results, "KEPT", folder)
+    return folder
+
+
+def problems_of(results: ModuleType) -> list[str]:
     with pytest.raises(UserError) as told:
         results.page()
-    assert [problem.partition("results/")[2] for problem in told.value.problems] == [
+    return [problem.partition("results/")[2] for problem in told.value.problems]
+
+
+def test_a_table_that_nothing_names_is_told(results: ModuleType, kept: Path) -> None:
+    (kept / "lung" / "unet-128-seed-0-shenzhen.csv").rename(kept / "lung" / "other.csv")
+    (kept / "mine").mkdir()
+    assert problems_of(results) == [
         "lung/other.csv: named by no results.json",
         "lung/unet-128-seed-0-shenzhen.csv: named by results.json, but not there",
         "mine: neither a bundle's, nor told of by a page or a benchmark",
     ]
 
 
-def test_a_table_that_is_cut_off_or_of_other_cases_is_told(
-    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = tmp_path / "results"
-    shutil.copytree(results.KEPT, kept)
-    monkeypatch.setattr(results, "KEPT", kept)
+def test_a_table_that_is_cut_off_or_of_other_cases_is_told(results: ModuleType, kept: Path) -> None:
     (kept / "lung" / "results.json").write_text("{")
     empty = kept / "nerve" / "unet-128-seed-0.csv"
     empty.write_text(empty.read_text().partition("\n")[0] + "\n")
     short = kept / "polyp" / "resnet34_unet-256-strong-seed-1.csv"
     short.write_text(short.read_text().rstrip().rpartition("\n")[0] + "\n")
-    with pytest.raises(UserError) as told:
-        results.page()
-    assert [problem.partition("results/")[2] for problem in told.value.problems] == [
+    assert problems_of(results) == [
         "lung/results.json: is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
         "nerve/unet-128-seed-0.csv: holds no case",
         "polyp/resnet34_unet-256-strong-seed-1.csv: other cases than those of another seed",

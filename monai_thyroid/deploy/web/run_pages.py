@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monai_thyroid.deploy.web.serving import Desk, warnings_of
-from monai_thyroid.deploy.web.telling import cell, plain, run_rows, shown
+from monai_thyroid.deploy.web.telling import cell, plain, run_rows
 from monai_thyroid.drawing import PREDICTION, REFERENCE, paint_outlines
 from monai_thyroid.errors import UserError
 from monai_thyroid.runfolder import (
@@ -18,6 +18,7 @@ from monai_thyroid.runfolder import (
     Listed,
     Order,
     finished_epochs,
+    one_line,
     read_evaluation,
     read_run,
     run_files,
@@ -51,7 +52,7 @@ def show_runs(st: Any, desk: Desk) -> None:
         | {"started": st.column_config.TextColumn(width=140)},
     )
     st.caption(f"{len(runs)} run{'s' if len(runs) > 1 else ''}. Dice and misses are of the test part.")
-    names = {shown(f"{one.network or '-'} on {one.dataset or '-'}, {one.told}: {one.path}"): one for one in runs}
+    names = {one_line(f"{one.network or '-'} on {one.dataset or '-'}, {one.told}: {one.path}"): one for one in runs}
     chosen = st.selectbox("Curves, figures and cases of", list(names), index=None, key="run")
     if chosen is not None:
         _show_run(st, names[chosen])

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_thyroid.deploy.web.opening import Opened
 from monai_thyroid.deploy.web.serving import Found, Looked, Served
-from monai_thyroid.runfolder import Listed
+from monai_thyroid.runfolder import Listed, one_line
 
 __all__ = [
     "ONLY",
@@ -21,7 +21,6 @@ __all__ = [
     "plain",
     "result_name",
     "run_rows",
-    "shown",
 ]
 
 ONLY = "For research only. Not for diagnosis."
@@ -31,12 +30,7 @@ _MARKED = re.compile(r"([\\`*_{}\[\]()#+\-!|$:~<>&])")
 
 def plain(text: str) -> str:
     """A text whose every character is shown as it is."""
-    return _MARKED.sub(r"\\\1", shown(text))
-
-
-def shown(text: str) -> str:
-    """A text without what is not seen but obeyed: no UTF-8, ends of lines, marks that turn the direction of writing."""
-    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+    return _MARKED.sub(r"\\\1", one_line(text))
 
 
 def about_image(opened: Opened) -> str:
@@ -160,4 +154,4 @@ def cell(value: Any) -> Any:
     """A value as a table of the browser can hold it: text in UTF-8, whole numbers of 64 bits."""
     if isinstance(value, int) and value.bit_length() > 63:
         return float(value) if value.bit_length() < 1000 else math.inf
-    return shown(value) if isinstance(value, str) else value
+    return one_line(value) if isinstance(value, str) else value
