@@ -310,13 +310,15 @@ def summarise(output: Path) -> None:
     print(f"{'labelled':>21} {'strategy':>10}  test Dice (95 % t-interval, n={len(seeds)} seeds)   less random")
     for row in table:
         gain = row["gain_over_random"]
-        told = "" if gain is None else f"{gain:+.3f} ({row['gain_low']:+.3f} to {row['gain_high']:+.3f})"
-        print(
-            f"{row['labelled']:>21} {row['strategy']:>10}  {row['test_dice']:.3f} ({row['low']:.3f} to "
-            f"{row['high']:.3f})".ljust(64)
-            + told
-        )
+        told = "" if gain is None else f"{gain:+.3f}{between(row['gain_low'], row['gain_high'], '+.3f')}"
+        score = f"{row['test_dice']:.3f}{between(row['low'], row['high'])}"
+        print(f"{row['labelled']:>21} {row['strategy']:>10}  {score}".ljust(64) + told)
     draw(table, counts, dice, seeds, output / "active.png")
+
+
+def between(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """An interval in words; nothing where one seed has none."""
+    return "" if low is None or high is None else f" ({low:{form}} to {high:{form}})"
 
 
 def rounded(*values: float | None) -> list[float | None]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from active import endless, fit, interval, rounded, scored, subset
+from active import between, endless, fit, interval, rounded, scored, subset
 from monai.bundle import ConfigParser
 
 from monai_thyroid.data import Datalist, ResidentDataset
@@ -226,7 +226,8 @@ def summarise(output: Path) -> None:
             table.append(dict(zip(SUMMARY, [*keys, *rounded(*interval(values)), *rounded(*gain)], strict=True)))
     write_csv(output / "summary.csv", SUMMARY, table)
     for row in table:
-        told = "" if row["gain"] is None else f"   gain {row['gain']:+.3f} ({row['gain_low']} to {row['gain_high']})"
+        gain = row["gain"]
+        told = "" if gain is None else f"   gain {gain:+.3f}{between(row['gain_low'], row['gain_high'], '+.3f')}"
         print(f"{row['target']:>10} {row['count']:>5} {row['start']:>11}  test Dice {row['test_dice']:.3f}{told}")
     draw(table, dice, output / "small.png")
 
