@@ -131,7 +131,7 @@ desk.legend(figure)
 
 # %%
 # !monai-thyroid predict {run} {DATA}/test-image --output masks --runtime torch \
-#     2>&1 | grep -o "^.* images segmented"
+#     2>&1 | grep -oE "^.* images? segmented"
 
 # %%
 table = pd.read_csv("masks/predictions.csv")

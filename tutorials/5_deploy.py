@@ -100,7 +100,7 @@ image.save_as("inbox/neck.dcm", enforce_file_format=True)
 
 # %%
 # !monai-thyroid predict dist/nodules inbox --output outbox --dicom --runtime torch \
-#     2>&1 | grep -o "^.* images segmented"
+#     2>&1 | grep -oE "^.* images? segmented"
 
 # %%
 for path in sorted(Path("outbox").rglob("neck*")):
