@@ -114,7 +114,8 @@ class RunFolder:
 
     def decided(self) -> dict[str, Any]:
         """What config.yaml says by now."""
-        content: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an eighth of the time
+        content: dict[str, Any] = yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=loader)
         return content
 
     def decide(self, **values: Any) -> None:

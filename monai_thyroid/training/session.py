@@ -310,7 +310,8 @@ class TrainingSession:
 
     def _decided(self, trainer: Trainer, recorder: Recorder) -> dict[str, Any]:
         """What is measured once at the start of a run, and kept by a resumed one: the layout, the number of epochs."""
-        decided = {name: self.folder.decided().get(name) for name in ("channels_last", "max_epochs")}
+        config = self.folder.decided()
+        decided = {name: config.get(name) for name in ("channels_last", "max_epochs")}
         loader = recorder.epoch_seed.dataset
         if "channels_last" in self.config and decided["channels_last"] is None and isinstance(loader, ResidentLoader):
             shape = (min(2, loader.batch_size), *loader.dataset.images.shape[1:])

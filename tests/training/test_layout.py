@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from monai_thyroid.training.layout import channels_last_is_faster
+from monai_thyroid.training.layout import _compared, channels_last_is_faster
 
 
 def test_a_network_and_the_random_state_are_left_alone() -> None:
@@ -18,3 +19,19 @@ def test_a_network_and_the_random_state_are_left_alone() -> None:
     assert convolution.weight.is_contiguous()
     assert torch.equal(convolution.weight, weights)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected", "taken"),
+    [
+        ([(9.0, 9.0), (2.0, 1.0)], (2.0, 1.0), 2),  # clear: a training waits for it
+        ([(9.0, 9.0), (1.0, 2.0)], (1.0, 2.0), 2),
+        ([(9.0, 9.0), (1.2, 1.0), (1.1, 1.3), (1.3, 0.9)], (1.1, 0.9), 4),
+    ],
+)
+def test_a_clear_comparison_takes_no_further_steps(
+    rounds: list[tuple[float, float]], expected: tuple[float, float], taken: int
+) -> None:
+    made = iter(rounds)
+    assert _compared(lambda: next(made)) == expected
+    assert len(list(made)) == len(rounds) - taken
