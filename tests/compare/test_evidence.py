@@ -145,7 +145,7 @@ def test_the_checklist_answers_what_runs_say_and_nothing_else(make_run: MakeRun,
     assert answers[9].startswith("for the author")  # these configs name no transforms
     part = " (in part; the rest is for the author)"
     assert answers[33] == f"None of these runs was scored on another dataset{part}"
-    assert answers[21].startswith("24 cases (12 groups) of the part “test”. With 2 networks, 1 seed each, and 12 groups")
+    assert answers[21].startswith("24 cases (12 groups) of the part “test”. With 2 networks, 1 seed each, and 12 g")
     assert answers[19] == f"test: official part{part}"
     assert answers[23] == "torch 2.13.0"
     assert "2 images (1 group)" in answers[35]
