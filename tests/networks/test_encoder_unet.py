@@ -112,6 +112,12 @@ def test_padding_comes_after_the_mean(weights: str) -> None:
         torch.testing.assert_close(network(images), network.logits(padded)[:, :, :40, :50])
 
 
+def test_pooling_over_the_whole_image_asks_for_a_batch_and_not_for_larger_images() -> None:
+    network = EncoderUNet(encoder="mobilenet_v2", architecture="pspnet", in_channels=1, out_channels=1)
+    with pytest.raises(UserError, match=r"averaged over all of it: use a batch of 2 or more\.$"):
+        network(torch.rand(1, 1, 64, 64))
+
+
 def test_positions_of_a_transformer_are_fixed_for_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ONNX and OpenVINO need it, for whom interpolating them is not the same; nothing else is copied."""
     network = EncoderUNet(
