@@ -99,7 +99,7 @@ class TestUPerNet(LongContract):
 
     def test_batch_of_one_trains(self) -> None:
         """Not this one: it has a batch norm of the mean of the whole image."""
-        with pytest.raises(UserError, match="use a batch of 2 or more.$"):
+        with pytest.raises(UserError, match=r"use a batch of 2 or more\.$"):
             self.build()(self.images(1))
 
 

@@ -113,7 +113,7 @@ def test_padding_comes_after_the_mean(weights: str) -> None:
 
 
 def test_pooling_over_the_whole_image_asks_for_a_batch_and_not_for_larger_images() -> None:
-    network = EncoderUNet(encoder="mobilenet_v2", architecture="pspnet", in_channels=1, out_channels=1)
+    network = EncoderUNet(encoder="mobilenet_v2", architecture="upernet", in_channels=1, out_channels=1)
     with pytest.raises(UserError, match=r"averaged over all of it: use a batch of 2 or more\.$"):
         network(torch.rand(1, 1, 64, 64))
 
