@@ -1,7 +1,9 @@
 """A reporting checklist, filled as far as run folders answer it: each answer with where it stands, nothing guessed.
 
 CLAIM, the Checklist for Artificial Intelligence in Medical Imaging, in its update of 2024: Tejani, Klontzas, Gatti,
-Mongan, Moy, Park, Kahn, Radiology: Artificial Intelligence 2024, doi 10.1148/ryai.240300.
+Mongan, Moy, Park, Kahn, Radiology: Artificial Intelligence 2024, doi 10.1148/ryai.240300. Number, order, heading and
+meaning of its items are those of the checklist and of its explanation (doi 10.1148/ryai.260835) as the panel keeps them
+at https://github.com/RSNA/CLAIM, read on 2026-11-27.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_thyroid.compare.contents import Report, Section, plural
+from monai_thyroid.compare.outlook import found_sentence
 from monai_thyroid.compare.reading import Run
 from monai_thyroid.compare.study import Analysis
 from monai_thyroid.errors import UserError
@@ -114,11 +117,15 @@ def _preprocessing(facts: Facts) -> Answer | None:
     for config in facts.configs:
         applied = config.get("applied")
         steps = applied.get("image_transforms") if isinstance(applied, Mapping) else config.get("image_transforms")
-        if isinstance(steps, list) and all(isinstance(step, Mapping) and "_target_" in step for step in steps):
+        if isinstance(steps, list) and all(map(_is_step, steps)):
             found.append(" > ".join(_step(step) for step in steps))
     if not found:
         return None
     return Answer("; ".join(_once(found)), "config.yaml: applied, image_transforms", whole=False)
+
+
+def _is_step(step: Any) -> bool:
+    return isinstance(step, Mapping) and "_target_" in step
 
 
 def _step(step: Mapping[str, Any]) -> str:
@@ -152,7 +159,16 @@ def _disjoint(facts: Facts) -> Answer:
     found = _once(run.grouping for run in facts.runs)
     kept = all(run.record.grouping is not None for run in facts.runs)
     source = "run.json: grouping" + ("" if kept else "; where it is left out, cases.csv: group")
-    return Answer("; ".join(_LEVELS[one] for one in found), source, whole=found == ["known"])
+    # Of what is known it is not recorded whether it is the patient.
+    return Answer("; ".join(_LEVELS[one] for one in found), source, whole=False)
+
+
+def _sample(facts: Facts) -> Answer:
+    def tell(section: Section) -> str:
+        size = f"{section.size} of the part “{section.part}”"
+        return f"{size}. {found_sentence(section.outlook, axis=section.axis)}" if section.outlook else size
+
+    return Answer(_of_each(facts, tell), "evaluations/*/cases.csv; report.json: outlook", whole=False)
 
 
 def _model(facts: Facts) -> Answer | None:
@@ -181,7 +197,7 @@ def _start(facts: Facts) -> Answer | None:
     trained = [run for run in facts.runs if not run.from_masks]
     if not trained:
         return None
-    told, whole = [], True
+    told = []
     for run in trained:
         before = run.record.pretrained_on
         if run.record.parent_sha256:
@@ -189,30 +205,64 @@ def _start(facts: Facts) -> Answer | None:
         else:
             start = "no other run's weights recorded"
         data = "data they had seen before not recorded" if before is None else f"pretrained on {_listed(before)}"
-        whole = whole and before is not None
         told.append(f"{run.network}: {start}, {'not pretrained' if before == [] else data}")
-    return Answer("; ".join(_once(told)), "run.json: parent_sha256, pretrained_on", whole)
+    # How the rest was drawn at random is each network's own code.
+    return Answer("; ".join(_once(told)), "run.json: parent_sha256, pretrained_on", whole=False)
 
 
 _RECIPE = ("max_epochs", "hours", "batch_size", "learning_rate", "weight_decay")
+_STEPS = ("loss", "optimizer", "lr_scheduler", "augmentation")
 
 
 def _training(facts: Facts) -> Answer | None:
     told = [f"{name} {_listed(values)}" for name in _RECIPE if (values := facts.configured(name))]
+    told += [f"{name} {_listed(values)}" for name in _STEPS if (values := _once(_named(facts.configured(name))))]
     kept = (("seeds", "seed"), ("epochs trained", "epochs"), ("precision", "precision"), ("device", "device"))
     told += [f"{word} {_listed(values)}" for word, name in kept if (values := facts.recorded(name))]
     if not told:
         return None
-    source = f"config.yaml: {_listed(_RECIPE)}, and the whole recipe; run.json: {_listed(name for _, name in kept)}"
+    names = [*(name for _, name in kept), *(["tuning"] if (tuned := _of_each(facts, _tuned)) else [])]
+    told += [tuned] if tuned else []
+    source = f"config.yaml: {_listed((*_RECIPE, *_STEPS))}, and the whole recipe; run.json: {_listed(names)}"
     return Answer("; ".join(told), source, whole=False)
+
+
+def _named(blocks: Iterable[Any]) -> Iterable[str]:
+    """The classes of what a config builds, in their order."""
+    for block in blocks:
+        parts = block if isinstance(block, list) else [block]
+        names = [str(part["_target_"]).rpartition(".")[2] for part in parts if _is_step(part)]
+        if names:
+            yield " > ".join(names)
+
+
+def _tuned(section: Section) -> str:
+    told = []
+    for option in _once(name for one in section.tuned for name in one.chosen):
+        tried = _once(values[option] for one in section.tuned for values, _ in one.tried if option in values)
+        taken = [
+            f"{one.network}{'' if one.fold is None else f', fold {one.fold}'}: {one.chosen[option]}"
+            for one in section.tuned
+            if option in one.chosen
+        ]
+        told.append(f"{option} varied over {_listed(tried)} and chosen on validation ({'; '.join(taken)})")
+    return _listed(told)
 
 
 def _selection(facts: Facts) -> Answer | None:
     if not facts.recorded("best_epoch"):
         return None
-    told = _of_each(facts, lambda section: section.chosen_by)
-    source = "run.json: best_epoch; history.csv: val_dice; report.json: chosen_by"
-    return Answer(f"Of each training the epoch of best validation; {told}", source)
+
+    def tell(section: Section) -> str:
+        one = section.recommendation
+        if one is None or one.blockers:
+            return section.chosen_by
+        return f"{section.chosen_by}; recommended {one.network}, chosen on the part “{one.selected_on}”"
+
+    source = "run.json: best_epoch; history.csv: val_dice; report.json: chosen_by, recommendation"
+    # Where several are scored on the test, it is asked why.
+    whole = all(len(section.networks) == 1 for section in facts.report.sections)
+    return Answer(f"Of each training the epoch of best validation; {_of_each(facts, tell)}", source, whole)
 
 
 def _ensembles(facts: Facts) -> Answer | None:
@@ -237,7 +287,8 @@ def _statistics(facts: Facts) -> Answer | None:
         f". {one.question.capitalize()}: {one.method.rstrip('.')}"
         for one in {one.question: one for one in found}.values()
     )
-    return Answer(told, "report.json: weights, architectures, networks")
+    told = f"{told}. Computed by monai-thyroid {facts.report.version}"
+    return Answer(told, "report.json: weights, architectures, networks, version")
 
 
 def _robustness(facts: Facts) -> Answer | None:
@@ -254,14 +305,14 @@ def _robustness(facts: Facts) -> Answer | None:
 
 def _internal(facts: Facts) -> Answer:
     told = _of_each(facts, lambda section: f"{section.size} of the part “{section.part}”")
-    return Answer(told, "evaluations/*/cases.csv", whole=all(s.part == "test" for s in facts.report.sections))
+    return Answer(told, "evaluations/*/cases.csv", whole=False)
 
 
-def _external(facts: Facts) -> Answer | None:
+def _external(facts: Facts) -> Answer:
     other = _once(one.name for run in facts.runs for one in run.evaluations.values() if one.dataset != run.dataset)
-    if not other:
-        return None
     source = "evaluations/*/evaluation.json: dataset"
+    if not other:
+        return Answer("None of these runs was scored on another dataset", source, whole=False)
     return Answer(f"Scored on {_listed(other)}; whether these are external is for the author", source, whole=False)
 
 
@@ -320,7 +371,8 @@ def _diagnostic(facts: Facts) -> Answer:
             for one in section.networks
         )
 
-    return Answer(f"As segmentation: {_of_each(facts, tell)}", "cases.csv: n_ref, n_pred, n_matched", whole=False)
+    told = f"Asked of classification, which this is not. As segmentation: {_of_each(facts, tell)}"
+    return Answer(told, "cases.csv: n_ref, n_pred, n_matched", whole=False)
 
 
 def _failures(facts: Facts) -> Answer:
@@ -390,11 +442,11 @@ _CLAIM: dict[str, Sequence[Asked]] = {
         ("Annotation of the test set", None),
         ("Variability between and within annotators", None),
     ],
-    "Methods: partitions": [
+    "Methods: data partitions": [
         ("How data were assigned to partitions", _partitions),
         ("Level at which partitions are disjoint", _disjoint),
     ],
-    "Methods: testing data": [("Intended sample size", None)],
+    "Methods: testing data": [("Intended sample size", _sample)],
     "Methods: model": [
         ("Detailed description of the model", _model),
         ("Software libraries, frameworks and packages", _software),
@@ -420,7 +472,7 @@ _CLAIM: dict[str, Sequence[Asked]] = {
     ],
     "Results: model performance": [
         ("Performance with its uncertainty", _performance),
-        ("Estimates of diagnostic performance and their precision", _diagnostic),
+        ("Diagnostic accuracy with its precision, of classification", _diagnostic),
         ("Failure analysis of incorrect results", _failures),
     ],
     "Discussion": [
@@ -438,9 +490,9 @@ _INTRODUCTION: dict[str, tuple[str, str]] = {
     "claim": (
         "CLAIM 2024",
         "Checklist for Artificial Intelligence in Medical Imaging, update of 2024 (Tejani et al., Radiology: AI "
-        "2024, doi 10.1148/ryai.240300). The items are paraphrased here, not quoted, and their numbers were "
-        "compared with a summary of that paper, not with the paper: check each item, its number and its answer "
-        "against the paper before you hand this in.",
+        "2024, doi 10.1148/ryai.240300). Numbers and order are those of its 44 items, whose words are paraphrased "
+        "here, not quoted: check each answer against the paper and its explanation (doi 10.1148/ryai.260835) before "
+        "you hand this in. Any item may be not applicable; that, too, is for the author to say.",
     )
 }
 CHECKLISTS: dict[str, Mapping[str, Sequence[Asked]]] = {"claim": _CLAIM}

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai_thyroid.compare import FEW, bootstrap_mean
 from monai_thyroid.errors import UserError
+from monai_thyroid.evaluation.postprocessing import Postprocessing
 from monai_thyroid.metrics import METRICS, summarise
 from monai_thyroid.metrics.calibration import expected_calibration_error
 from monai_thyroid.pages import Block, Callout, Heading, Items, Paragraph, markdown, table
@@ -45,7 +46,8 @@ def model_card(
     """
     page: list[Block] = [
         Heading(1, meta["name"]),
-        Paragraph(f"{meta['description']}. Version {meta['version']}."),
+        # A run folder has no version of its own; that of the package is in the table of networks.
+        Paragraph(f"{meta['description']}." + (f" Version {meta['version']}." if packed else "")),
         Callout("warning", [meta["intended_use"]], title="Intended use"),
         *_model(runs, meta),
         *_data(runs),
@@ -66,6 +68,7 @@ def _model(runs: Sequence[tuple[RunFiles, RunRecord]], meta: Mapping[str, Any]) 
         ("input", f"{image['num_channels']} x {_size(image)}, {meta['image_classes']}"),
         ("output", f"{pred['num_channels']} x {_size(pred)}, {meta['pred_classes']}"),
         ("classes", ", ".join(f"{number} {name}" for number, name in pred["channel_def"].items())),
+        ("masks", _masks(runs[0][1])),
     ]
     about = [
         (
@@ -74,12 +77,14 @@ def _model(runs: Sequence[tuple[RunFiles, RunRecord]], meta: Mapping[str, Any]) 
             _said(record.seed),
             "none" if record.fold is None else str(record.fold),
             f"{_said(record.epochs)} (best {_said(record.best_epoch)})",
-            _said((record.versions or {}).get("torch")),
+            _said(record.precision),
+            _said(None if record.started is None else str(record.started)[:10]),
+            *(_said((record.versions or {}).get(name)) for name in ("monai_thyroid", "torch")),
             _said(record.checkpoint_sha256),
         )
         for _, record in runs
     ]
-    columns = ("network", "weights", "seed", "fold", "epochs", "torch")
+    columns = ("network", "parameters", "seed", "fold", "epochs", "precision", "started", "monai-thyroid", "torch")
     return [
         Heading(2, "Model"),
         table("What goes in and comes out", [("", "tight"), ("", "text")], rows),
@@ -89,6 +94,12 @@ def _model(runs: Sequence[tuple[RunFiles, RunRecord]], meta: Mapping[str, Any]) 
             about,
         ),
     ]
+
+
+def _masks(record: RunRecord) -> str:
+    """What is done to the network's output; of an ensemble what its first member asks for, as `predict` does it."""
+    told = Postprocessing.from_record(record.postprocessing).in_words(record.threshold or 0.5)
+    return f"on the original image grid; {f'{told}, chosen on validation' if told else 'no postprocessing'}"
 
 
 def _size(side: Mapping[str, Any]) -> str:
@@ -104,18 +115,31 @@ def _data(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
     rows = []
     for number, (files, record) in enumerate(runs, 1):
         parts = read_split(files.facts)["parts"] if files.split.is_file() else {}
-        counts = ", ".join(f"{len(part.get('image_sha256', []))} {name}" for name, part in parts.items())
+        counts = ", ".join(_counted(name, part, record.grouping) for name, part in parts.items())
         fold = "" if record.fold is None else f" (fold {record.fold} of {record.folds})"
         row = (number, record.dataset, counts + fold or "not recorded", record.split or "not recorded")
-        rows.append((*row, record.grouping or "not recorded"))
-    columns = ("run", "dataset", "images", "split", "patients")
-    page.append(table("What the networks were trained on", [(name, "text") for name in columns], rows))
+        rows.append((*row, _GROUPING.get(str(record.grouping), "not recorded")))
+    columns = ("run", "dataset", "images", "split", "groups")
+    whose = "networks were" if len(runs) > 1 else "network was"
+    page.append(table(f"What the {whose} trained, chosen and tested on", [(name, "text") for name in columns], rows))
     warnings = list(dict.fromkeys(text for _, record in runs for text in record.warnings or []))
     if any(record.synthetic or record.dataset == "phantom" for _, record in runs):
         warnings.insert(0, "These images are synthetic: the scores say nothing about patients.")
     if warnings:
         page.append(Callout("warning", warnings, title="Noticed about the data"))
     return page
+
+
+_GROUPING = {
+    "known": "patients, videos or scenes, as far as the dataset names them: none is in two parts",
+    "unknown": "not known: images of one patient may be in two parts",
+    "leaky": "patients are in training and in test, on request",
+}
+
+
+def _counted(name: str, part: Mapping[str, Any], grouping: str | None) -> str:
+    groups = part.get("groups") if grouping != "unknown" else None
+    return f"{len(part.get('image_sha256', []))} {name}" + (f" (of {len(set(groups))} groups)" if groups else "")
 
 
 def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
@@ -133,6 +157,7 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
         ),
     ]
     rows, failures, few = [], [], []
+    tolerances: dict[str, None] = {}
     for number, (files, record) in enumerate(runs, 1):
         for folder in sorted(files.path.glob("evaluations/[!.]*/cases.csv")):
             try:
@@ -140,6 +165,8 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
             except UserError as error:
                 page.append(Callout("warning", [f"{folder.parent.name}: cannot be used ({error})"]))
                 continue
+            if tolerance := (scored.record.policy or {}).get("nsd_tolerance"):
+                tolerances[f"{tolerance:g}"] = None
             for name in scored.classes:
                 groups = len({row.group for row in scored.of_class(name) if not row.error})
                 rows.append((number, scored.name, name, len(scored.of_class(name)), groups, *_intervals(scored, name)))
@@ -156,6 +183,14 @@ def _scores(runs: Sequence[tuple[RunFiles, RunRecord]]) -> list[Block]:
     titles = [METRICS[name].title for name in _SHOWN]
     columns = ("run", "data", "class", "images", "groups", *titles, "calibration error")
     page.append(table("Scores", [(name, "text") for name in columns], rows))
+    if tolerances:
+        told = " or ".join(tolerances)
+        page.append(
+            Paragraph(
+                f"Of the normalised surface Dice the tolerance is {told} mm, or {told} pixels where their size is not "
+                "known. The calibration error is expected calibration error, over pixels."
+            )
+        )
     if few:
         told = "; ".join(dict.fromkeys(few))
         page.append(Callout("warning", [f"So few groups that no interval is to be trusted (below {FEW}): {told}."]))

@@ -50,7 +50,7 @@ def chosen_postprocessing(trained: TrainedRun, data: Datalist, *, device: str) -
     logger.info(
         "Postprocessing: %s. On validation Dice %.4f instead of %.4f, misses %d instead of %d, false alarms %d instead "
         "of %d",
-        _words(post, trained.configured_threshold),
+        post.in_words(trained.configured_threshold) or "none, as nothing is shown to be better",
         *(one[key] for key in ("dice_mean", "n_misses", "n_false_alarms") for one in (after, before)),
     )
     return record
@@ -85,11 +85,3 @@ def set_postprocessing(trained: TrainedRun, how: str | None, *, device: str) -> 
     folder.open()
     folder.update(postprocessing=record)
     trained.postprocessing = Postprocessing.from_record(record)
-
-
-def _words(post: Postprocessing, configured: float) -> str:
-    told = [f"threshold {post.threshold:g} instead of {configured:g}"] if post.threshold is not None else []
-    told += ["holes filled"] if post.fill_holes else []
-    told += [f"components below {100 * post.smallest:g} % of the image removed"] if post.smallest else []
-    told += ["only the largest component"] if post.largest_only else []
-    return ", ".join(told) or "none, as nothing is shown to be better"

@@ -67,6 +67,14 @@ class Postprocessing:
         """The settings, for JSON."""
         return asdict(self)
 
+    def in_words(self, configured: float) -> str:
+        """What is done, beside a configured threshold; "" for nothing."""
+        told = [f"threshold {self.threshold:g} instead of {configured:g}"] if self.threshold is not None else []
+        told += ["holes filled"] if self.fill_holes else []
+        told += [f"components below {100 * self.smallest:g} % of the image removed"] if self.smallest else []
+        told += ["only the largest component of a class kept"] if self.largest_only else []
+        return ", ".join(told)
+
     def __bool__(self) -> bool:
         return self != Postprocessing()
 

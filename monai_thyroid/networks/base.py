@@ -143,8 +143,12 @@ class PaddedNetwork(nn.Module):
             # torch's own words, from torch.nn.functional.batch_norm
             if "more than 1 value per channel when training" not in str(error):
                 raise
+            height, width = images.shape[2:]
+            # Where the stride leaves more than one, the network averages over all of the image.
+            large = height > self.stride or width > self.stride
+            place = "averaged over all of it" if large else f"at stride {self.stride}"
+            more = "" if large else f", or images larger than {self.stride} x {self.stride}"
             raise UserError(
                 f"Batch normalisation cannot train on a single value a channel, which is what {images.shape[0]} image "
-                f"of {images.shape[2]} x {images.shape[3]} pixels leaves at stride {self.stride}: use a batch of 2 or "
-                f"more, or images larger than {self.stride} x {self.stride}."
+                f"of {height} x {width} pixels leaves {place}: use a batch of 2 or more{more}."
             ) from error

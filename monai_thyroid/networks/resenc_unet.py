@@ -68,4 +68,6 @@ class ResEncUNet(AdaptedNetwork):
             )
             return network.apply(package.ResidualEncoderUNet.initialize)
 
-        super().__init__(network=build, stride=2 ** (levels - 1), deep_supervision=deep_supervision)
+        # The package builds the logits of the lower levels in any case.
+        unused = [] if deep_supervision else [f"decoder.seg_layers.{level}" for level in range(levels - 2)]
+        super().__init__(network=build, stride=2 ** (levels - 1), deep_supervision=deep_supervision, unused=unused)

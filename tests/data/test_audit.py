@@ -17,6 +17,7 @@ from monai_thyroid.data import load_datalist
 from monai_thyroid.data.audit import Audit, Level, audit_dataset
 from monai_thyroid.data.audit.likeness import near_duplicates
 from monai_thyroid.data.audit.measure import find_marks
+from monai_thyroid.data.audit.page import facts_table
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, write_json
 from monai_thyroid.images import phantom_scan, write_phantom
@@ -243,6 +244,19 @@ def test_a_dataset_card_counts_and_names_no_case(ungrouped: Path, tmp_path: Path
     with pytest.raises(UserError, match="is there and no card of an earlier audit"):
         audit_dataset(ungrouped, card=card)
     assert card.read_text() == "mine"
+
+
+def test_an_audit_tells_how_large_pixels_are(ungrouped: Path) -> None:
+    """Where the layout knows it, as that of fetal heads does."""
+    audit = audit_dataset(ungrouped)
+    assert "pixel size" not in audit.text
+    items = audit.data.items
+    for item in items:
+        item["spacing"] = "0.2,0.2"
+    assert ("pixel size", "0.2 mm") in facts_table(audit)
+    items[0]["spacing"], items[1]["spacing"] = "0.1,0.3", ""
+    told = "median 0.2 mm, from 0.1 to 0.3; not square in 1; not known of 1"
+    assert ("pixel size", told) in facts_table(audit)
 
 
 def test_pictures_turned_by_exif_are_counted(ungrouped: Path) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from monai_thyroid.cli import main
 from monai_thyroid.deploy import predict_archive
 from monai_thyroid.deploy.card import _limits, _scores
-from monai_thyroid.deploy.pack import pack
+from monai_thyroid.deploy.pack import pack, write_card
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation import Predictor, TrainedRun
 from monai_thyroid.evaluation.model import Model
@@ -371,11 +371,29 @@ def test_the_card_tells_scores_with_intervals_and_limits(root: Path, tmp_path: P
         "missed",
         "SHA-256",
         "So few groups that no interval",
+        "Version 0.1.0",
+        "tested on",
+        "the tolerance is 2 mm",
+        "no postprocessing",
     ):
         assert words in card, words
     assert "</html>" in (packed / "docs" / "report.html").read_text()
     assert "docs/report.html" in card
     assert probabilities(packed, images())[0].shape == (1, *SIZES[0])
+
+
+def test_the_card_of_a_run_tells_what_is_done_to_its_masks(root: Path, tmp_path: Path) -> None:
+    """And takes no version of the package for one of its own."""
+    run = shutil.copytree(root / "tests" / "data" / "older_run", tmp_path / "older_run")
+    record = read_json(run / "run.json")
+    chosen = {"threshold": 0.35, "fill_holes": True, "smallest": 0.005, "largest_only": False}
+    write_json(run / "run.json", {**record, "postprocessing": chosen})
+    card = write_card(run, tmp_path / "card.md").read_text()
+    assert "Version" not in card
+    told = (
+        "threshold 0.35 instead of 0.5, holes filled, components below 0.5 % of the image removed, chosen on validation"
+    )
+    assert f"| masks | on the original image grid; {told} |" in card
 
 
 @pytest.mark.parametrize(

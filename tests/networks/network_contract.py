@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.networks import MENU
+from monai_thyroid.networks import MENU, to_channels_last
 from monai_thyroid.networks.exports import EXPORTS, agrees, exported_logits
 
 MADE: dict[tuple[type, int, int], nn.Module] = {}
@@ -166,7 +166,7 @@ class NetworkContract:
         network = self.build()
         images = self.images()
         expected = network.eval()(images).detach()
-        network = network.to(memory_format=torch.channels_last)
+        network = to_channels_last(network)
         logits = network(images.to(memory_format=torch.channels_last))
         torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
         network.train()

@@ -12,6 +12,8 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss
 from network_contract import NetworkContract
 from torch import nn
 
+from monai_thyroid.errors import UserError
+
 pytestmark = in_full
 
 
@@ -94,6 +96,11 @@ class TestUNetPlusPlus(LongContract):
 
 class TestUPerNet(LongContract):
     name = "convnext_upernet"
+
+    def test_batch_of_one_trains(self) -> None:
+        """Not this one: it has a batch norm of the mean of the whole image."""
+        with pytest.raises(UserError, match=r"use a batch of 2 or more\.$"):
+            self.build()(self.images(1))
 
 
 class TestSegformer(LongContract):

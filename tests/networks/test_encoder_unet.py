@@ -112,6 +112,47 @@ def test_padding_comes_after_the_mean(weights: str) -> None:
         torch.testing.assert_close(network(images), network.logits(padded)[:, :, :40, :50])
 
 
+def test_pooling_over_the_whole_image_asks_for_a_batch_and_not_for_larger_images() -> None:
+    network = EncoderUNet(encoder="mobilenet_v2", architecture="upernet", in_channels=1, out_channels=1)
+    with pytest.raises(UserError, match=r"averaged over all of it: use a batch of 2 or more\.$"):
+        network(torch.rand(1, 1, 64, 64))
+
+
+def test_positions_of_a_transformer_are_fixed_for_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ONNX and OpenVINO need it, for whom interpolating them is not the same; nothing else is copied."""
+    network = EncoderUNet(
+        encoder="tu-vit_tiny_patch16_224",
+        architecture="dpt",
+        in_channels=1,
+        out_channels=1,
+        arguments={
+            "dynamic_img_size": True,
+            "decoder_intermediate_channels": [8, 8, 8, 8],
+            "decoder_fusion_channels": 8,
+        },
+    ).eval()
+    modes: list[str] = []
+    interpolate = torch.nn.functional.interpolate
+
+    def watched(*args: Any, **options: Any) -> Tensor:
+        modes.append(options.get("mode", "nearest"))
+        return interpolate(*args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", watched)
+    images = torch.rand(1, 1, 40, 70)
+    with torch.no_grad():
+        expected = network(images)
+        assert "bicubic" in modes
+        fixed = network.for_size(40, 70)
+        modes.clear()
+        assert torch.equal(fixed(images), expected)
+        assert "bicubic" not in modes
+        network(images)
+    assert "bicubic" in modes  # the network itself is as it was
+    plain = EncoderUNet(in_channels=1, **FAST)
+    assert plain.for_size(40, 70) is plain
+
+
 def test_statistics_travel_with_the_weights(weights: str) -> None:
     """A trained network is built without its pretrained weights: no internet, no file."""
     trained = EncoderUNet(in_channels=1, weights=weights, freeze_encoder=True, **FAST).eval()

@@ -42,6 +42,11 @@ SHIPPED: dict[str, tuple[float, int, int]] = {
     "convnext_upernet": (3e-4, 150, 64),
     "segresnet": (2e-3, 300, 64),
     "unetr": (1e-3, 150, 64),
+    "vit_small_dpt": (3e-4, 200, 64),
+    # Seven levels: at 64 pixels one would be left.
+    "dynunet_ds": (1e-3, 60, 128),
+    "resenc_unet": (1e-3, 60, 128),
+    "resenc_unet_ds": (1e-3, 60, 128),
 }
 FURTHER = [pytest.param(name, marks=in_full) for name in NARROW]
 

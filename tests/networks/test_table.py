@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from monai_thyroid.errors import UserError
 from monai_thyroid.networks import MENU, SegNet
-from monai_thyroid.networks.exports import agrees, exported_logits, to_torchscript
+from monai_thyroid.networks.exports import agrees, exported_logits, to_openvino, to_torchscript
 from monai_thyroid.networks.menu import MENU_FILE
 from monai_thyroid.networks.table import (
     _step_bytes,
@@ -86,6 +86,40 @@ def test_what_does_not_export_is_a_no() -> None:
     assert not agrees(results["ONNX"], logits)
     assert not agrees(logits + 1, logits)
     assert not agrees(logits[0], logits)
+
+
+class Sized(nn.Module):
+    """Takes images of any size; ONNX and OpenVINO are given what it is for one."""
+
+    def __init__(self, sides: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.sides = sides
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (2.0 if self.sides is None else float(self.sides[1]))
+
+    def for_size(self, height: int, width: int) -> nn.Module:
+        return Sized((height, width))
+
+
+def test_openvino_goes_through_onnx_where_it_cannot_read_pytorch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    images = torch.rand(1, 1, 2, 3)
+    given: list[nn.Module] = []
+
+    def refuse(network: nn.Module, **_: object) -> None:
+        given.append(network)
+        raise RuntimeError("no operator for that\nand a long trace")
+
+    monkeypatch.setattr(openvino, "convert_model", refuse)
+    with caplog.at_level("INFO"):
+        model = to_openvino(Sized(), images)
+    assert "converted from ONNX, for it cannot be from PyTorch (no operator for that)" in caplog.text
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    torch.testing.assert_close(torch.from_numpy(compiled(images.numpy())[0].copy()), 3 * images)
+    assert [one.sides for one in given] == [(2, 3)]
 
 
 class Scaled(nn.Module):

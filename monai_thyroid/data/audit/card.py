@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from monai_thyroid import pages
+from monai_thyroid import __version__, pages
 from monai_thyroid.data.audit.findings import AuditedData, Level
 from monai_thyroid.data.audit.measure import Facts
 from monai_thyroid.data.audit.page import Audited, answer, facts_table
@@ -33,7 +33,10 @@ def dataset_card(audit: Audited) -> str:
     data = audit.data
     page: list[Block] = [
         Heading(1, f"Dataset {audit.name}"),
-        Paragraph("Measured by monai-thyroid audit on the files as they are; what it cannot know is asked at the end."),
+        Paragraph(
+            f"Measured by the audit of monai-thyroid {__version__} on the files as they are; what it cannot know is "
+            "asked at the end."
+        ),
         pages.table("In short", [("", "tight"), ("", "text")], facts_table(audit)),
         Heading(2, "Parts"),
         _parts(data),

@@ -14,6 +14,7 @@ from PIL import Image
 from monai_thyroid import drawing, pages
 from monai_thyroid.data.audit.findings import AuditedData, Finding, Level, Picture
 from monai_thyroid.data.audit.measure import CLASS_LEVELS, foreground
+from monai_thyroid.data.layouts import Item
 from monai_thyroid.errors import UserError
 from monai_thyroid.images import read_raster, to_channels
 
@@ -84,7 +85,9 @@ def facts_table(audit: Audited) -> list[tuple[str, str]]:
             )
         )
     kinds = Counter(fact.kind for fact in facts if fact.kind)
-    rows.append(("kind", ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())))
+    colours = (f"{kind} ({count:,} {'image' if count == 1 else 'images'})" for kind, count in kinds.most_common())
+    rows.append(("colour", ", ".join(colours)))
+    rows += _pixels(items)
     if data.multiclass():
         rows.append(("classes", str(max(level for fact in facts for level in fact.levels))))
     areas = np.asarray([fact.area for fact in facts if fact.area > 0])
@@ -93,6 +96,20 @@ def facts_table(audit: Audited) -> list[tuple[str, str]]:
         rows.append(("marked area", f"median {middle:.1%} of the image, 90 % between {low:.1%} and {high:.1%}"))
         rows.append(("pieces a mask", f"median {int(np.median([fact.blobs for fact in facts if fact.area > 0]))}"))
     return rows
+
+
+def _pixels(items: Sequence[Item]) -> list[tuple[str, str]]:
+    """How large pixels are, where a layout knows it."""
+    known = np.asarray([[float(side) for side in item["spacing"].split(",")] for item in items if item.get("spacing")])
+    if not len(known):
+        return []
+    low, middle, high = (f"{size:.3g}" for size in np.quantile(known, [0, 0.5, 1]))
+    told = f"{middle} mm" if low == high else f"median {middle} mm, from {low} to {high}"
+    if oblong := int((known[:, 0] != known[:, 1]).sum()):
+        told += f"; not square in {oblong:,}"
+    if lost := len(items) - len(known):
+        told += f"; not known of {lost:,}"
+    return [("pixel size", told)]
 
 
 def render_text(audit: Audited) -> str:
