@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from monai_thyroid.compare import figures
-from monai_thyroid.compare.contents import Section, Shift
+from monai_thyroid.compare.contents import Section, Shift, plural
 from monai_thyroid.compare.measures import agreement_points, measure_rows
 from monai_thyroid.compare.power import curves
 from monai_thyroid.compare.statistics import Comparison
@@ -270,7 +270,7 @@ def _subgroups(scene: Scene) -> Iterator[Plot]:
         if one.levels:
             yield partial(
                 figures.subgroup_intervals,
-                levels=[f"{level.label}\n{level.n_groups} groups" for level in one.levels],
+                levels=[f"{level.label}\n{plural(level.n_groups, 'group')}" for level in one.levels],
                 means={
                     label: [
                         (level.means[name].mean, level.means[name].low, level.means[name].high) for level in one.levels

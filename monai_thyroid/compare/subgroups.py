@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import decimal
 import io
 import math
 import re
@@ -217,16 +218,23 @@ def _thirds(
         return [None if one is None else f"{one:.3g}{unit}" for one in values], [
             f"{one:.3g}{unit}" for one in sorted(set(known))
         ]
-    limits = np.quantile(known, [1 / 3, 2 / 3])
-    # Three digits tell sizes; years and dates take as many as leave every case in its third.
-    for digits in range(3, 18):
-        low, high = (float(f"{one:.{digits}g}") for one in limits)
-        if all((one > low, one > high) == (one > limits[0], one > limits[1]) for one in known):
-            break
+    low, high = (_short(float(limit), known) for limit in np.quantile(known, [1 / 3, 2 / 3]))
     low_told, high_told = (np.format_float_positional(one, trim="-") for one in (low, high))
     spans = [f"up to {low_told}{unit}", f"{low_told} to {high_told}{unit}", f"over {high_told}{unit}"]
     order = [f"{name} ({span})" for name, span in zip(names, spans, strict=True)] if names else spans
     return [None if one is None else order[int(one > low) + int(one > high)] for one in values], order
+
+
+def _short(limit: float, known: Sequence[float]) -> float:
+    """A limit in the fewest digits, from three on, that leave every number on its side of it."""
+    below = max(one for one in known if one <= limit)
+    for digits in range(3, 18):
+        # The nearest one, or the next above all that lie below.
+        up = decimal.Context(prec=digits, rounding=decimal.ROUND_CEILING).create_decimal(repr(below))
+        for told in (float(f"{limit:.{digits}g}"), float(up)):
+            if all((one > told) == (one > limit) for one in known):
+                return told
+    return limit
 
 
 def _told(analysis: Analysis, variable: _Variable) -> Subgroups:

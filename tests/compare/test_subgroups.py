@@ -13,7 +13,7 @@ from scipy import stats
 
 from monai_thyroid import cli
 from monai_thyroid.compare import build
-from monai_thyroid.compare.subgroups import _holm, _levels, read_metadata
+from monai_thyroid.compare.subgroups import _holm, _levels, _thirds, read_metadata
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_csv
 
@@ -135,4 +135,12 @@ def test_years_and_dates_are_cut_into_thirds_too() -> None:
     for start in (2016, 20230101):
         variable = _levels("when", [str(start + place) for place in range(9)])
         assert [sum(label == span for label in variable.labels) for span in variable.order] == [3, 3, 3]
-        assert variable.order[0] == f"up to {start + 2}.7"
+        assert variable.order[0] == f"up to {start + 2}"
+
+
+def test_a_limit_is_told_in_few_digits_though_a_case_lies_on_it() -> None:
+    """A third that ends at 8.702257 was told in six digits, because 8.70 would have left that case outside."""
+    sizes = [1.0, 2.0, 8.702257, 9.1, 12.0, 20.0, 30.0]
+    labels, order = _thirds(sizes, unit=" %")
+    assert order == ["up to 8.71 %", "8.71 to 12 %", "over 12 %"]
+    assert labels == [order[0]] * 3 + [order[1]] * 2 + [order[2]] * 2
