@@ -181,15 +181,21 @@ def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
             kind = "nothing" if content is None else f"a {type(content).__name__}"
             problems.append(f"{file}: holds {kind} and not names with values, as a config does")
             continue
-        if isinstance(content.get("networks"), dict) and menu:
+        if numbers := [str(key) for key in content if not isinstance(key, str)]:
+            problems.append(f"{file}: {', '.join(numbers)}: a name in a config is a word")
+            continue
+        if "networks" in content and menu:
             problems.append(
                 f"{file}: networks would replace the whole menu ({', '.join(menu)}); write networks::NAME for each "
                 "network of your own"
             )
             continue
+        if loose := [key for key in ("networks", "+networks") if not isinstance(content.get(key, {}), dict)]:
+            problems.append(f"{file}: {', '.join(loose)}: must hold a block for each name")
+            continue
         blocks = {
-            **(content.get("networks") or {}),
-            **(content.get("+networks") or {}),
+            **content.get("networks", {}),
+            **content.get("+networks", {}),
             **{
                 key.removeprefix("networks::"): block
                 for key, block in content.items()

@@ -168,6 +168,9 @@ def test_networks_measures_one_of_a_file(mine: str, capsys: pytest.CaptureFixtur
     [
         ("- a\n- b\n", ["{file}: holds a list and not names"]),
         ("", ["{file}: holds nothing and not names"]),
+        ("networks: 3", ["{file}: networks would replace the whole menu (unet, "]),
+        ("+networks: [a, b]", ["{file}: +networks: must hold a block for each name"]),
+        ("3: unet", ["{file}: 3: a name in a config is a word"]),
         ("networks: {mine: {_target_: torch.nn.Identity}}", ["{file}: networks would replace the whole menu (unet, "]),
         (
             "networks::unet: {_target_: torch.nn.Identity, _mode_: callable}",
