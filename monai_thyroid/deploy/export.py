@@ -153,7 +153,7 @@ def _judged(name: str, row: dict[str, Any], checkpoint: dict[str, Any]) -> dict[
     lost = checkpoint["dice"] - row["dice"]
     if name.endswith("-int8") and lost > INT8_COST:
         return {"taken": False, "why": f"costs {lost:.4f} Dice, more than {INT8_COST}"}
-    if not name.endswith("-int8") and row["dice_to_checkpoint"] < AGREEMENT:
+    if row["dice_to_checkpoint"] < AGREEMENT:
         return {"taken": False, "why": f"its masks are not those of the checkpoint (mean Dice below {AGREEMENT})"}
     return {"taken": True, "why": "as good as the checkpoint"}
 

@@ -57,7 +57,10 @@ def test_predictions_use_what_was_exported(exported: tuple[Path, dict[str, Any]]
 
 def test_an_int8_that_costs_too_much_is_not_taken() -> None:
     checkpoint = {"dice": 0.80}
-    assert _judged("onnx-int8", {"dice": 0.796, "dice_to_checkpoint": 0.95}, checkpoint)["taken"]
+    assert _judged("onnx-int8", {"dice": 0.796, "dice_to_checkpoint": 0.999}, checkpoint)["taken"]
+    # What --runtime auto would leave is not called taken.
+    other = _judged("onnx-int8", {"dice": 0.80, "dice_to_checkpoint": 0.985}, checkpoint)
+    assert other == {"taken": False, "why": "its masks are not those of the checkpoint (mean Dice below 0.998)"}
     verdict = _judged("onnx-int8", {"dice": 0.794, "dice_to_checkpoint": 0.99}, checkpoint)
     assert verdict == {"taken": False, "why": "costs 0.0060 Dice, more than 0.005"}
     assert not _judged("onnx", {"dice": 0.8, "dice_to_checkpoint": 0.99}, checkpoint)["taken"]
