@@ -17,7 +17,7 @@ import yaml
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path, canonical_hash, locked, read_json, remove_partial, write_csv, write_json
 from monai_thyroid.metrics import CALIBRATION_COLUMNS
-from monai_thyroid.runfolder.reading import picture_path, read_history, read_run
+from monai_thyroid.runfolder.reading import load_yaml, picture_path, read_history, read_run
 from monai_thyroid.runfolder.schema import (
     AGREEMENT_COLUMNS,
     CASE_COLUMNS,
@@ -114,8 +114,7 @@ class RunFolder:
 
     def decided(self) -> dict[str, Any]:
         """What config.yaml says by now."""
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an eighth of the time
-        content: dict[str, Any] = yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=loader)
+        content: dict[str, Any] = load_yaml(self.path / "config.yaml")
         return content
 
     def decide(self, **values: Any) -> None:

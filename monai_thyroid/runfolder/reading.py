@@ -44,6 +44,7 @@ __all__ = [
     "evaluation_records",
     "finished_epochs",
     "grouping_of",
+    "load_yaml",
     "picture_path",
     "read_config",
     "read_evaluation",
@@ -248,6 +249,11 @@ def read_split(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def load_yaml(path: Path) -> Any:
+    """What a file says, by libyaml where it is there, which takes a tenth of the time."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.yaml, brought to the present schema.
 
@@ -256,9 +262,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     try:
-        # By libyaml where it is there, which takes a tenth of the time.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        content = load_yaml(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
