@@ -1,7 +1,7 @@
 """One hour on this machine, same images, same split: our bundle, the recipe that people write, and nnU-Net v2.
 
 Run: ``python benchmarks/hour.py BUNDLE --dataset-dir DIR --output DIR [--minutes 60] [--size 160]
-[--network mobilenet_v2_unet] [--sides ours,plain,nnunet] [--nnunet DIR_OF_ITS_COMMANDS]``
+[--network mobilenet_v2_unet] [--sides ours,plain,nnunet] [--nnunet DIR_OF_ITS_COMMANDS] [--nnunet-steps N]``
 
 BUNDLE is a folder of ``bundles/``; DIR its data. Nothing else may run meanwhile, because each side gets what it can do
 in the time. A side that is there already is not made again, so the sides may be run on different evenings.
@@ -13,7 +13,7 @@ in the time. A side that is there already is not made again, so the sides may be
   trained and validated on our two parts (splits_final.json). An epoch of its 250 steps does not fit into an hour on two
   cores, so its time is measured over the first steps and both the length of its epochs and their number, over which the
   learning rate falls, are set from that (as much of its schedule as fits, all the way down); planning and
-  preprocessing are not counted.
+  preprocessing are not counted. Where that was measured once, ``--nnunet-steps`` takes as many beside other work, too.
 
 All are scored on the test part, on the original grid, by ``monai-thyroid score`` and ``report`` into DIR/report.
 """
@@ -46,6 +46,7 @@ PLAIN_SIZE, PLAIN_BATCH = 128, 16
 # nnU-Net looks for its trainers in this folder, too (nnUNet_extTrainer).
 TRAINER = '''
 import os, time
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 class nnUNetTrainerHour(nnUNetTrainer):
@@ -53,6 +54,8 @@ class nnUNetTrainerHour(nnUNetTrainer):
 
     def on_train_start(self):
         super().on_train_start()
+        if "OMP_NUM_THREADS" in os.environ:  # nnU-Net takes every core whatever it says
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         end = time.time() + 60 * float(os.environ["HOUR_MINUTES"])
         steps = []
         for _ in range(4):
@@ -61,13 +64,13 @@ class nnUNetTrainerHour(nnUNetTrainer):
             steps.append(time.time() - begun)
         step = sorted(steps[1:])[1]
         # A validation step costs about a third of a training step; nnU-Net takes one for five of them.
-        total = max(2, int((end - time.time()) / (step * (1 + 1 / 15)) * 0.95))
+        total = int(os.environ["HOUR_STEPS"]) or max(2, int((end - time.time()) / (step * (1 + 1 / 15)) * 0.95))
         self.num_iterations_per_epoch = max(1, min(250, total // 20))
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
         self.num_epochs = max(1, total // self.num_iterations_per_epoch)
         self.lr_scheduler.max_steps = self.num_epochs
         self.print_to_log_file(
-            f"{step:.2f} s a step: {self.num_epochs} epochs of {self.num_iterations_per_epoch} steps in an hour")
+            f"{step:.2f} s a step: {self.num_epochs} epochs of {self.num_iterations_per_epoch} steps")
 '''
 
 
@@ -219,6 +222,7 @@ def nnunet(args: argparse.Namespace, data: Datalist, run: TrainedRun) -> Path:
         "nnUNet_compile": "false",
         "nnUNet_n_proc_DA": "1",
         "HOUR_MINUTES": str(args.minutes),
+        "HOUR_STEPS": str(args.nnunet_steps),
     }
     log = args.output / "nnunet.log"
     call(
@@ -256,6 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--nnunet", default=os.path.dirname(sys.executable), help="folder of nnUNetv2_train and the like"
     )
+    parser.add_argument("--nnunet-steps", type=int, default=0, help="0: as many as are measured to fit")
     args = parser.parse_args()
     args.output = args.output.resolve()
     (args.output / "scored").mkdir(parents=True, exist_ok=True)
