@@ -87,7 +87,7 @@ def learns(
     images = torch.stack([read(folder / "trainval-image" / image, size) for image in IMAGES])
     labels = torch.stack([read(folder / "trainval-mask" / image, size) for image in IMAGES]).gt(0.5).float()
     labels = labels[:, :, margin : size - margin, margin : size - margin]
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
     loss = DeepSupervisionLoss(Loss())
     for _ in range(steps):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
