@@ -13,7 +13,8 @@ in the time. A side that is there already is not made again, so the sides may be
   trained and validated on our two parts (splits_final.json). An epoch of its 250 steps does not fit into an hour on two
   cores, so its time is measured over the first steps and both the length of its epochs and their number, over which the
   learning rate falls, are set from that (as much of its schedule as fits, all the way down); planning and
-  preprocessing are not counted. Where that was measured once, ``--nnunet-steps`` takes as many beside other work, too.
+  preprocessing are not counted. Where that was measured once, ``--nnunet-steps`` takes as many after these first ones,
+  beside other work, too.
 
 All are scored on the test part, on the original grid, by ``monai-thyroid score`` and ``report`` into DIR/report.
 """
