@@ -4,10 +4,10 @@ Run: ``python benchmarks/matrix.py --data-dir DIR --output DIR [--recipe strong|
 [--bundles NAME,...] [--images 12000] [--size 128] [--jobs 3] [--minutes M] [--device DEVICE]``
 
 DIR holds a folder a bundle, laid out as the bundle's README says. Each dataset's networks are one
-``monai-thyroid compare`` with one seed, all datasets at once, each ``--jobs`` trainings at a time. A training sees about
-``--images`` images, whatever the size of its dataset; everything else is the recipe's default. With ``--minutes`` what
-is not finished then is stopped, and the same command goes on with it. Prints the table (test Dice on the original grid,
-mean over images and classes) and writes ``matrix.json``.
+``monai-thyroid compare`` with one seed, all datasets at once, each ``--jobs`` trainings at a time. A training sees
+about ``--images`` images, whatever the size of its dataset; everything else is the recipe's default. With ``--minutes``
+what is not finished then is stopped, and the same command goes on with it. Prints the table (test Dice on the original
+grid, mean over images and classes) and writes ``matrix-RECIPE.json``.
 """
 
 from __future__ import annotations

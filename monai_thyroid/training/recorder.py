@@ -25,13 +25,16 @@ __all__ = ["Recorder", "on_cpu", "save"]
 logger = logging.getLogger(__name__)
 
 _CHECKED = 50  # steps between two looks at the loss, each of which waits for the GPU
+_SHARE, _FREE_SECONDS = 0.1, 5.0  # of a training's time that checkpoints may take, and what they may take anyhow
 
 
 class Recorder:
     """Write what an epoch gave into the run folder: a row of history.csv, model.pt if it is the best, last.pt.
 
     Attach it to the trainer last. It has each epoch seeded (`EpochSeed`), so that the folder's last epoch is all that
-    resuming needs; ``last.pt`` is written after everything else, the point an interrupted run returns to.
+    resuming needs; ``last.pt`` is written after everything else, the point an interrupted run returns to. Where epochs
+    are so short that writing both files would take more than a tenth of the time, some epochs leave them as they are,
+    and the best weights wait in memory for the next that writes; the training's end always does.
 
     Args:
         folder: the run folder, which may say that this process does not write.
@@ -82,6 +85,10 @@ class Recorder:
         self.best_stage = stage
         self.seconds = 0.0
         self.images = 0
+        self._best: dict[str, torch.Tensor] | None = None  # better than what model.pt holds
+        self._begun: float | None = None
+        self._writing = self._last_writing = 0.0
+        self._written = True
 
     @property
     def exhausted(self) -> bool:
@@ -109,6 +116,7 @@ class Recorder:
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
         if self.folder.writes:
             StepLog().attach(engine)
 
@@ -117,6 +125,8 @@ class Recorder:
         self._loss_sum, self._count, self._steps = torch.zeros(()), 0, 0
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self._started = time.perf_counter()
+        if self._begun is None:
+            self._begun = self._started
 
     def iteration_completed(self, engine: Engine) -> None:
         """Add this batch's loss to the epoch's mean."""
@@ -142,7 +152,7 @@ class Recorder:
         return loss
 
     def epoch_completed(self, engine: Engine) -> None:
-        """Write the epoch down; last.pt last."""
+        """Write the epoch down."""
         # Validation came in between: throughput is that of training alone.
         self.seconds += self._trained - self._started
         there = validated(self.validator, engine)
@@ -172,11 +182,28 @@ class Recorder:
         )
         self._tell(row, best=best)
         self.folder.append(row)
-        weights = on_cpu(self.network.state_dict())
         if best or not self.folder.model.is_file():
-            save(on_cpu(self.delivered.state_dict()), self.folder.model)
-        state = {"stage": self.stage, "epoch": engine.state.epoch, "network": weights}
+            self._best = on_cpu(self.delivered.state_dict())
+        self._written = False
+        expected, passed = self._writing + self._last_writing, time.perf_counter() - (self._begun or 0.0)
+        if expected <= _FREE_SECONDS + _SHARE * passed:
+            self._save(engine)
+
+    def completed(self, engine: Engine) -> None:
+        """Write the checkpoints of the last epoch, unless that was done."""
+        if not self._written:
+            self._save(engine)
+
+    def _save(self, engine: Engine) -> None:
+        begun = time.perf_counter()
+        if self._best is not None:
+            save(self._best, self.folder.model)
+            self._best = None
+        state = {"stage": self.stage, "epoch": engine.state.epoch, "network": on_cpu(self.network.state_dict())}
         save({**state, "recorder": self.state_dict()}, self.folder.last)
+        self._written = True
+        self._last_writing = time.perf_counter() - begun
+        self._writing += self._last_writing
 
     def _tell(self, row: HistoryRow, *, best: bool) -> None:
         logger.info(
@@ -222,5 +249,5 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 
 def on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies of weights that need no GPU."""
-    return {name: tensor.detach().cpu() for name, tensor in weights.items()}
+    """Copies of weights that need no GPU and that training leaves as they are."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +14,17 @@ from torch import nn
 
 from monai_thyroid.data import ResidentDataset, ResidentLoader
 from monai_thyroid.training import EarlyStop, Recorder, WeightAverage
+from monai_thyroid.training import recorder as recording
 
 STEPS = 60
 
 
 def trained(
-    folder: Any, *, losses: Any = None, averaged: bool = False
+    folder: Any, *, losses: Any = None, averaged: bool = False, dice: Sequence[float] = (0.5, 0.5)
 ) -> tuple[nn.Module, Recorder, SupervisedTrainer]:
-    """Two epochs of a small network on bytes in memory; its losses may be given instead of computed."""
+    """An epoch for each validation Dice, of a small network on bytes in memory; its losses may be given instead of
+    computed.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2 * STEPS - 1, 1, 8, 8), generator=generator, dtype=torch.uint8)
     dataset = ResidentDataset.of_tensors(images, (images > 128).to(torch.uint8))
@@ -29,7 +34,7 @@ def trained(
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     average = WeightAverage(network, decay=0.9) if averaged else None
     validator = Engine(lambda engine, batch: None)
-    validator.state.metrics = {"val_dice": 0.5, "val_loss": 0.5, "val_iou": 0.5}
+    validator.state.metrics = {"val_loss": 0.5, "val_iou": 0.5}
     recorder = Recorder(
         folder=folder,
         seed=0,
@@ -44,7 +49,7 @@ def trained(
     loss = nn.BCEWithLogitsLoss()
     trainer = SupervisedTrainer(
         device="cpu",
-        max_epochs=2,
+        max_epochs=len(dice),
         train_data_loader=loader,
         network=network,
         optimizer=optimizer,
@@ -52,7 +57,12 @@ def trained(
         decollate=False,
         train_handlers=[*([average] if average else []), recorder],
     )
-    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(validator.state, "epoch", trainer.state.epoch))
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def validated() -> None:
+        validator.state.epoch = trainer.state.epoch
+        validator.state.metrics["val_dice"] = dice[trainer.state.epoch - 1]
+
     trainer.run()
     return network, recorder, trainer
 
@@ -97,3 +107,37 @@ def test_averaged_weights_are_delivered_and_the_others_go_on(tmp_path: Path) -> 
     other.load_state_dict(last["recorder"])
     assert torch.equal(other.delivered.weight, average["network"]["weight"])
     assert torch.equal(again.weight, network.weight)
+
+
+def test_checkpoints_that_take_longer_than_epochs_are_written_now_and_then_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold what they would have held, the best weights of an epoch that wrote nothing among it."""
+    written: list[tuple[str, int]] = []
+    rows: list[Any] = []
+    save = recording.save
+
+    def training(name: str) -> Any:
+        (tmp_path / name).mkdir()
+        paths = {file: tmp_path / name / f"{file}.pt" for file in ("model", "last")}
+        folder = SimpleNamespace(writes=True, append=rows.append, **paths)
+        trained(folder, dice=(0.1, 0.2, 0.9, 0.3, 0.4))
+        return folder
+
+    def slow(content: dict[str, Any], path: Path) -> None:
+        time.sleep(0.5)
+        save(content, path)
+        written.append((path.name, rows[-1].epoch))
+
+    folders = [training("each")]
+    monkeypatch.setattr(recording, "save", slow)
+    monkeypatch.setattr(recording, "_FREE_SECONDS", 0.0)
+    folders.append(training("seldom"))
+    assert written == [("model.pt", 1), ("last.pt", 1), ("model.pt", 5), ("last.pt", 5)]
+    models = [torch.load(folder.model, weights_only=True) for folder in folders]
+    lasts = [torch.load(folder.last, weights_only=True) for folder in folders]
+    assert torch.equal(models[0]["weight"], models[1]["weight"])
+    for last in lasts:
+        assert (last["epoch"], last["recorder"]["best_epoch"]) == (5, 3)
+        assert torch.equal(last["network"]["weight"], lasts[0]["network"]["weight"])
+    assert not torch.equal(models[1]["weight"], lasts[1]["network"]["weight"])
