@@ -36,11 +36,10 @@ def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[
         ValueError: as `score_case`.
 
     Sources:
-        Halir and Flusser 1998, Numerically stable direct least squares fitting of ellipses (scikit-image's
-        `EllipseModel`).
+        Halir and Flusser 1998, Numerically stable direct least squares fitting of ellipses.
     """
     from scipy import ndimage
-    from skimage.measure import EllipseModel, find_contours
+    from skimage.measure import find_contours
 
     array = as_mask(mask, "mask")
     known = check_spacing(spacing)
@@ -52,16 +51,34 @@ def ellipse_axes(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> tuple[
     largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     # Half-way between the pixels, and closed where the mask touches the edge of the image.
     border = max(find_contours(np.pad(largest, 1).astype(float), 0.5), key=len) * np.asarray(known)
-    if hasattr(EllipseModel, "from_estimate"):
-        model = EllipseModel.from_estimate(border)
-        fits = bool(model)
-    else:  # scikit-image before 0.26
-        model = EllipseModel()
-        fits = model.estimate(border)
-    if not fits:
+    return _semi_axes(border)
+
+
+def _semi_axes(points: npt.NDArray[np.float64]) -> tuple[float, float]:
+    # Not scikit-image's EllipseModel: up to 0.26 it stops with a TypeError where eigenvectors are complex by rounding,
+    # and at every call from numpy 2.5 on (scikit-image #7013, #8235).
+    centred = points - points.mean(axis=0)
+    scale = centred.std()
+    x, y = (centred / scale).T
+    quadratic, linear = np.stack([x * x, x * y, y * y], axis=1), np.stack([x, y, np.ones_like(x)], axis=1)
+    try:
+        dependent = -np.linalg.solve(linear.T @ linear, linear.T @ quadratic)
+    except np.linalg.LinAlgError:  # on a line
         return math.nan, math.nan
-    a, b = model.params[2:4] if not hasattr(model, "axis_lengths") else model.axis_lengths
-    return (float(max(a, b)), float(min(a, b))) if math.isfinite(a) and math.isfinite(b) else (math.nan, math.nan)
+    scatter = quadratic.T @ (quadratic + linear @ dependent)
+    _, vectors = np.linalg.eig(np.linalg.solve([[0.0, 0.0, 2.0], [0.0, -1.0, 0.0], [2.0, 0.0, 0.0]], scatter))
+    vectors = vectors.real
+    ellipses = np.flatnonzero(4 * vectors[0] * vectors[2] - vectors[1] ** 2 > 0)
+    if len(ellipses) != 1:
+        return math.nan, math.nan
+    conic = vectors[:, ellipses[0]]
+    form, slope = np.array([[conic[0], conic[1] / 2], [conic[1] / 2, conic[2]]]), dependent @ conic
+    centre = np.linalg.solve(-2 * form, slope[:2])
+    squares = (centre @ form @ centre - slope[2]) / np.linalg.eigvalsh(form)
+    if not (squares > 0).all():
+        return math.nan, math.nan
+    shorter, longer = np.sort(np.sqrt(squares)) * scale
+    return float(longer), float(shorter)
 
 
 def ellipse_circumference(mask: npt.ArrayLike, *, spacing: tuple[float, float]) -> float:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 from skimage.draw import ellipse
-from skimage.measure import regionprops
+from skimage.measure import EllipseModel, regionprops
 
 from monai_thyroid.metrics import HeadCircumference, agreement, ellipse_circumference, limits_of_agreement
-from monai_thyroid.metrics.measures import ellipse_axes
+from monai_thyroid.metrics.measures import _semi_axes, ellipse_axes
 
 
 def _ellipse(a: float, b: float, angle: float, shape: tuple[int, int] = (301, 401)) -> np.ndarray:
@@ -32,6 +33,40 @@ def test_axes_agree_with_the_second_moments() -> None:
     longer, shorter = ellipse_axes(mask, spacing=(1.0, 1.0))
     assert longer == pytest.approx(region.axis_major_length / 2, rel=0.01)
     assert shorter == pytest.approx(region.axis_minor_length / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_fit_is_halir_and_flussers(seed: int) -> None:
+    """scikit-image's, of noisy points of all or a part of an ellipse anywhere."""
+    if np.linalg.eig(np.eye(2)).eigenvalues.dtype.kind == "c":
+        pytest.skip("scikit-image 0.26 fits no ellipse with this numpy")
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, rng.integers(8, 300)) / rng.choice([1, 2])
+    a, b, tilt = *rng.uniform(5, 200, 2), rng.uniform(0, np.pi)
+    turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+    points = np.stack([a * np.cos(angle), b * np.sin(angle)], axis=1) @ turn + rng.uniform(-500, 500, 2)
+    points += rng.normal(0, rng.choice([0.01, 1.0, 4.0]), points.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # an older way to ask, which every version has
+        model = EllipseModel()
+        assert model.estimate(points)
+        expected = sorted(model.params[2:4], reverse=True)
+    assert _semi_axes(points) == pytest.approx(tuple(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("box", [(1, 1), (1, 7), (2, 2), (3, 1), (2, 9)])
+def test_masks_of_a_few_pixels_have_an_ellipse_about_as_large(box: tuple[int, int]) -> None:
+    mask = np.zeros((12, 12), bool)
+    mask[3 : 3 + box[0], 1 : 1 + box[1]] = True
+    longer, shorter = ellipse_axes(mask, spacing=(1.0, 1.0))
+    assert max(box) / 2 - 0.5 < longer < max(box)
+    assert min(box) / 2 - 0.5 < shorter < min(box) + 0.5
+
+
+def test_points_on_a_line_and_too_few_of_them_have_no_ellipse() -> None:
+    line = np.stack([np.arange(9.0), np.arange(9.0)], axis=1)
+    for points in (line, line[:2]):
+        assert all(math.isnan(one) for one in _semi_axes(points))
 
 
 def test_spacing_may_differ_along_the_axes_and_specks_do_not_count() -> None:
