@@ -1,15 +1,16 @@
 """What should a clinic with few masks do? A network from scratch beside one that has learned the other datasets first.
 
 Run: ``python benchmarks/small_data.py --data-dir DIR --output docs/results/small [--targets thyroid,polyp]
-[--counts 25,50,100] [--seeds 0,1,2] [--size 96] [--steps 800]``
+[--counts 25,50,100] [--seeds 0,1,2] [--network unet] [--size 80] [--steps 400]``
 
 DIR holds a folder a bundle (``thyroid``, ``thyroid_gland``, ``fetal_head``, ``nerve``, ``polyp``, ``lung``), laid out
-as the bundle's README says. For each target a U-Net on MobileNetV2 learns all five other datasets together first: a
-batch of each in turn, a channel of its output for each of their classes, the loss on the dataset's own channels alone.
-Of the target's training part (its validation part too, since nothing is chosen on it) whole groups are drawn by the
-seed until there are as many images as asked for; of the last group what fits. Two networks learn them by the bundle's
-strong recipe in the same number of steps: one from scratch, one from those weights (all but the last layer, which
-begins anew). The last weights, averaged, are scored on the target's test part, on the original grid, at a half.
+as the bundle's README says. For each target a U-Net (half as wide as the bundles', or on MobileNetV2) learns all five
+other datasets together first: a batch of each in turn, a channel of its output for each of their classes, the loss on
+the dataset's own channels alone. Of the target's training part (its validation part too, since nothing is chosen on it)
+whole groups are drawn by the seed until there are as many images as asked for; of the last group what fits. Two
+networks learn them by the bundle's strong recipe in the same number of steps: one from scratch, one from those weights
+(all but the last layer, which begins anew). The last weights, averaged, are scored on the target's test part, on the
+original grid, at a half.
 
 Writes ``small.csv`` after each training, ``summary.csv``, ``small.png`` and ``about.json``; a start with the same
 options goes on; with ``--summarise`` the last three are made from the first.
@@ -21,7 +22,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,32 @@ import numpy as np
 import torch
 from active import between, endless, fit, interval, rounded, scored, subset
 from monai.bundle import ConfigParser
+from monai.networks.nets import BasicUNet
 
 from monai_thyroid.data import Datalist, ResidentDataset
 from monai_thyroid.evaluation import AutocastInferer, default_precision
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.files import atomic_path, read_csv, write_csv, write_json
 from monai_thyroid.images import read_masks
-from monai_thyroid.networks import EncoderUNet
+from monai_thyroid.networks import EncoderUNet, to_channels_last
+from monai_thyroid.training.layout import channels_last_is_faster
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ("thyroid", "thyroid_gland", "fetal_head", "nerve", "polyp", "lung")
 STARTS = ("scratch", "pretrained")
+# How each network is made, and where its last layer is.
+NETWORKS: dict[str, tuple[Callable[[int], torch.nn.Module], str]] = {
+    "unet": (
+        lambda classes: BasicUNet(
+            spatial_dims=2, in_channels=3, out_channels=classes, features=(16, 16, 32, 64, 128, 16)
+        ),
+        "final_conv.",
+    ),
+    "mobilenet_v2_unet": (
+        lambda classes: EncoderUNet(encoder="mobilenet_v2", in_channels=3, out_channels=classes),
+        "head.",
+    ),
+}
 COLUMNS = [
     *("target", "count", "groups", "seed", "start", "test_dice", "test_misses", "n_test", "train_loss", "cpu_seconds"),
 ]
@@ -75,15 +91,19 @@ class Source:
         return items, ResidentDataset(items, self.transforms)
 
 
-def network_of(classes: int, *, seed: int) -> EncoderUNet:
-    """The network, random by the seed."""
+def network_of(classes: int, args: argparse.Namespace, *, seed: int) -> torch.nn.Module:
+    """The network, random by the seed, in the order of axes that is faster."""
     torch.manual_seed(seed)
-    return EncoderUNet(encoder="mobilenet_v2", in_channels=3, out_channels=classes)
+    network = NETWORKS[args.network][0](classes)
+    inferer = AutocastInferer(device="cpu", precision=args.precision)
+    if channels_last_is_faster(network, inferer=inferer, shape=(args.batch_size, 3, args.size, args.size)):
+        to_channels_last(network)
+    return network
 
 
 def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]:
     """Weights of a network that has learned all datasets but the target's, from a file if it is there already."""
-    path = args.weights / f"all-but-{target}-{args.size}-{args.pretraining_steps}.pt"
+    path = args.weights / f"all-but-{target}-{args.network}-{args.size}-{args.pretraining_steps}.pt"
     if path.is_file():
         return torch.load(path, weights_only=True)
     feeds, classes = [], 0
@@ -105,14 +125,16 @@ def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]
             print(f"{target}: step {step} of {args.pretraining_steps}, loss {loss:.4f}", flush=True)
 
     network, _ = fit(
-        network_of(classes, seed=0),
+        network_of(classes, args, seed=0),
         in_turn(),
         steps=args.pretraining_steps,
         learning_rate=args.learning_rate,
         inferer=AutocastInferer(device="cpu", precision=args.precision),
         tell=tell,
     )
-    state = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
+    state = {
+        name: value for name, value in network.state_dict().items() if not name.startswith(NETWORKS[args.network][1])
+    }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
     return state
@@ -180,10 +202,10 @@ def study(args: argparse.Namespace) -> None:
         begun = time.process_time()
         own = drawn(items, count, seed)
         dataset = subset(pool, own)
-        network = network_of(1, seed=seed)
+        network = network_of(1, args, seed=seed)
         missing, unknown = network.load_state_dict(state, strict=False)
         assert not unknown
-        assert start == "scratch" or all(name.startswith("head.") for name in missing)
+        assert start == "scratch" or all(name.startswith(NETWORKS[args.network][1]) for name in missing)
         batches = source.batches(dataset, batch_size=args.batch_size, seed=seed)
         delivered, loss = fit(
             network,
@@ -276,9 +298,10 @@ def main() -> None:
     parser.add_argument("--targets", default=["thyroid", "polyp"], **several)
     parser.add_argument("--counts", default=[25, 50, 100], **numbers)
     parser.add_argument("--seeds", default=[0, 1, 2], **numbers)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--pretraining-steps", type=int, default=4000)
+    parser.add_argument("--size", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--pretraining-steps", type=int, default=2000)
+    parser.add_argument("--network", choices=NETWORKS, default="unet")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", default=default_precision("cpu"))

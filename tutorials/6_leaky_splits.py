@@ -63,7 +63,7 @@ desk.legend(figure, ["the gland"])
 # set -eo pipefail
 # for split in groups frames; do
 #     for fold in 0 1; do
-#         python -m monai.bundle run --config_file bundles/thyroid_gland/train.yaml \
+#         python -m monai.bundle run --config_file bundles/thyroid_gland/train_course.yaml \
 #             --dataset_dir videos --split $split --folds 2 --fold $fold \
 #             --output_dir $split --image_size 64 --batch_size 8 --max_epochs 20 --learning_rate 1e-3 \
 #             --networks::unet::features "[16,16,32,64,128,16]" 2>&1 | grep "^test"

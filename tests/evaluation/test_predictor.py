@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "several classes": ("nerve", {}),
     "normalised": ("thyroid", STRONG),
     "normalised, in colour": ("polyp", STRONG),
-    "normalised, padded to a square": ("fetal_head", {"file": "train_strong.yaml"}),
+    "normalised, padded to a square": ("fetal_head", STRONG),
     "postprocessed": ("nerve", {"postprocessing": {"threshold": 0.4, "fill_holes": True, "smallest": 0.002}}),
     "softmax": ("nerve", {"activation": "softmax", "networks::unet::out_channels": 3}),
 }
