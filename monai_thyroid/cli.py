@@ -725,9 +725,7 @@ def _predict(options: argparse.Namespace) -> int:
             address=options.address,
         )
     except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on") from None
-    except OSError as error:
-        raise UserError(str(error)) from error
+        raise KeyboardInterrupt("stopped; the same command goes on") from None
     for model, (name, why) in zip(result.models, result.runtimes, strict=False):
         print(f"{model}: computed by {name} ({why})")
     if result.left_out:
@@ -970,7 +968,7 @@ def _compare(options: argparse.Namespace) -> int:
     try:
         failures = sweep.execute(at_once=options.jobs, ray=ray)
     except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on") from None
+        raise KeyboardInterrupt("stopped; the same command goes on") from None
     for text in sweep.told_choices():
         print(f"Chosen for {text}")
     for job in [*sweep.trials, *sweep.jobs]:

@@ -56,7 +56,7 @@ def message_of(error: BaseException) -> str | None:
     whichever exceptions a library has wrapped them in.
     """
     if isinstance(error, KeyboardInterrupt):
-        return "stopped"
+        return str(error) or "stopped"
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, UserError):

@@ -293,7 +293,9 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
 
 
 def _trimmed(output: Path, *, classes: int) -> set[str]:
-    """The images that are done. What else is in the table is taken out: errors, and what a kill left half written."""
+    """The images that are done. What else is in the table is taken out: errors, what a kill left half written, and
+    images that have changed since.
+    """
     path = output / _TABLE
     if not path.is_file():
         return set()
@@ -302,13 +304,21 @@ def _trimmed(output: Path, *, classes: int) -> set[str]:
     rows = list(csv.reader(io.StringIO(whole, newline="")))
     sound = [row for row in rows[1:] if len(row) == len(COLUMNS) and not row[-1]] if rows[:1] == [COLUMNS] else []
     counts, frames = Counter(row[0] for row in sound), COLUMNS.index("frames")
-    lost = {row[0] for row in sound if not (output / row[1]).is_file()}
+    lost = {row[0] for row in sound if not _newer(output / row[1], Path(row[0]))}
     done = {row[0] for row in sound if counts[row[0]] == classes * int(row[frames] or 1)} - lost
     kept = [row for row in sound if row[0] in done]
     if len(kept) != len(rows) - 1 or len(whole.encode()) != len(content):
         with atomic_path(path) as temporary:
             temporary.write_text(_lines([COLUMNS, *kept]), encoding="utf-8")
     return done
+
+
+def _newer(mask: Path, source: Path) -> bool:
+    """Whether a mask is there, with content, and of the image as it is by now."""
+    if not mask.is_file():
+        return False
+    made = mask.stat()
+    return made.st_size > 0 and not (source.is_file() and source.stat().st_mtime > made.st_mtime)
 
 
 def _lines(rows: Sequence[Sequence[Any]]) -> str:

@@ -206,7 +206,11 @@ def score_masks(
             for left in output.parent.glob(f".partial-*-{output.name}"):
                 with suppress(UserError, FileNotFoundError), locked(left):  # its process is gone
                     shutil.rmtree(left)
-            folder.path.mkdir(parents=True)
+            try:
+                folder.path.mkdir(parents=True)
+            except OSError as error:
+                error.filename = str(output)  # the name the user knows
+                raise
             stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
             stack.enter_context(locked(folder.path, work="scoring"))
             folder.begin(run, config={}, split={"parts": {}})

@@ -187,14 +187,15 @@ class Recorder:
         self._written = False
         expected, passed = self._writing + self._last_writing, time.perf_counter() - (self._begun or 0.0)
         if expected <= _FREE_SECONDS + _SHARE * passed:
-            self._save(engine)
+            self.save(engine)
 
     def completed(self, engine: Engine) -> None:
         """Write the checkpoints of the last epoch, unless that was done."""
         if not self._written:
-            self._save(engine)
+            self.save(engine)
 
-    def _save(self, engine: Engine) -> None:
+    def save(self, engine: Engine) -> None:
+        """Write the checkpoints of the epoch that has just ended."""
         begun = time.perf_counter()
         if self._best is not None:
             save(self._best, self.folder.model)
@@ -204,6 +205,19 @@ class Recorder:
         self._written = True
         self._last_writing = time.perf_counter() - begun
         self._writing += self._last_writing
+
+    def keep_best(self) -> None:
+        """Write the best weights that still wait, where a training fails, and into last.pt that they are the best.
+
+        A run that is resumed trains the epochs after last.pt again, and finds nothing better in them than they gave.
+        """
+        if self._best is None or not self.folder.last.is_file():
+            return
+        last = torch.load(self.folder.last, map_location="cpu", weights_only=True)
+        last["recorder"] |= {name: getattr(self, name) for name in ("best_metric", "best_epoch", "best_stage")}
+        save(self._best, self.folder.model)
+        self._best = None
+        save(last, self.folder.last)
 
     def _tell(self, row: HistoryRow, *, best: bool) -> None:
         logger.info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -340,7 +341,7 @@ class TrainingSession:
                 trainer,
                 epochs=start["decided"]["max_epochs"],
                 started=self.started,
-                decided=lambda epochs: self.folder.decide(max_epochs=epochs) if self.writes else None,
+                decided=lambda epochs: self._keep(trainer, recorder, epochs),
             )
         if recorder.stage > 1:
             recorder.follow(recorders[recorder.stage - 2])
@@ -361,7 +362,24 @@ class TrainingSession:
         for tracker in trackers:
             if tracker is not None:
                 (tracker(global_epoch_transform=lambda epoch: epoch + done) if done else tracker()).attach(trainer)
-        trainer.run()
+        try:
+            trainer.run()
+        except BaseException:
+            if self.writes:
+                self._keep_best(recorder)
+            raise
+
+    def _keep(self, trainer: Trainer, recorder: Recorder, epochs: int) -> None:
+        """Keep the number of epochs that fit into the time: first last.pt, whose schedule is told it by now."""
+        if self.writes:
+            recorder.save(trainer)
+            self.folder.decide(max_epochs=epochs)
+
+    def _keep_best(self, recorder: Recorder) -> None:
+        try:
+            recorder.keep_best()
+        except OSError as error:  # which may be why the training fails
+            logger.error("%s; the best weights could not be written: %s", self.path, message_of(error))
 
     def _end_stage(self, recorder: Recorder) -> None:
         """Enter a finished stage into run.json."""
@@ -513,14 +531,18 @@ def training_session() -> TrainingSession:
 
 @contextmanager
 def _mistakes_as_messages() -> Iterator[None]:
-    """Under the command line whatever ends a training ends the process with a message and status 1, no traceback."""
+    """Under the command line whatever ends a training ends the process with a message and no traceback.
+
+    The status is 1; 130 after Ctrl-C or SIGTERM.
+    """
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
         if not on_command_line():
             raise
         if isinstance(error, KeyboardInterrupt):
-            raise SystemExit("interrupted; --resume true goes on") from error
+            sys.stderr.write("interrupted; --resume true goes on\n")
+            raise SystemExit(130) from error
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error}\n  in {where.filename}, line {where.lineno}"
         raise SystemExit(message_of(error) or f"{told}; `monai-thyroid check` begins every part by itself") from error

@@ -20,7 +20,9 @@ from monai_thyroid.evaluation import Predictor
 from monai_thyroid.evaluation.pixels import PixelPath
 from monai_thyroid.files import read_csv, read_json
 from monai_thyroid.images import read_raster, write_phantom
+from monai_thyroid.runfolder import RunFolder
 from monai_thyroid.training import Recorder
+from monai_thyroid.training import recorder as recording
 
 
 @pytest.fixture(scope="session")
@@ -83,12 +85,27 @@ def test_resuming_is_exact(
             raise RuntimeError("power cut")
         started(self, engine)
 
-    given = {"dataset_dir": str(scans), "output_dir": str(tmp_path), "max_epochs": 3}
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "epoch_started", interrupted)
-        with pytest.raises(RuntimeError):
-            train_strong(**given)
-    resumed = train_strong(**given, resume=True)
+    def slow(content: dict[str, Any], path: Path) -> None:
+        time.sleep(0.5)
+        save(content, path)
+
+    given, save = {"dataset_dir": str(scans), "max_epochs": 3}, recording.save
+    models = []
+    for name in ("each", "seldom"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "epoch_started", interrupted)
+            if name == "seldom":  # checkpoints, then; but the best weights are not lost with the training
+                patch.setattr(recording, "save", slow)
+                patch.setattr(recording, "_FREE_SECONDS", 0.0)
+            with pytest.raises(RuntimeError):
+                train_strong(**given, output_dir=str(tmp_path / name))
+        (cut,) = (tmp_path / name).rglob("run.json")
+        models.append(torch.load(cut.with_name("model.pt"), weights_only=True))
+        last = torch.load(cut.with_name("last.pt"), weights_only=True)
+        assert last["epoch"] == {"each": 2, "seldom": 1}[name]
+        assert last["recorder"]["best_epoch"] == 2
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    resumed = train_strong(**given, output_dir=str(tmp_path / "seldom"), resume=True)
     assert history(resumed) == history(strong)
     for name in ("model.pt", "last.pt"):
         one, other = (torch.load(folder / name, weights_only=True) for folder in (strong, resumed))
@@ -147,7 +164,16 @@ def test_a_training_keeps_to_its_time_and_resumes_to_the_same_end(
     # A clock that goes on with each step, whatever this machine does.
     clock = Clock(monkeypatch)
     given = {"dataset_dir": str(scans), "max_epochs": 77, "hours": 45 / 3600}
-    began = clock.now
+    began, decided = clock.now, []
+    decide = RunFolder.decide
+    monkeypatch.setattr(
+        RunFolder,
+        "decide",
+        lambda folder, **values: (
+            decided.append(clock.steps) if "max_epochs" in values else None,
+            decide(folder, **values),
+        ),
+    )
     with caplog.at_level("INFO"):
         whole = train_strong(**given, output_dir=str(tmp_path / "whole"))
     epochs = len(history(whole))
@@ -163,6 +189,14 @@ def test_a_training_keeps_to_its_time_and_resumes_to_the_same_end(
     resumed = train_strong(**given, output_dir=str(tmp_path / "cut"), resume=True)
     assert history(resumed) == history(whole)
     assert resumed.relative_to(tmp_path / "cut") == whole.relative_to(tmp_path / "whole"), "one protocol"
+
+    with monkeypatch.context() as patch:  # soon after it was decided, and no other checkpoint was written since
+        patch.setattr(recording, "_FREE_SECONDS", -1.0)
+        clock.step, clock.power_cut = 1.0, clock.steps + decided[0] + 1
+        with pytest.raises(RuntimeError):
+            train_strong(**given, output_dir=str(tmp_path / "soon"))
+    clock.power_cut = None
+    assert history(train_strong(**given, output_dir=str(tmp_path / "soon"), resume=True)) == history(whole)
 
     clock.power_cut = clock.steps + 1  # before anything was decided
     with pytest.raises(RuntimeError):

@@ -137,6 +137,26 @@ def test_a_broken_file_is_told_at_the_end_and_tried_again(
     assert not any(row["error"] for row in rows)
 
 
+def test_an_image_that_was_replaced_under_its_name_is_segmented_anew(run: Path, tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in"), tmp_path / "out"
+    predict(run, source, output)
+    before = {path: path.read_bytes() for path in output.rglob("*_mask.png")}
+    (replaced,) = source.rglob("scan2.png")
+    Image.fromarray(np.asarray(Image.open(replaced))[::-1]).save(replaced)
+    later = time.time() + 2  # a file system may count whole seconds
+    os.utime(replaced, (later, later))
+    again = predict(run, source, output)
+    assert (again.images, again.before, again.failed) == (1, 5, {})
+    after = {path: path.read_bytes() for path in output.rglob("*_mask.png")}
+    assert [path.name for path in before if after[path] != before[path]] == ["scan2_mask.png"]
+    assert len(read_csv(output / "predictions.csv")) == 6
+    (emptied,) = output.rglob("scan4_mask.png")
+    emptied.write_bytes(b"")  # by no kill, for masks are written whole
+    (told,) = predict(run, source, output).failed.values()
+    assert "scan4_mask.png" in told
+    assert "move it away" in told
+
+
 def test_what_predictions_left_is_no_input(run: Path, tmp_path: Path) -> None:
     source = archive(tmp_path / "in", 4)
     Image.fromarray(marker()).save(source / "site0" / "patient0" / "scan0_mask.png")

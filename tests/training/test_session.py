@@ -63,7 +63,7 @@ def test_a_stopped_training_is_written_down_and_goes_on(root: Path, tmp_path: Pa
 
     process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert "--resume true goes on" in errors
     record = read_json(folder / "run.json")
