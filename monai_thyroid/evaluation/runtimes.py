@@ -341,7 +341,9 @@ def _measured(
         except Exception as error:  # whatever a runtime raises: it is not the one to take
             if name == REFERENCE:
                 raise
-            measured[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+            told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            logger.warning("%s: %s is left out (%s)", model.path, name, told)
+            measured[name] = {"error": told}
             continue
         masks[name] = [model.decided(back(each[0])) for (_, back), each in zip(prepared, logits, strict=True)]
         dice = mean_dice(masks[REFERENCE], masks[name], classes=len(model.classes))

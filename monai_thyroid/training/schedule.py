@@ -159,11 +159,17 @@ class TimeBudget:
         self._fix(engine, engine.state.epoch + more)
         left = more * each
         told = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
-        logger.info(
-            "%d epochs of %.1f s fit into %g hours: training and its validations end in %.0f min %02.0f s, at about "
-            "%s; then the test part is scored",
-            *(self.epochs, each, self.hours, left // 60, left % 60, told),
-        )
+        if now >= self._end:
+            logger.warning(
+                "%g hours are over after %d epochs of %.1f s: training ends here; give more time, or smaller images",
+                *(self.hours, self.epochs, each),
+            )
+        else:
+            logger.info(
+                "%d epochs of %.1f s fit into %g hours: training and its validations end in %.0f min %02.0f s, at "
+                "about %s; then the test part is scored",
+                *(self.epochs, each, self.hours, left // 60, left % 60, told),
+            )
         self._decided(self.epochs)
 
     def _fix(self, trainer: Engine, epochs: int) -> None:

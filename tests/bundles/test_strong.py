@@ -204,6 +204,11 @@ def test_a_training_keeps_to_its_time_and_resumes_to_the_same_end(
     clock.power_cut, clock.step = None, 1.0
     assert history(train_strong(**given, output_dir=str(tmp_path / "early"), resume=True)) == history(whole)
 
+    with caplog.at_level("WARNING"):
+        short = train_strong(**{**given, "hours": 1e-9}, output_dir=str(tmp_path / "short"))
+    assert len(history(short)) == 1
+    assert "1e-09 hours are over after 1 epochs" in caplog.text
+
 
 class Clock:
     """`time.perf_counter` as a count of training steps, and a power cut at one of them."""
