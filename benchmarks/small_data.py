@@ -102,7 +102,9 @@ def network_of(classes: int, args: argparse.Namespace, *, seed: int) -> torch.nn
 
 
 def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """Weights of a network that has learned all datasets but the target's, from a file if it is there already."""
+    """Weights of a network that has learned all datasets but the target's, from a file if it is there already; such a
+    file is what ``--init_from`` takes.
+    """
     path = args.weights / f"all-but-{target}-{args.network}-{args.size}-{args.pretraining_steps}.pt"
     if path.is_file():
         return torch.load(path, weights_only=True)
@@ -132,12 +134,9 @@ def pretrained(target: str, args: argparse.Namespace) -> dict[str, torch.Tensor]
         inferer=AutocastInferer(device="cpu", precision=args.precision),
         tell=tell,
     )
-    state = {
-        name: value for name, value in network.state_dict().items() if not name.startswith(NETWORKS[args.network][1])
-    }
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-    return state
+        torch.save(network.state_dict(), temporary)
+    return torch.load(path, weights_only=True)
 
 
 def drawn(items: Sequence[dict[str, Any]], count: int, seed: int) -> list[int]:
@@ -198,14 +197,16 @@ def study(args: argparse.Namespace) -> None:
         if (target, str(count), str(seed), start) in done:
             continue
         source, items, pool, held_out, references = targets[target]
+        last = NETWORKS[args.network][1]
         state = pretrained(target, args) if start == "pretrained" else {}
+        state = {name: value for name, value in state.items() if not name.startswith(last)}
         begun = time.process_time()
         own = drawn(items, count, seed)
         dataset = subset(pool, own)
         network = network_of(1, args, seed=seed)
         missing, unknown = network.load_state_dict(state, strict=False)
         assert not unknown
-        assert start == "scratch" or all(name.startswith(NETWORKS[args.network][1]) for name in missing)
+        assert start == "scratch" or all(name.startswith(last) for name in missing)
         batches = source.batches(dataset, batch_size=args.batch_size, seed=seed)
         delivered, loss = fit(
             network,
