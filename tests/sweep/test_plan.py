@@ -507,5 +507,5 @@ def test_the_report_tells_of_runs_that_failed(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Sweep, "execute", stopped)
-    assert compare(*arguments, "--overwrite", "true") == 1
+    assert compare(*arguments, "--overwrite", "true") == 130
     assert "the same command goes on" in capsys.readouterr().err
