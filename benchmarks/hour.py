@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matrix import config_of
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,7 +42,6 @@ from monai_thyroid.files import write_json
 from monai_thyroid.images import read_labels, read_raster, save_label, to_channels
 from monai_thyroid.networks.pretrained import import_smp
 
-ROOT = Path(__file__).resolve().parents[1]
 PLAIN_SIZE, PLAIN_BATCH = 128, 16
 
 # nnU-Net looks for its trainers in this folder, too (nnUNet_extTrainer).
@@ -91,17 +91,8 @@ def call(*command: Any, env: dict[str, str] | None = None, log: Path) -> float:
 
 def ours(args: argparse.Namespace) -> Path:
     """Train by the bundle's strong recipe; its run folder."""
-    folder = ROOT / "bundles" / args.bundle
-    config = folder / "train_strong.yaml"
     call(
-        *(
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "--config_file",
-            config if config.exists() else folder / "train.yaml",
-        ),
+        *(sys.executable, "-m", "monai.bundle", "run", "--config_file", config_of(args.bundle, "strong")),
         *("--dataset_dir", args.dataset_dir, "--output_dir", args.output / "ours", "--seed", args.seed),
         *("--network", args.network, "--image_size", args.size, "--hours", args.minutes / 60),
         *("--postprocess", "choose"),

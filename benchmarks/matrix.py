@@ -25,12 +25,12 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_thyroid.bundles import SHIPPED
 from monai_thyroid.data import Datalist
 from monai_thyroid.evaluation.environment import machine, versions
 from monai_thyroid.files import read_csv, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLES = ("thyroid", "thyroid_gland", "fetal_head", "nerve", "polyp", "lung")
 NETWORKS = (
     *("resnet50_unet", "vgg19_unet", "vgg16_unet", "mobilenet_v2_unet"),
     *("segnet", "rngunet", "resunet", "unet"),
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--recipe", choices=("strong", "course"), default="strong")
     parser.add_argument("--networks", default=list(NETWORKS), **several)
-    parser.add_argument("--bundles", default=list(BUNDLES), **several)
+    parser.add_argument("--bundles", default=list(SHIPPED), **several)
     parser.add_argument("--images", type=int, default=12000)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--jobs", type=int, default=3)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from active import between, endless, fit, interval, rounded, scored, subset
+from matrix import config_of
 from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet
 
@@ -40,7 +41,6 @@ from monai_thyroid.images import read_masks
 from monai_thyroid.networks import EncoderUNet, to_channels_last
 from monai_thyroid.training.layout import channels_last_is_faster
 
-ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ("thyroid", "thyroid_gland", "fetal_head", "nerve", "polyp", "lung")
 STARTS = ("scratch", "pretrained")
 # How each network is made, and where its last layer is.
@@ -66,10 +66,8 @@ class Source:
     """One dataset by its bundle's strong recipe: three channels, as many steps as asked for."""
 
     def __init__(self, bundle: str, args: argparse.Namespace) -> None:
-        folder = ROOT / "bundles" / bundle
-        strong = folder / "train_strong.yaml"
         parser = ConfigParser()
-        parser.read_config(str(strong if strong.is_file() else folder / "train.yaml"))
+        parser.read_config(str(config_of(bundle, "strong")))
         parser["dataset_dir"] = str(args.data_dir / bundle)
         parser["image_size"], parser["channels"] = args.size, 3
         self.data: Datalist = parser.get_parsed_content("data")

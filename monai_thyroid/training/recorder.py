@@ -86,7 +86,7 @@ class Recorder:
         self.seconds = 0.0
         self.images = 0
         self._best: dict[str, torch.Tensor] | None = None  # better than what model.pt holds
-        self._begun: float | None = None
+        self._begun = math.inf
         self._writing = self._last_writing = 0.0
         self._written = True
 
@@ -125,8 +125,7 @@ class Recorder:
         self._loss_sum, self._count, self._steps = torch.zeros(()), 0, 0
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self._started = time.perf_counter()
-        if self._begun is None:
-            self._begun = self._started
+        self._begun = min(self._begun, self._started)
 
     def iteration_completed(self, engine: Engine) -> None:
         """Add this batch's loss to the epoch's mean."""
@@ -185,7 +184,7 @@ class Recorder:
         if best or not self.folder.model.is_file():
             self._best = on_cpu(self.delivered.state_dict())
         self._written = False
-        expected, passed = self._writing + self._last_writing, time.perf_counter() - (self._begun or 0.0)
+        expected, passed = self._writing + self._last_writing, time.perf_counter() - self._begun
         if expected <= _FREE_SECONDS + _SHARE * passed:
             self.save(engine)
 
