@@ -77,7 +77,7 @@ class ScoredMasks:
         path: the run folder.
         result: in words, a line or one a class.
         warnings: what should be looked at before a figure is believed.
-        left_out: names of files that are no masks.
+        left_out: names of files that are no masks, and of subfolders, which are not looked into (``name/``).
     """
 
     path: Path
@@ -351,10 +351,11 @@ def _foreign_truth(folder: Path, part: str, classes: Sequence[str] | None, datas
 
 
 def _masks(folder: Path) -> tuple[list[Path], list[str]]:
-    """The masks of a folder, and the names of its other files."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    masks = [path for path in files if is_mask_file(path) and not _pictured(path)]
-    return masks, [path.name for path in files if path not in set(masks)]
+    """The masks of a folder, and the names of its other files and of its subfolders."""
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    masks = [path for path in visible if path.is_file() and is_mask_file(path) and not _pictured(path)]
+    others = [path for path in visible if path not in set(masks)]
+    return masks, [f"{path.name}/" if path.is_dir() else path.name for path in others]
 
 
 def _pictured(path: Path) -> bool:
@@ -441,7 +442,7 @@ def _match(truth: _Truth, predictions: Path, images: Path | None) -> tuple[list[
     """Find each case's prediction and image by name, in place.
 
     Returns:
-        Names of files that are no masks; every file and case without a counterpart.
+        Names of what is no mask of the folder; every file and case without a counterpart.
     """
     cases = {case.name: case for case in truth.cases}
     masks, left_out = _masks(predictions)

@@ -73,8 +73,9 @@ def check_config(packed: str | None = None) -> None:
             return
     unknown = _comments(sys.argv) if on_command_line() else []
     unknown += file_problems(caller.config_files)
-    unknown += unknown_overrides(caller.overrides or {}, ConfigParser.load_config_files(list(caller.config_files)))
-    problems = unknown + problems_of(caller.parser)
+    given = caller.overrides or {}
+    unknown += unknown_overrides(given, ConfigParser.load_config_files(list(caller.config_files)))
+    problems = unknown + _unheeded(given, caller.parser) + problems_of(caller.parser)
     if not problems:
         return
     error = UserError(problems)
@@ -128,7 +129,7 @@ def _checked(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> 
     known = {name: value for name, value in overrides.items() if _unknown(name, parser.get()) is None}
     for name, value in known.items():
         parser[name] = value
-    return parser, unknown + problems_of(parser)
+    return parser, unknown + _unheeded(known, parser) + problems_of(parser)
 
 
 def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> ConfigParser:
@@ -325,6 +326,14 @@ def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
         hint = f"; did you mean --{prefix}{nearest[0]}?" if nearest else ""
         return f"option --{name}: the config has no {prefix}{key}{hint}"
     return None
+
+
+def _unheeded(overrides: Mapping[str, Any], parser: ConfigParser) -> list[str]:
+    """What is wrong with overrides that another setting makes idle."""
+    hours = parser.get("hours")
+    if "max_epochs" not in overrides or hours in (None, "None", "null", ""):
+        return []
+    return [f"option --max_epochs: hours {hours} decides how many there are; leave out one of the two"]
 
 
 def _arguments(component: Mapping[str, Any]) -> set[str] | None:

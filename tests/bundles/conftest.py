@@ -40,10 +40,10 @@ def train(root: Path) -> Callable[..., Path]:
     """Train a bundle by its course project's recipe, with tiny settings, and return the run folder."""
 
     def run(bundle: str = "thyroid", file: str | None = None, **overrides: Any) -> Path:
-        workflow = create_workflow(
-            config_file=str(root / "bundles" / bundle / (file or course(bundle))),
-            **{"trackers": [], "logging_file": False, **TINY, **overrides},
-        )
+        given = {"trackers": [], "logging_file": False, **TINY, **overrides}
+        if "hours" in given:  # which decides on the number of epochs
+            del given["max_epochs"]
+        workflow = create_workflow(config_file=str(root / "bundles" / bundle / (file or course(bundle))), **given)
         workflow.run()
         workflow.finalize()
         return Path(workflow.parser.get_parsed_content("session").path)

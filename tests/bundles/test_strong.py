@@ -163,7 +163,7 @@ def test_a_training_keeps_to_its_time_and_resumes_to_the_same_end(
 ) -> None:
     # A clock that goes on with each step, whatever this machine does.
     clock = Clock(monkeypatch)
-    given = {"dataset_dir": str(scans), "max_epochs": 77, "hours": 45 / 3600}
+    given = {"dataset_dir": str(scans), "hours": 45 / 3600}
     began, decided = clock.now, []
     decide = RunFolder.decide
     monkeypatch.setattr(

@@ -147,6 +147,13 @@ def test_what_predict_writes_beside_its_masks_is_left_out(folders: Path) -> None
         scored(folders)
 
 
+def test_a_subfolder_is_named_among_what_is_left_out(folders: Path) -> None:
+    (folders / "found" / "fold_1").mkdir()
+    (folders / "found" / ".cache").mkdir()
+    assert "fold_1/" in scored(folders).left_out
+    assert ".cache/" not in scored(folders).left_out
+
+
 def test_groups_come_from_a_table(folders: Path) -> None:
     rows = "".join(f"p{case // 2}_{case}.png,patient-{case % 2}\n" for case in range(4))
     (folders / "who.csv").write_text(f"file,patient\n{rows}")

@@ -270,6 +270,14 @@ def test_a_setting_that_cannot_be_is_one_sentence(tiny: dict[str, Any], override
     assert "\n" not in problem
 
 
+def test_a_number_of_epochs_beside_a_time_is_refused(tiny: dict[str, Any]) -> None:
+    strong = str(BUNDLE / "train.yaml")
+    assert check_file(strong, {**tiny, "hours": 0.5}) == []
+    assert check_file(strong, {**tiny, "hours": None, "max_epochs": 3}) == []
+    (problem,) = check_file(strong, {**tiny, "hours": 0.5, "max_epochs": 3})
+    assert problem == "option --max_epochs: hours 0.5 decides how many there are; leave out one of the two"
+
+
 def test_colour_and_other_networks_are_fine(tiny: dict[str, Any]) -> None:
     assert check_file(TRAIN, {**tiny, "channels": 3}) == []
     assert check_file(TRAIN, {**tiny, "classes": ["nodule"], "threshold": 0.3}) == []
