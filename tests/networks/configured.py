@@ -48,6 +48,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "segresnet": {"network::init_filters": 8},
     "resenc_unet": _RESENC,
     "resenc_unet_ds": _RESENC,
+    "resnet34_unet": {"encoder": "resnet18", "decoder_channels": [32, 16, 16, 8, 8]},
     "resnet50_unetplusplus": {"encoder": "resnet18", "decoder_channels": [32, 16, 16, 8, 8]},
     "convnext_upernet": {"encoder": "tu-convnext_atto", "decoder_channels": 32},
     "mit_b2_segformer": {"encoder": "mit_b0", "arguments": {"decoder_segmentation_channels": 32}},

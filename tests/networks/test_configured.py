@@ -90,6 +90,10 @@ class TestResEncUNet(LongContract):
                 nn.init.constant_(module.weight, 0.5)
 
 
+class TestResNet34UNet(LongContract):
+    name = "resnet34_unet"
+
+
 class TestUNetPlusPlus(LongContract):
     name = "resnet50_unetplusplus"
 

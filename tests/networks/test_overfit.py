@@ -37,6 +37,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 # VGG19 (as VGG16, with three layers more) and those of bundles/networks are trained on request; of the latter these as
 # they are shipped, in bfloat16: learning rate, most steps, size. docs/own-networks.md has what they took.
 SHIPPED: dict[str, tuple[float, int, int]] = {
+    "resnet34_unet": (1e-3, 100, 64),
     "efficientnetv2_unet": (1e-3, 100, 64),
     "mit_b2_segformer": (1e-3, 150, 64),
     "convnext_upernet": (3e-4, 150, 64),
