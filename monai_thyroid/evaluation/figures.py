@@ -30,11 +30,11 @@ def draw_cases(
 
     rows = max(1, *(len(cases) for cases in groups.values()))
     widths = np.linspace(1.5, 0.6, len(classes)) if len(classes) > 1 else [1.0]
-    figure = Figure(dpi=200, layout="constrained")
+    figure = Figure(dpi=200)
     grid = figure.subplots(rows, len(groups), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    tallest = 0.0  # height over width
+    tallest = 0.1  # height over width
     for column, (title, cases) in enumerate(groups.items()):
         for row, (item, predicted, dice) in enumerate(cases):
             axes = grid[row, column]
@@ -59,13 +59,18 @@ def draw_cases(
                 if len(classes) > 1
             ),
         ],
-        loc="outside lower center",
+        loc="lower center",
         ncols=2 + (len(classes) if len(classes) > 1 else 0),
         frameon=False,
         fontsize=8,
     )
-    # Each row as high as its pictures need, within what a page bears.
-    figure.set_size_inches(7.2, rows * (7.2 / max(1, len(groups)) * min(tallest, 1.5) + 0.45) + 0.3)
+    # Inches: each row as high as its pictures need, within what a page bears, below two lines of title.
+    picture, title, legend = 7.2 / max(1, len(groups)) * min(tallest, 1.5), 0.45, 0.3
+    height = rows * (picture + title) + legend
+    figure.set_size_inches(7.2, height)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=legend / height, top=1 - title / height, wspace=0.04, hspace=title / picture
+    )
     figure.savefig(path)
 
 

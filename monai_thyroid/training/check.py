@@ -28,7 +28,7 @@ from monai_thyroid.evaluation.weights import find_weights, match_weights
 from monai_thyroid.networks import AdaptedNetwork
 from monai_thyroid.options import boolean
 from monai_thyroid.training.caller import BUNDLE_ROOT, calling_workflow, on_command_line
-from monai_thyroid.training.config import check_constants, problems_behind
+from monai_thyroid.training.config import check_constants, load_config_file, problems_behind
 from monai_thyroid.training.handlers import reseed
 from monai_thyroid.training.rehearsal import rehearse
 
@@ -74,7 +74,7 @@ def check_config(packed: str | None = None) -> None:
     unknown = _comments(sys.argv) if on_command_line() else []
     unknown += file_problems(caller.config_files)
     given = caller.overrides or {}
-    unknown += unknown_overrides(given, ConfigParser.load_config_files(list(caller.config_files)))
+    unknown += unknown_overrides(given, _merged(caller.config_files))
     problems = unknown + _unheeded(given, caller.parser) + problems_of(caller.parser)
     if not problems:
         return
@@ -86,7 +86,7 @@ def check_config(packed: str | None = None) -> None:
 
 def _names_data(parser: ConfigParser) -> bool:
     """Whether a packed bundle's config was told which images it is for."""
-    if "input" in parser:
+    if "input" in parser.get():
         return parser["input"] is not None
     return parser["dataset_dir"] not in (None, "$@trained.dataset_dir")
 
@@ -143,16 +143,25 @@ def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike
     if problems := file_problems(files):
         raise UserError(problems)
     parser = ConfigParser()
-    for number, file in enumerate(files, 1):
-        try:
-            parser.read_config(files[:number])
-        except Exception as error:  # whatever merging with + raises
-            raise UserError(f"{file}: cannot be read ({error})") from error
+    parser.read_config(_merged(files))
     if (meta := files[0].with_name("metadata.json")).is_file():
         parser.read_meta(meta)
-    if parser.get("bundle_root") == BUNDLE_ROOT:  # it looks for a workflow, which there is none here
+    if parser.get().get("bundle_root") == BUNDLE_ROOT:  # it looks for a workflow, which there is none here
         parser["bundle_root"] = str(files[0].resolve().parent.parent)
     return parser
+
+
+def _merged(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The content of files, of which a later one overrides or adds to an earlier one."""
+    merged = ConfigParser({})
+    for file in files:
+        try:
+            for name, value in load_config_file(file).items():
+                merge_kv(merged, name, value)
+        except Exception as error:  # whatever merging raises
+            raise UserError(f"{file}: cannot be read ({error})") from error
+    content: dict[str, Any] = merged.get()
+    return content
 
 
 def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -174,7 +183,7 @@ def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
             problems.append(f"{file}: no such file")
             continue
         try:
-            content = ConfigParser.load_config_file(file)
+            content = load_config_file(file)
         except Exception as error:  # whatever the YAML reader raises
             problems.append(f"{file}: cannot be read ({error})")
             continue
@@ -226,9 +235,9 @@ def read_menu(files: Sequence[str | os.PathLike[str]]) -> ConfigParser:
         raise UserError(problems)
     parser = ConfigParser()
     for file in files:
-        for name, value in ConfigParser.load_config_file(file).items():
+        for name, value in load_config_file(file).items():
             whole = name.removeprefix("+").partition("::")[0]
-            if whole in parser or "::" not in name:
+            if whole in parser.get() or "::" not in name:
                 merge_kv(parser, name, value)
     return parser
 
@@ -240,11 +249,11 @@ def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[
         UserError: a file cannot be read, or has no ``networks``.
     """
     parser = read_menu([config_file] if isinstance(config_file, str) else config_file)
-    if "networks" not in parser:
+    if "networks" not in parser.get():
         raise UserError(f"{config_file}: has no networks")
 
     for constant, value in {"image_size": 256, "activation": "sigmoid"}.items():
-        if constant not in parser:
+        if constant not in parser.get():
             parser[constant] = value
     if problems := _block_problems(parser["networks"]):
         raise UserError(problems)
@@ -330,7 +339,7 @@ def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
 
 def _unheeded(overrides: Mapping[str, Any], parser: ConfigParser) -> list[str]:
     """What is wrong with overrides that another setting makes idle."""
-    hours = parser.get("hours")
+    hours = parser.get().get("hours")
     if "max_epochs" not in overrides or hours in (None, "None", "null", ""):
         return []
     return [f"option --max_epochs: hours {hours} decides how many there are; leave out one of the two"]
@@ -366,7 +375,7 @@ def problems_of(parser: ConfigParser) -> list[str]:
         except (KeyError, ValueError, OSError) as missing:
             return [f"a value that begins with % is another place of a config to MONAI, and it finds none: {missing}"]
     problems = list(_numbers_as_text({key: value for key, value in parser.get().items() if key != "_meta_"}))
-    if "trained" in parser:
+    if "trained" in parser.get():
         trained, error = _evaluate(parser, "trained")
         try:
             if isinstance(trained, TrainedRun):
@@ -383,17 +392,18 @@ def problems_of(parser: ConfigParser) -> list[str]:
         problems.append(f"output_dir {problem}")
     set_determinism(seed=values.get("seed", 0))
     reseed(values.get("seed", 0), 0)
-    if "networks" in parser or ("network" in parser and isinstance(parser.get("network_def"), dict)):
+    config = parser.get()
+    if "networks" in config or ("network" in config and isinstance(config.get("network_def"), dict)):
         wrong = _network_problems(parser, values, found)
         problems += wrong + _start_problems(parser, values, match=not (wrong or found))
-    if "data" in parser:
+    if "data" in config:
         data, errors = _evaluate(parser, "data")
         problems += errors
         if isinstance(data, Datalist):
             problems += data.inspect().problems
     # What else a command builds before it runs; a negative rate or a wrong name shows only then.
     for name in ("dataset", *(stage + part for stage in ("first_stage::", "") for part in _LEARNING)):
-        if name in parser and not problems:
+        if name.partition("::")[0] in config and name in parser and not problems:
             problems += _evaluate(parser, name)[1]
     return list(dict.fromkeys(problems))  # several constants may ask for the same dataset
 
@@ -401,7 +411,7 @@ def problems_of(parser: ConfigParser) -> list[str]:
 def _paths_as_text(parser: ConfigParser) -> None:
     """The command line reads a folder called 2024 as a number."""
     for name in ("dataset_dir", "output_dir", "input", "run_dir", "split_file", "init_from"):
-        value = parser.get(name)
+        value = parser.get().get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             parser[name] = str(value)
 
@@ -418,7 +428,7 @@ def _numbers_as_text(node: Any, name: str = "") -> Iterator[str]:
 
 
 def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:
-    menu, name = parser.get("networks"), values.get("network")
+    menu, name = parser.get().get("networks"), values.get("network")
     if menu is not None and name not in menu:
         nearest = difflib.get_close_matches(str(name), list(menu), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""

@@ -46,7 +46,7 @@ def _of_few_items(parser: ConfigParser, folder: Path) -> ConfigParser:
     """The config with a batch of each dataset and its output elsewhere."""
     config = copy.deepcopy({key: value for key, value in parser.get().items() if key not in ("data", "trained")})
     for read in ("data", "trained"):  # once, and not again
-        if read in parser:
+        if read in parser.get():
             config[read] = parser.get_parsed_content(read)
     few = ConfigParser(config)
     if "output_dir" in config:
