@@ -94,7 +94,7 @@ def kill_at(step: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
-@pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.parametrize("commits", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_every_step_nothing_is_lost_or_repeated(tmp_path: Path, commits: bool) -> None:
     step, ended = 0, -signal.SIGKILL
     while ended == -signal.SIGKILL:

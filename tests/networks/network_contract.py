@@ -101,6 +101,7 @@ class NetworkContract:
         with torch.no_grad():
             assert torch.equal(network(self.images(1)), other(self.images(1)))
 
+    @pytest.mark.slow
     def test_exports(self) -> None:
         network = self.build(in_channels=3, out_channels=2)
         self.wake(network)

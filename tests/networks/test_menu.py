@@ -98,19 +98,11 @@ class EncoderContract(OwnNetworkContract):
         self.inductor_infers()
 
 
-class LargeEncoderContract(EncoderContract):
-    """Wired as MobileNetV2's U-Net, so that one shows early what goes wrong."""
-
-    @pytest.mark.slow
-    def test_exports(self) -> None:
-        super().test_exports()
-
-
-class TestVGG16UNet(LargeEncoderContract):
+class TestVGG16UNet(EncoderContract):
     name = "vgg16_unet"
 
 
-class DeeperEncoderContract(LargeEncoderContract):
+class DeeperEncoderContract(EncoderContract):
     """Of the same blocks as another one here, only more of them: what takes minutes is run on request."""
 
     @pytest.mark.slow
@@ -137,12 +129,16 @@ class TestResNet50UNet(DeeperEncoderContract):
     name = "resnet50_unet"
 
 
-class TestResNet50ResUNet(LargeEncoderContract):
+class TestResNet50ResUNet(EncoderContract):
     name = "resnet50_resunet"
 
 
 class TestMobileNetV2UNet(EncoderContract):
     name = "mobilenet_v2_unet"
+
+    def test_exports(self) -> None:
+        """Not slow, so that one network shows early what goes wrong."""
+        super().test_exports()
 
 
 def test_every_network_of_the_menu_is_tested() -> None:
