@@ -181,7 +181,7 @@ def _look(item: Mapping[str, str], *, classes: int) -> tuple[bool, int, int, flo
 
 def _proposed(proposal: Proposal) -> dict[str, str]:
     """What of the recipe and the menu is this dataset's own."""
-    own = {"image_size": proposal.image_size, "batch_size": proposal.batch_size}
+    own = {name: getattr(proposal, name) for name in ("image_size", "batch_size", "max_epochs")}
     schedule = recipe("own")["strong"]["schedule"].rstrip("\n")
     for name, value in own.items():
         schedule = re.sub(rf"(?m)^{name}: \S+", f"{name}: {value}", schedule)

@@ -1,4 +1,4 @@
-"""Image size, batch and network width for a dataset, each with its reason: nnU-Net's idea, for two cores or one GPU."""
+"""Image size, batch, epochs and network width for a dataset, each with its reason: nnU-Net's idea, for two cores or one GPU."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _WIDE = (32, 32, 64, 128, 256, 32)  # of BasicUNet, as in the menu
 _SMALL_LESION = 16  # pixels that a small one should have across: one at the coarsest level of a U-Net
 _SIZES = {"cpu": (128, 256), "gpu": (256, 512)}
 _SPEED = {"cpu": 7.0, "gpu": 1200.0}  # images/s at 256 x 256 in training, measured (docs/performance.md)
+_EPOCHS, _STEPS = 100, 2000  # at least: nerves gained 0.1 of Dice between 600 steps and 2,000 (docs/comparison.md)
 _PASSES = 20  # over the training images, which an hour should allow
 
 
@@ -25,12 +26,14 @@ class Proposal:
     Attributes:
         image_size: height and width of the network's input.
         batch_size: images a step.
+        max_epochs: passes over the training images.
         features: widths of the U-Net's levels.
-        reasons: one sentence for each of the three.
+        reasons: one sentence for each of the four.
     """
 
     image_size: int
     batch_size: int
+    max_epochs: int
     features: tuple[int, ...]
     reasons: list[str]
 
@@ -50,7 +53,7 @@ def propose(sizes: Sequence[Sequence[int]], shares: Sequence[float], *, train: i
         gpu: for a GPU; else for two cores.
 
     Returns:
-        The choice, for an hour of training.
+        The choice: image size and width are for an hour of training.
     """
     device = "gpu" if gpu else "cpu"
     low, high = _SIZES[device]
@@ -68,7 +71,11 @@ def propose(sizes: Sequence[Sequence[int]], shares: Sequence[float], *, train: i
         f"{across * size:.0f} pixels across{limit if wanted > size else ''}"
     ]
     batch = next((some for some in (16, 8, 4) if train // some >= 10), 2)
-    reasons.append(f"batch_size {batch}: {train} training images make {max(1, train // batch)} steps an epoch")
+    steps = max(1, train // batch)
+    reasons.append(f"batch_size {batch}: {train} training images make {steps} steps an epoch")
+    epochs = max(_EPOCHS, math.ceil(_STEPS / steps / 10) * 10)
+    few = f"; {_EPOCHS} epochs of so few images would be {_EPOCHS * steps:,}" if epochs > _EPOCHS else ""
+    reasons.append(f"max_epochs {epochs}: {epochs * steps:,} steps{few}")
     speed = _SPEED[device] * (256 / size) ** 2
     passes = speed * 3600 / train
     wide = passes >= _PASSES
@@ -77,4 +84,4 @@ def propose(sizes: Sequence[Sequence[int]], shares: Sequence[float], *, train: i
     if not wide:
         told = f"of 32 to 256 {told}, which is too little"
     reasons.append(f"unet of {features[0]} to {max(features)} channels: {told}")
-    return Proposal(size, batch, features, reasons)
+    return Proposal(size, batch, epochs, features, reasons)
