@@ -619,18 +619,21 @@ def _new(options: argparse.Namespace) -> int:
 
 
 def _bundles(options: argparse.Namespace) -> int:
-    from monai_thyroid.bundles import SHIPPED, copy_bundle, recipe
+    from monai_thyroid.bundles import NETWORKS, SHIPPED, copy_bundle, recipe
 
     if options.copy:
         name, folder = options.copy
         path = copy_bundle(name, folder)
-        config = shlex.quote(str(path / "train.yaml"))
-        print(f"{path}: written", "Next:", f"  python -m monai.bundle run --config_file {config}", sep="\n")
+        file, command = "train.yaml", "python -m monai.bundle run --config_file"
+        if name == NETWORKS:
+            file, command = "monai.yaml", "monai-thyroid networks --no-exports --config"
+        print(f"{path}: written", "Next:", f"  {command} {shlex.quote(str(path / file))}", sep="\n")
         return 0
-    width = max(map(len, SHIPPED))
+    width = max(map(len, (*SHIPPED, NETWORKS)))
     for name in SHIPPED:
         about = recipe(name)
         print(f"{name:<{width}}  {about['about']}; data: {about['data']}")
+    print(f"{NETWORKS:<{width}}  blocks of further networks, for any bundle (--config FILE)")
     print("One of them for yourself: monai-thyroid bundles --copy NAME DIR")
     return 0
 

@@ -133,6 +133,8 @@ def test_the_wheel_trains_a_copied_bundle(installed: Path, tmp_path: Path, root:
     where = run(installed, tmp_path, "-c", "import monai_thyroid; print(monai_thyroid.__file__)")
     assert Path(where.strip()).is_relative_to(installed)
     run(installed, tmp_path, "-m", "monai_thyroid", "bundles", "--copy", "thyroid", "mine")
+    run(installed, tmp_path, "-m", "monai_thyroid", "bundles", "--copy", "networks", "more")
+    assert {path.name for path in (tmp_path / "more").iterdir()} >= {"encoders.yaml", "monai.yaml"}
     copied, shipped = tmp_path / "mine", root / "bundles" / "thyroid"
     assert {path.name for path in copied.iterdir()} == {path.name for path in shipped.iterdir()}
     for path in copied.iterdir():

@@ -8,9 +8,18 @@ from monai_thyroid.lazy import lazily
 
 if TYPE_CHECKING:
     from monai_thyroid.bundles.new import NewBundle, new_bundle
-    from monai_thyroid.bundles.render import SHIPPED, copy_bundle, recipe, render_bundle, write_bundle, write_shipped
+    from monai_thyroid.bundles.render import (
+        NETWORKS,
+        SHIPPED,
+        copy_bundle,
+        recipe,
+        render_bundle,
+        write_bundle,
+        write_shipped,
+    )
 
 __all__ = [
+    "NETWORKS",
     "SHIPPED",
     "NewBundle",
     "copy_bundle",
@@ -26,6 +35,6 @@ __getattr__ = lazily(
     __name__,
     {
         "new": ("NewBundle", "new_bundle"),
-        "render": ("SHIPPED", "copy_bundle", "recipe", "render_bundle", "write_bundle", "write_shipped"),
+        "render": ("NETWORKS", "SHIPPED", "copy_bundle", "recipe", "render_bundle", "write_bundle", "write_shipped"),
     },
 )

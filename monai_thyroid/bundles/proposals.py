@@ -1,4 +1,4 @@
-"""Image size, batch, epochs and network width for a dataset, each with its reason: nnU-Net's idea, for two cores or one GPU."""
+"""Image size, batch, epochs and width for a dataset, each with its reason: nnU-Net's idea, for two cores or one GPU."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ A recipe is a YAML of values for the insertion points of the templates; its text
 all; ``<name>.md`` beside it is the bundle's README, and a folder ``<name>/`` has what this bundle alone has, templates
 as well. What stands under ``strong`` and under ``course`` are two ways to train on the same data: the strong recipe,
 and that of the course project which a bundle reproduces. ``default`` says which of them is ``train.yaml``.
-`python -m monai_thyroid.bundles` writes the bundles of this repository anew.
+``networks/`` are blocks of further networks for any bundle. `python -m monai_thyroid.bundles` writes the bundles of
+this repository anew, and those blocks beside them.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from monai_thyroid.errors import UserError
 from monai_thyroid.files import atomic_path
 from monai_thyroid.networks.menu import MENU_FILE
 
-__all__ = ["SHIPPED", "VERSIONS", "copy_bundle", "recipe", "render_bundle", "write_bundle", "write_shipped"]
+__all__ = ["NETWORKS", "SHIPPED", "VERSIONS", "copy_bundle", "recipe", "render_bundle", "write_bundle", "write_shipped"]
 
 _HERE = Path(__file__).parent
 SHIPPED = tuple(sorted(path.stem for path in _HERE.glob("recipes/*.yaml") if path.stem != "own"))
 """Names of the bundles of this repository."""
+NETWORKS = "networks"
+"""Name of the folder with blocks of further networks, which is copied as a bundle is."""
 
 VERSIONS = {
     "monai": "1.6.1",
@@ -108,15 +111,14 @@ def render_bundle(recipe_name: str, **values: Any) -> dict[str, str]:
 
 
 def write_shipped(folder: Path) -> list[Path]:
-    """Render the bundles of this repository into subfolders of a folder.
+    """Render the bundles of this repository, and the blocks of networks, into subfolders of a folder.
 
     Returns:
         The files whose content has changed.
     """
     changed = []
-    for name in SHIPPED:
-        values = {"name": name, "folder": f"bundles/{name}", "facts": "", "in_repository": True}
-        for file, text in render_bundle(name, **values).items():
+    for name in (*SHIPPED, NETWORKS):
+        for file, text in _files(name, f"bundles/{name}", in_repository=True).items():
             path = folder / name / file
             if path.is_file() and path.read_text(encoding="utf-8") == text:
                 continue
@@ -131,7 +133,7 @@ def copy_bundle(name: str, target: str | Path) -> Path:
     """Write a bundle of this package to a folder of the user's.
 
     Args:
-        name: of `SHIPPED`.
+        name: of `SHIPPED`, or `NETWORKS`.
         target: the bundle's folder, which must not exist.
 
     Returns:
@@ -146,14 +148,20 @@ def copy_bundle(name: str, target: str | Path) -> Path:
         problems.append(
             f"{str(target)!r}: commands in the bundle's files name its folder; take a name without quotes, $ and \\"
         )
-    if name not in SHIPPED:
-        problems.append(f"bundle {name}: not known; there are {', '.join(SHIPPED)}")
+    if name not in (*SHIPPED, NETWORKS):
+        problems.append(f"bundle {name}: not known; there are {', '.join(SHIPPED)}, and {NETWORKS}")
     if target.exists() or target.is_symlink():
         problems.append(f"{target}: exists already; give another name, or remove it")
     if problems:
         raise UserError(problems)
-    write_bundle(target, render_bundle(name, name=name, folder=target.as_posix(), facts=""))
+    write_bundle(target, _files(name, target.as_posix()))
     return target
+
+
+def _files(name: str, folder: str, **values: Any) -> dict[str, str]:
+    if name == NETWORKS:
+        return {path.name: path.read_text(encoding="utf-8") for path in sorted((_HERE / NETWORKS).glob("*.yaml"))}
+    return render_bundle(name, name=name, folder=folder, facts="", **values)
 
 
 def write_bundle(target: Path, files: Mapping[str, str]) -> None:

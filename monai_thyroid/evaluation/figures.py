@@ -65,11 +65,11 @@ def draw_cases(
         fontsize=8,
     )
     # Inches: each row as high as its pictures need, within what a page bears, below two lines of title.
-    picture, title, legend = 7.2 / max(1, len(groups)) * min(tallest, 1.5), 0.45, 0.3
-    height = rows * (picture + title) + legend
+    picture, above, below = 7.2 / max(1, len(groups)) * min(tallest, 1.5), 0.45, 0.3
+    height = rows * (picture + above) + below
     figure.set_size_inches(7.2, height)
     figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=legend / height, top=1 - title / height, wspace=0.04, hspace=title / picture
+        left=0.01, right=0.99, bottom=below / height, top=1 - above / height, wspace=0.04, hspace=above / picture
     )
     figure.savefig(path)
 

@@ -22,7 +22,7 @@ from monai_thyroid.networks.menu import MENU_FILE
 def test_the_committed_bundles_are_the_rendered_ones(root: Path, tmp_path: Path) -> None:
     assert {*SHIPPED, "networks"} == {path.name for path in (root / "bundles").iterdir()}
     written = write_shipped(tmp_path)
-    assert len(written) == 9 * len(SHIPPED) + 1  # tirads.yaml of thyroid
+    assert len(written) == 9 * len(SHIPPED) + 1 + 4  # tirads.yaml of thyroid, blocks of networks
     other = [
         path for path in written if path.read_bytes() != (root / "bundles" / path.relative_to(tmp_path)).read_bytes()
     ]
@@ -49,6 +49,19 @@ def test_the_command_that_a_copy_prints_can_be_pasted(
     assert shlex.split(capsys.readouterr().out.splitlines()[-1])[-1] == "a place/mine/train.yaml"
     second = Path("a place/mine/train.yaml").read_text("utf-8").splitlines()[1]
     assert "a place/mine/train.yaml" in shlex.split(second)
+
+
+def test_blocks_of_networks_are_copied_as_they_stand(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundles", "--copy", "networks", "a place/more"]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[-1] == "a place/more/monai.yaml"
+    files = {path.name: path.read_bytes() for path in (root / "bundles" / "networks").iterdir()}
+    assert {path.name: path.read_bytes() for path in Path("a place/more").iterdir()} == files
+    assert main([*command[1:2], "segresnet", *command[2:]]) == 0
+    assert "segresnet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", ["it's", "new\nline", "$x"])
