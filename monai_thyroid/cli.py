@@ -113,7 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     bundles = commands.add_parser(
         "bundles", help="list the bundles that come with this package, or copy one", allow_abbrev=False
     )
-    bundles.add_argument("--copy", nargs=2, metavar=("NAME", "DIR"), help="write a bundle to a new folder of yours")
+    bundles.add_argument(
+        "--copy",
+        nargs=2,
+        metavar=("NAME", "DIR"),
+        help="write a bundle (or networks, blocks of further networks) to a new folder of yours",
+    )
     bundles.set_defaults(function=_bundles)
 
     networks = commands.add_parser(
@@ -626,7 +631,7 @@ def _bundles(options: argparse.Namespace) -> int:
         path = copy_bundle(name, folder)
         file, command = "train.yaml", "python -m monai.bundle run --config_file"
         if name == NETWORKS:
-            file, command = "monai.yaml", "monai-thyroid networks --no-exports --config"
+            file, command = "monai.yaml", "monai-thyroid networks mednext --no-exports --config"
         print(f"{path}: written", "Next:", f"  {command} {shlex.quote(str(path / file))}", sep="\n")
         return 0
     width = max(map(len, (*SHIPPED, NETWORKS)))

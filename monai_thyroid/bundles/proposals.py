@@ -16,6 +16,7 @@ _SMALL_LESION = 16  # pixels that a small one should have across: one at the coa
 _SIZES = {"cpu": (128, 256), "gpu": (256, 512)}
 _SPEED = {"cpu": 7.0, "gpu": 1200.0}  # images/s at 256 x 256 in training, measured (docs/performance.md)
 _EPOCHS, _STEPS = 100, 2000  # at least: nerves gained 0.1 of Dice between 600 steps and 2,000 (docs/comparison.md)
+_MOST_EPOCHS = 500
 _PASSES = 20  # over the training images, which an hour should allow
 
 
@@ -73,12 +74,16 @@ def propose(sizes: Sequence[Sequence[int]], shares: Sequence[float], *, train: i
     batch = next((some for some in (16, 8, 4) if train // some >= 10), 2)
     steps = max(1, train // batch)
     reasons.append(f"batch_size {batch}: {train} training images make {steps} steps an epoch")
-    epochs = max(_EPOCHS, math.ceil(_STEPS / steps / 10) * 10)
-    few = f"; {_EPOCHS} epochs of so few images would be {_EPOCHS * steps:,}" if epochs > _EPOCHS else ""
-    reasons.append(f"max_epochs {epochs}: {epochs * steps:,} steps{few}")
     speed = _SPEED[device] * (256 / size) ** 2
     passes = speed * 3600 / train
+    epochs = min(max(_EPOCHS, math.ceil(_STEPS / steps / 10) * 10), _MOST_EPOCHS)
+    few = f" ({_EPOCHS} epochs of so few images would be {_EPOCHS * steps:,})" if epochs > _EPOCHS else ""
     wide = passes >= _PASSES
+    hours = epochs / passes
+    lasts = f"{math.ceil(60 * hours)} min" if hours < 2 else f"{hours:.0f} h"
+    reasons.append(
+        f"max_epochs {epochs}: {epochs * steps:,} steps{few}, {'about' if wide else 'less than'} {lasts} on {where}"
+    )
     features = _WIDE if wide else tuple(width // 2 for width in _WIDE)
     told = f"in an hour {where} see each of {train} images about {passes:.0f} times"
     if not wide:

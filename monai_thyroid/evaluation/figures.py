@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from monai_thyroid.files import atomic_path
 from monai_thyroid.images import read_masks, read_raster
 
 __all__ = ["draw_agreement", "draw_cases", "draw_degraded"]
+
+_LETTERS = 100  # of 8 points, side by side across a page
 
 
 def draw_cases(
@@ -34,12 +37,12 @@ def draw_cases(
     grid = figure.subplots(rows, len(groups), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    tallest = 0.1  # height over width
+    tallest = np.full(rows, 0.1)  # picture of each row, height over width
     for column, (title, cases) in enumerate(groups.items()):
         for row, (item, predicted, dice) in enumerate(cases):
             axes = grid[row, column]
             image = read_raster(item["image"]).normalised()
-            tallest = max(tallest, image.shape[0] / image.shape[1])
+            tallest[row] = max(tallest[row], image.shape[0] / image.shape[1])
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             for source, colour, style in (
                 (item["label"], drawing.REFERENCE, "solid"),
@@ -48,30 +51,36 @@ def draw_cases(
                 for mask, width in zip(read_masks(source, classes=len(classes)), widths, strict=True):
                     drawing.draw_outline(axes, mask, colour=colour, style=style, width=width)
             heading = f"{title}: " if row == 0 else ""
-            axes.set_title(f"{heading}{item['case']}\nDice {dice:.2f}", fontsize=8, parse_math=False)
-    figure.legend(
-        handles=[
-            Line2D([], [], color=drawing.REFERENCE, linestyle="solid", label="reference"),
-            Line2D([], [], color=drawing.PREDICTION, linestyle="dashed", label="prediction"),
-            *(
-                Line2D([], [], color="0.3", linewidth=width, label=name)
-                for name, width in zip(classes, widths, strict=True)
-                if len(classes) > 1
-            ),
-        ],
-        loc="lower center",
-        ncols=2 + (len(classes) if len(classes) > 1 else 0),
-        frameon=False,
-        fontsize=8,
-    )
+            name = _shortened(str(item["case"]), _LETTERS // len(groups) - len(heading))
+            axes.set_title(f"{heading}{name}\nDice {dice:.2f}", fontsize=8, parse_math=False)
+    handles = [
+        Line2D([], [], color=drawing.REFERENCE, linestyle="solid", label="reference"),
+        Line2D([], [], color=drawing.PREDICTION, linestyle="dashed", label="prediction"),
+        *(
+            Line2D([], [], color="0.3", linewidth=width, label=name)
+            for name, width in zip(classes, widths, strict=True)
+            if len(classes) > 1
+        ),
+    ]
+    columns = min(len(handles), 4)
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8)
     # Inches: each row as high as its pictures need, within what a page bears, below two lines of title.
-    picture, above, below = 7.2 / max(1, len(groups)) * min(tallest, 1.5), 0.45, 0.3
-    height = rows * (picture + above) + below
+    pictures, above = 7.2 / max(1, len(groups)) * np.minimum(tallest, 1.5), 0.45
+    below = 0.12 + 0.18 * math.ceil(len(handles) / columns)
+    height = float(pictures.sum()) + rows * above + below
     figure.set_size_inches(7.2, height)
-    figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=below / height, top=1 - above / height, wspace=0.04, hspace=above / picture
-    )
+    grid[0, 0].get_gridspec().set_height_ratios(pictures)
+    sides = {"left": 0.01, "right": 0.99, "bottom": below / height, "top": 1 - above / height}
+    figure.subplots_adjust(**sides, wspace=0.04, hspace=above / float(pictures.mean()))
     figure.savefig(path)
+
+
+def _shortened(name: str, letters: int) -> str:
+    """A name that is longer than that, without its middle."""
+    if len(name) <= letters:
+        return name
+    half = max(1, (letters - 1) // 2)
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def draw_agreement(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float], path: Path) -> None:

@@ -327,9 +327,9 @@ def _truth(folder: Path, part: str, classes: Sequence[str] | None, dataset: str 
 
 
 def _foreign_truth(folder: Path, part: str, classes: Sequence[str] | None, dataset: str | None) -> _Truth:
-    files = _masks(folder)[0]
+    files, others = _masks(folder)
     if not files:
-        raise UserError(f"references {folder}: holds no mask")
+        raise UserError(f"references {folder}: holds no mask{_in_subfolders(others)}")
     names = list(classes) if classes is not None else ["foreground"]
     if all(is_image(file) for file in files):
         with_images = found_classes(str(folder), names=classes, images=".", masks=".")
@@ -354,8 +354,14 @@ def _masks(folder: Path) -> tuple[list[Path], list[str]]:
     """The masks of a folder, and the names of its other files and of its subfolders."""
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     masks = [path for path in visible if path.is_file() and is_mask_file(path) and not _pictured(path)]
-    others = [path for path in visible if path not in set(masks)]
-    return masks, [f"{path.name}/" if path.is_dir() else path.name for path in others]
+    known = set(masks)
+    return masks, [f"{path.name}/" if path.is_dir() else path.name for path in visible if path not in known]
+
+
+def _in_subfolders(others: Sequence[str]) -> str:
+    """Where else masks may be, of what is no mask."""
+    folders = [name for name in others if name.endswith("/")]
+    return f" (its subfolders are not looked into: {', '.join(folders)})" if folders else ""
 
 
 def _pictured(path: Path) -> bool:
@@ -456,7 +462,10 @@ def _match(truth: _Truth, predictions: Path, images: Path | None) -> tuple[list[
             problems.append(f"{file}: {case.prediction.name} is of the same case; keep one of them")
         else:
             case.prediction = file
-    problems += [f"{case.name}: no prediction in {predictions}" for case in truth.cases if case.prediction is None]
+    if not masks:
+        return left_out, [f"predictions {predictions}: holds no mask{_in_subfolders(left_out)}"]
+    unfound = [case.name for case in truth.cases if case.prediction is None]
+    problems += [f"{name}: no prediction in {predictions}{_in_subfolders(left_out)}" for name in unfound]
     if images is not None:
         there = {stem(path): path for path in sorted(images.iterdir()) if path.is_file() and is_image(path)}
         for case in truth.cases:

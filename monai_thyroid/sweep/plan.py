@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -310,7 +310,7 @@ def plan_sweep(
     fixed = {name: value for name, value in fixed.items() if not unknown_overrides({name: value}, known)}
     planner = _Planner(config, given=given, fixed=fixed, folds=folds, output=output, elsewhere=elsewhere)
     parsers = {name: planner.parser(name, seed=seeds[0]) for name in networks}
-    problems += _problems(list(parsers.values()), planner.cases)
+    problems += _problems(list(parsers.values()), planner.cases, given=given)
     planner.plain = parsers
     if tuning is not None and len(problems) == len(wrong):
         building = Tuning({name: tuning.grid[name] for name in tuning.grid if name not in _BUILD_NOTHING}, tuning.seeds)
@@ -560,14 +560,14 @@ def _load(config: Sequence[Path], overrides: Mapping[str, Any] | None = None) ->
     return parser
 
 
-def _problems(parsers: Sequence[ConfigParser], cases: dict[str, Datalist]) -> list[str]:
+def _problems(parsers: Sequence[ConfigParser], cases: dict[str, Datalist], *, given: Collection[str] = ()) -> list[str]:
     """What is wrong with the config of each network; the files of the data are read for the first one only."""
     problems: list[str] = []
     for parser in parsers:
         parser.parse(reset=True)
         if cases:
             parser.ref_resolver.resolved_content["data"] = next(iter(cases.values()))
-        found = problems_of(parser)
+        found = problems_of(parser, given=given)
         problems += found
         if not found and not cases:
             data, classes = (parser.get_parsed_content(name) for name in ("data", "classes"))

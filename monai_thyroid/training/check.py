@@ -9,7 +9,7 @@ import os
 import pydoc
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from monai_thyroid.evaluation.weights import find_weights, match_weights
 from monai_thyroid.networks import AdaptedNetwork
 from monai_thyroid.options import boolean
 from monai_thyroid.training.caller import BUNDLE_ROOT, calling_workflow, on_command_line
-from monai_thyroid.training.config import check_constants, load_config_file, problems_behind
+from monai_thyroid.training.config import check_constants, has, load_config_file, problems_behind
+from monai_thyroid.training.constants import CONSTANTS
 from monai_thyroid.training.handlers import reseed
 from monai_thyroid.training.rehearsal import rehearse
 
@@ -50,6 +51,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 
 _ADAPTER = "monai_thyroid.networks.AdaptedNetwork"
+_PATHS = ("dataset_dir", "output_dir", "input", "run_dir", "split_file", "init_from")
 _LEARNING = ("loss", "optimizer", "lr_scheduler")
 
 
@@ -75,7 +77,7 @@ def check_config(packed: str | None = None) -> None:
     unknown += file_problems(caller.config_files)
     given = caller.overrides or {}
     unknown += unknown_overrides(given, _merged(caller.config_files))
-    problems = unknown + _unheeded(given, caller.parser) + problems_of(caller.parser)
+    problems = unknown + problems_of(caller.parser, given=given)
     if not problems:
         return
     error = UserError(problems)
@@ -86,7 +88,7 @@ def check_config(packed: str | None = None) -> None:
 
 def _names_data(parser: ConfigParser) -> bool:
     """Whether a packed bundle's config was told which images it is for."""
-    if "input" in parser.get():
+    if has(parser, "input"):
         return parser["input"] is not None
     return parser["dataset_dir"] not in (None, "$@trained.dataset_dir")
 
@@ -129,7 +131,7 @@ def _checked(config_file: str | Sequence[str], overrides: Mapping[str, Any]) -> 
     known = {name: value for name, value in overrides.items() if _unknown(name, parser.get()) is None}
     for name, value in known.items():
         parser[name] = value
-    return parser, unknown + _unheeded(known, parser) + problems_of(parser)
+    return parser, unknown + problems_of(parser, given=known)
 
 
 def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> ConfigParser:
@@ -146,13 +148,18 @@ def read_config(config_file: str | os.PathLike[str] | Sequence[str | os.PathLike
     parser.read_config(_merged(files))
     if (meta := files[0].with_name("metadata.json")).is_file():
         parser.read_meta(meta)
-    if parser.get().get("bundle_root") == BUNDLE_ROOT:  # it looks for a workflow, which there is none here
+    # It looks for a workflow, which there is none here.
+    if has(parser, "bundle_root") and parser["bundle_root"] == BUNDLE_ROOT:
         parser["bundle_root"] = str(files[0].resolve().parent.parent)
     return parser
 
 
 def _merged(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """The content of files, of which a later one overrides or adds to an earlier one."""
+    """The content of files, of which a later one overrides or adds to an earlier one.
+
+    Raises:
+        UserError: one cannot be read or merged.
+    """
     merged = ConfigParser({})
     for file in files:
         try:
@@ -237,7 +244,7 @@ def read_menu(files: Sequence[str | os.PathLike[str]]) -> ConfigParser:
     for file in files:
         for name, value in load_config_file(file).items():
             whole = name.removeprefix("+").partition("::")[0]
-            if whole in parser.get() or "::" not in name:
+            if has(parser, whole) or "::" not in name:
                 merge_kv(parser, name, value)
     return parser
 
@@ -249,11 +256,11 @@ def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[
         UserError: a file cannot be read, or has no ``networks``.
     """
     parser = read_menu([config_file] if isinstance(config_file, str) else config_file)
-    if "networks" not in parser.get():
+    if not has(parser, "networks"):
         raise UserError(f"{config_file}: has no networks")
 
     for constant, value in {"image_size": 256, "activation": "sigmoid"}.items():
-        if constant not in parser.get():
+        if not has(parser, constant):
             parser[constant] = value
     if problems := _block_problems(parser["networks"]):
         raise UserError(problems)
@@ -263,7 +270,10 @@ def configured_networks(config_file: str | Sequence[str]) -> dict[str, Callable[
         made, problems = _evaluate(parser, f"networks::{name}")
         if problems:
             raise UserError(problems)
-        network: torch.nn.Module = made()
+        try:
+            network: torch.nn.Module = made()
+        except Exception as error:  # such as a package that it needs
+            raise UserError(problems_behind(error, f"network {name}")) from error
         return network
 
     return {name: functools.partial(build, name) for name in parser["networks"]}
@@ -337,14 +347,6 @@ def _unknown(name: str, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _unheeded(overrides: Mapping[str, Any], parser: ConfigParser) -> list[str]:
-    """What is wrong with overrides that another setting makes idle."""
-    hours = parser.get().get("hours")
-    if "max_epochs" not in overrides or hours in (None, "None", "null", ""):
-        return []
-    return [f"option --max_epochs: hours {hours} decides how many there are; leave out one of the two"]
-
-
 def _arguments(component: Mapping[str, Any]) -> set[str] | None:
     """Names of the arguments of a component; None where it takes any."""
     target = component["_target_"]
@@ -362,20 +364,24 @@ def _arguments(component: Mapping[str, Any]) -> set[str] | None:
     return {parameter.name for parameter in parameters} | ConfigComponent.non_arg_keys
 
 
-def problems_of(parser: ConfigParser) -> list[str]:
+def problems_of(parser: ConfigParser, *, given: Collection[str] = ()) -> list[str]:
     """Everything wrong with a config whose overrides are known: constants, data, network, weights, places to write.
 
     What a config does not have is not checked, so that one function serves training, evaluation and inference.
+
+    Args:
+        parser: of the config.
+        given: names of the overrides.
     """
     # Outside of a workflow nothing has been resolved yet, and nested look-ups would then begin anew.
-    _paths_as_text(parser)
+    _read_as_meant(parser)
     if not parser.ref_resolver.is_resolved():
         try:
             parser.parse(reset=True)
         except (KeyError, ValueError, OSError) as missing:
             return [f"a value that begins with % is another place of a config to MONAI, and it finds none: {missing}"]
     problems = list(_numbers_as_text({key: value for key, value in parser.get().items() if key != "_meta_"}))
-    if "trained" in parser.get():
+    if has(parser, "trained"):
         trained, error = _evaluate(parser, "trained")
         try:
             if isinstance(trained, TrainedRun):
@@ -386,34 +392,44 @@ def problems_of(parser: ConfigParser) -> list[str]:
             return error
     values, found = check_constants(parser)
     problems += found
+    if "max_epochs" in given and (hours := values.get("hours")):
+        problems.append(f"option --max_epochs: hours {hours:g} decides on it; leave it out, or add --hours null")
     if values.get("resume") and values.get("overwrite"):
         problems.append("resume and overwrite are both true: go on with a run, or replace it")
     if "output_dir" in values and (problem := _not_writable(Path(values["output_dir"]))):
         problems.append(f"output_dir {problem}")
     set_determinism(seed=values.get("seed", 0))
     reseed(values.get("seed", 0), 0)
-    config = parser.get()
-    if "networks" in config or ("network" in config and isinstance(config.get("network_def"), dict)):
+    if has(parser, "networks") or (has(parser, "network") and isinstance(parser.get("network_def"), dict)):
         wrong = _network_problems(parser, values, found)
         problems += wrong + _start_problems(parser, values, match=not (wrong or found))
-    if "data" in config:
+    if has(parser, "data"):
         data, errors = _evaluate(parser, "data")
         problems += errors
         if isinstance(data, Datalist):
             problems += data.inspect().problems
     # What else a command builds before it runs; a negative rate or a wrong name shows only then.
     for name in ("dataset", *(stage + part for stage in ("first_stage::", "") for part in _LEARNING)):
-        if name.partition("::")[0] in config and name in parser and not problems:
+        if has(parser, name) and not problems:
             problems += _evaluate(parser, name)[1]
     return list(dict.fromkeys(problems))  # several constants may ask for the same dataset
 
 
-def _paths_as_text(parser: ConfigParser) -> None:
-    """The command line reads a folder called 2024 as a number."""
-    for name in ("dataset_dir", "output_dir", "input", "run_dir", "split_file", "init_from"):
-        value = parser.get().get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            parser[name] = str(value)
+def _read_as_meant(parser: ConfigParser) -> None:
+    """The command line reads a folder called 2024 as a number; and null comes as a text, for MONAI drops None."""
+    for name in _PATHS:
+        if has(parser, name) and isinstance(parser[name], int) and not isinstance(parser[name], bool):
+            parser[name] = str(parser[name])
+    for name, read in CONSTANTS.items():
+        if has(parser, name) and parser[name] in ("None", "null", "") and _reads_as_none(read, parser[name]):
+            parser[name] = None
+
+
+def _reads_as_none(read: Callable[[Any], Any], value: str) -> bool:
+    try:
+        return read(value) is None
+    except UserError:
+        return False
 
 
 def _numbers_as_text(node: Any, name: str = "") -> Iterator[str]:
@@ -428,7 +444,7 @@ def _numbers_as_text(node: Any, name: str = "") -> Iterator[str]:
 
 
 def _network_problems(parser: ConfigParser, values: Mapping[str, Any], found: Sequence[str]) -> list[str]:
-    menu, name = parser.get().get("networks"), values.get("network")
+    menu, name = parser["networks"] if has(parser, "networks") else None, values.get("network")
     if menu is not None and name not in menu:
         nearest = difflib.get_close_matches(str(name), list(menu), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""

@@ -13,22 +13,26 @@ from monai.bundle import ConfigParser
 from monai_thyroid.errors import UserError
 from monai_thyroid.training.constants import CONSTANTS
 
-__all__ = ["check_constants", "executed_config", "load_config_file", "mistake_behind", "problems_behind"]
+__all__ = ["check_constants", "executed_config", "has", "load_config_file", "mistake_behind", "problems_behind"]
 
 
 def load_config_file(file: str | os.PathLike[str]) -> Any:
-    """What a config file holds, as MONAI reads it; parsed once as long as the file does not change.
+    """What a config file holds, as MONAI reads it; parsed once as long as it is the same.
 
     Raises:
         Exception: whatever reading and parsing raise.
     """
-    state = Path(file).stat()
-    return copy.deepcopy(_parsed(str(file), (state.st_ino, state.st_size, state.st_mtime_ns)))
+    return copy.deepcopy(_parsed(str(file), Path(file).read_bytes()))
 
 
 @functools.lru_cache(maxsize=32)
-def _parsed(file: str, state: tuple[int, ...]) -> Any:
+def _parsed(file: str, content: bytes) -> Any:
     return ConfigParser.load_config_file(file)
+
+
+def has(parser: ConfigParser, name: str) -> bool:
+    """Whether a config has an id; the parser itself, asked for one that it lacks, looks for similar ones at length."""
+    return name.partition("::")[0] in parser.get() and name in parser
 
 
 def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
@@ -39,10 +43,9 @@ def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
-    config = parser.get()  # asked itself for a name that it lacks, a parser looks for similar ones
     for name, read in CONSTANTS.items():
         # Inference calls its input dataset_dir as well, for MONAI's sake.
-        if name not in config or (name, config[name]) == ("dataset_dir", "@input"):
+        if not has(parser, name) or (name, parser[name]) == ("dataset_dir", "@input"):
             continue
         try:
             values[name] = read(parser.get_parsed_content(name))
@@ -50,7 +53,7 @@ def check_constants(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
             problems.append(f"{name} {error}")
         except Exception as error:  # an expression that fails, perhaps for another constant's sake
             mistake = mistake_behind(error)
-            told = f"{name} {config[name]!r}: cannot be evaluated ({error.__cause__ or error})"
+            told = f"{name} {parser[name]!r}: cannot be evaluated ({error.__cause__ or error})"
             problems += mistake.problems if mistake else [told]
     return values, problems
 

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 from monai_thyroid.errors import UserError
-from monai_thyroid.training.config import problems_behind
+from monai_thyroid.training.config import has, problems_behind
 
 __all__ = ["rehearse"]
 
@@ -46,14 +46,14 @@ def _of_few_items(parser: ConfigParser, folder: Path) -> ConfigParser:
     """The config with a batch of each dataset and its output elsewhere."""
     config = copy.deepcopy({key: value for key, value in parser.get().items() if key not in ("data", "trained")})
     for read in ("data", "trained"):  # once, and not again
-        if read in parser.get():
+        if has(parser, read):
             config[read] = parser.get_parsed_content(read)
     few = ConfigParser(config)
     if "output_dir" in config:
         few["output_dir"] = str(folder)
     size = parser.get_parsed_content("batch_size") if "batch_size" in config else 1
     for name in ("train::dataset::data", "validate::dataset::data", "test::dataset::data", "dataset::data"):
-        if name in few:
+        if has(few, name):
             items = few[name]
             few[name] = f"$({items[1:]})[:{size}]" if isinstance(items, str) and items[0] == "$" else items
     return few
@@ -67,7 +67,7 @@ def _trainings(few: ConfigParser) -> Iterator[str]:
     for name in ("loss", "optimizer", "lr_scheduler"):
         _built(few, name)
     trainers = {stage: _built(few, f"{stage}::trainer") for stage in stages}
-    for tracker in _built(few, "trackers") if "trackers" in few else []:
+    for tracker in _built(few, "trackers") if has(few, "trackers") else []:
         if tracker is not None:
             _tried("trackers", tracker)
     for stage, trainer in trainers.items():
@@ -107,10 +107,10 @@ def _untrained(stage: str, network: torch.nn.Module | None) -> Iterator[str]:
 def _scoring(few: ConfigParser) -> Iterator[str]:
     """Go through one batch of the test part, or of what is evaluated or inferred."""
     for name in ("test::evaluator", "evaluator"):
-        if name not in few:
+        if not has(few, name):
             continue
         scores = name.removesuffix("evaluator") + "scores"
-        if scores in few:
+        if has(few, scores):
             _built(few, scores).keep = False
         evaluator = _built(few, name)
         began = time.perf_counter()
@@ -137,7 +137,7 @@ class _Clock:
 
 
 def _built(few: ConfigParser, name: str) -> Any:
-    return _tried(name, lambda: few.get_parsed_content(name)) if name in few else None
+    return _tried(name, lambda: few.get_parsed_content(name)) if has(few, name) else None
 
 
 def _tried(what: str, step: Any) -> Any:

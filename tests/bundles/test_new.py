@@ -330,7 +330,7 @@ def test_the_command_tells_what_it_found_and_what_to_type(
         "validation: 0.15 of the rest, by group, alike in lesion size (seed 0))",
         "  image_size 64: what is small here (a tenth of the images have less) is then 21 pixels across",
         "  batch_size 2: 6 training images make 3 steps an epoch",
-        "  max_epochs 670: 2,010 steps; 100 epochs of so few images would be 300",
+        "  max_epochs 500: 1,500 steps (100 epochs of so few images would be 300), about 1 min on two cores",
         "  unet of 32 to 256 channels: in an hour two cores see each of 6 images about 67200 times",
         "Next:",
         "  monai-thyroid check bundles/own/train.yaml",

@@ -60,8 +60,8 @@ def test_blocks_of_networks_are_copied_as_they_stand(
     assert command[-1] == "a place/more/monai.yaml"
     files = {path.name: path.read_bytes() for path in (root / "bundles" / "networks").iterdir()}
     assert {path.name: path.read_bytes() for path in Path("a place/more").iterdir()} == files
-    assert main([*command[1:2], "segresnet", *command[2:]]) == 0
-    assert "segresnet" in capsys.readouterr().out
+    assert main(command[1:]) == 0
+    assert "mednext" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", ["it's", "new\nline", "$x"])

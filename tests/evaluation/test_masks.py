@@ -154,6 +154,19 @@ def test_a_subfolder_is_named_among_what_is_left_out(folders: Path) -> None:
     assert ".cache/" not in scored(folders).left_out
 
 
+def test_masks_in_subfolders_are_told_where_they_are_lacking(folders: Path) -> None:
+    (folders / "found" / "fold_1").mkdir()
+    (folders / "found" / "p0_0.png").rename(folders / "found" / "fold_1" / "p0_0.png")
+    with pytest.raises(
+        UserError, match=r"^p0_0: no prediction in \S+ \(its subfolders are not looked into: fold_1/\)$"
+    ):
+        scored(folders)
+    for mask in (folders / "found").glob("*.png"):
+        mask.rename(folders / "found" / "fold_1" / mask.name)
+    with pytest.raises(UserError, match=r"found: holds no mask \(its subfolders are not looked into: fold_1/\)$"):
+        scored(folders)
+
+
 def test_groups_come_from_a_table(folders: Path) -> None:
     rows = "".join(f"p{case // 2}_{case}.png,patient-{case % 2}\n" for case in range(4))
     (folders / "who.csv").write_text(f"file,patient\n{rows}")

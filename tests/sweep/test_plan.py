@@ -83,6 +83,12 @@ def test_networks_may_stand_in_a_file_of_ones_own(tmp_path: Path) -> None:
         tiny(tmp_path / "new", networks=["mine"])
 
 
+def test_a_number_of_epochs_beside_a_time_is_refused_before_any_run(tmp_path: Path) -> None:
+    strong = TRAIN.with_name("train.yaml")
+    with pytest.raises(UserError, match="option --max_epochs: hours 1 decides on it"):
+        plan_sweep(strong, networks=["unet"], seeds=[0], overrides={**TINY, "hours": 1}, output=tmp_path / "new")
+
+
 @pytest.mark.slow
 def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
     """The only real training of this file that is not slow: the planned folder and hash are those of the training."""

@@ -270,12 +270,35 @@ def test_a_setting_that_cannot_be_is_one_sentence(tiny: dict[str, Any], override
     assert "\n" not in problem
 
 
-def test_a_number_of_epochs_beside_a_time_is_refused(tiny: dict[str, Any]) -> None:
+def test_a_number_of_epochs_beside_a_time_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
     strong = str(BUNDLE / "train.yaml")
     assert check_file(strong, {**tiny, "hours": 0.5}) == []
-    assert check_file(strong, {**tiny, "hours": None, "max_epochs": 3}) == []
+    for off in (None, "null", "$None if 1 else 1"):
+        assert check_file(strong, {**tiny, "hours": off, "max_epochs": 3}) == []
     (problem,) = check_file(strong, {**tiny, "hours": 0.5, "max_epochs": 3})
-    assert problem == "option --max_epochs: hours 0.5 decides how many there are; leave out one of the two"
+    assert problem == "option --max_epochs: hours 0.5 decides on it; leave it out, or add --hours null"
+    (tmp_path / "own.yaml").write_text("hours: 0.5\n")
+    (problem,) = check_file([strong, str(tmp_path / "own.yaml")], {**tiny, "max_epochs": 3})
+    assert "hours 0.5 decides on it" in problem
+    assert check_file([strong, str(tmp_path / "own.yaml")], {**tiny, "max_epochs": 3, "hours": "null"}) == []
+
+
+def test_null_from_the_command_line_is_none(tiny: dict[str, Any]) -> None:
+    workflow = create_workflow(
+        config_file=str(BUNDLE / "train.yaml"), **{**tiny, "hours": "null", "init_from": "None", "trackers": []}
+    )
+    assert workflow.parser["hours"] is None
+    assert workflow.parser["init_from"] is None
+
+
+def test_a_config_file_that_changes_is_read_anew(tiny: dict[str, Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    for text, expected in (("seed: 1\n", []), ("seed: x\n", ["seed 'x'"]), ("seed: 2\n", [])):
+        own.write_text(text)
+        os.utime(own, (0, 0))
+        problems = check_file([TRAIN, str(own)], tiny)
+        assert len(problems) == len(expected)
+        assert all(problem.startswith(start) for problem, start in zip(problems, expected, strict=True))
 
 
 def test_colour_and_other_networks_are_fine(tiny: dict[str, Any]) -> None:
