@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
@@ -50,6 +52,7 @@ def inspect_items(
     items: Sequence[Item],
     facts_of: Mapping[str, dict[str, Any]],
     *,
+    classes: int,
     expected_hashes: Mapping[str, str],
     allow_empty_parts: bool,
 ) -> Inspection:
@@ -58,6 +61,7 @@ def inspect_items(
     Args:
         items: with their parts.
         facts_of: what `read_facts` gave.
+        classes: number of classes.
         expected_hashes: SHA-256 that the images of these cases must have.
         allow_empty_parts: a part all of whose masks are empty is no problem.
     """
@@ -70,7 +74,7 @@ def inspect_items(
     ]
     if not allow_empty_parts:
         problems += empty_parts((item["part"], fact["empty"]) for item, fact in zip(items, facts, strict=True))
-    warnings = []
+    warnings = _absent_classes(((item["part"], fact) for item, fact in zip(items, facts, strict=True)), classes)
     by_hash: dict[str, Item] = {}
     for item, fact in zip(items, facts, strict=True):
         if not fact["image"]:
@@ -111,6 +115,19 @@ def empty_parts(masks: Iterable[tuple[str, bool | None]]) -> list[str]:
     ]
 
 
+def _absent_classes(facts: Iterable[tuple[str, Mapping[str, Any]]], classes: int) -> list[str]:
+    """One sentence for each class of several that no mask of a part holds."""
+    held: dict[str, set[int]] = defaultdict(set)
+    for part, fact in facts:
+        held[part].update(fact["held"])
+    return [
+        f"no mask of the part {part} holds class {number} of {classes}: marking none of it scores 1 there"
+        for part, found in held.items()
+        for number in range(1, classes + 1)
+        if found - {0} and number not in found
+    ]
+
+
 def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
     """Read both files of an item; ``empty`` is None where the label cannot be read."""
     problems: list[str] = []
@@ -137,6 +154,7 @@ def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
         )
     empty: bool | None = None
     size = math.nan
+    held: list[int] = []  # numbers of classes
     if label is not None:
         if classes > 1:
             problem = label_problem(label.pixels, classes=classes)
@@ -146,7 +164,9 @@ def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
             problems.append(f"{item['label']}: {problem}")
         mask = label.pixels > 0 if classes > 1 else binarise(label.pixels)
         empty, size = not mask.any(), float(mask.mean())
-    return {"problems": problems, "image": hashes["image"], "label": hashes["label"], "empty": empty, "size": size}
+        held = np.unique(label.pixels).tolist() if classes > 1 else []
+    hashed = {"image": hashes["image"], "label": hashes["label"]}
+    return {"problems": problems, **hashed, "empty": empty, "size": size, "held": held}
 
 
 def _size(raster: Raster) -> str:

@@ -263,6 +263,8 @@ def _argument_problems(
     for option, folder in (("predictions", predictions), ("references", references), ("images", images)):
         if folder is not None and not Path(folder).is_dir():
             problems.append(f"{option} {folder}: no such folder")
+    if not problems and Path(predictions).resolve() == Path(references).resolve():
+        problems.append(f"predictions {predictions}: are the references themselves")
     for option, text in (("name", name), ("dataset", dataset)):
         if text is not None and not _PLAIN.fullmatch(text):
             problems.append(f"{option} {text!r}: use letters, digits, _, -, + and ., beginning with a letter or digit")

@@ -344,13 +344,8 @@ class CaseScores:
             by_case.setdefault(row["case"], []).append(row["dice"])
         mean = {case: sum(dice) / len(dice) for case, dice in by_case.items()}
         ranked = sorted(mean, key=lambda case: mean[case])
-        middle = len(ranked) // 2
         items = {item["case"]: item for item in self.data.items}
-        chosen = {
-            "worst": ranked[:3],
-            "median": ranked[max(0, middle - 1) : middle + 2],
-            "best": ranked[-3:],
-        }
+        chosen = worst_median_best(ranked)
         figures = self.run.path / "figures"
         figures.mkdir(exist_ok=True)
         with atomic_path(figures / f"{folder.name}.png") as temporary:
@@ -368,6 +363,22 @@ class CaseScores:
             rows = [row for row in self._measured if row["measure"] == name and row["difference"] is not None]
             if rows:
                 draw_agreement(rows, figures, self.run.path / "figures" / f"{prefix}-{name}.png")
+
+
+def worst_median_best(ranked: Sequence[str]) -> dict[str, list[str]]:
+    """Some of cases that are ranked from the worst, none twice; the first of each is what the title says.
+
+    Args:
+        ranked: names, at least one.
+    """
+    if len(ranked) < 3:
+        return {"worst": [ranked[0]], "best": [ranked[1]]} if len(ranked) == 2 else {"the only one": [*ranked]}
+    each, middle = min(3, len(ranked) // 3), (len(ranked) - 1) // 2
+    return {
+        "worst": [*ranked[:each]],
+        "median": [ranked[place] for place in (middle, middle + 1, middle - 1)[:each]],
+        "best": [*ranked[::-1][:each]],
+    }
 
 
 def whole_of(classes: Sequence[str], name: str | None) -> str | None:

@@ -52,7 +52,7 @@ class Job:
         path: the run folder.
         state: what is in it; "failed" is a training that ended with an error of its own, "waits" one whose setting is
             not chosen yet, "diverged" a trial that did, which is its result.
-        epochs: the most it trains, over all stages.
+        epochs: the most it trains, over all stages, unless it trains for a time.
         trained: epochs that it has behind it.
         log: what its processes say.
         train: arguments of Python that train or resume it.
@@ -60,6 +60,7 @@ class Job:
         cwd: folder in which they are executed, which relative paths among them start from.
         setting: of a trial, what is tried, in words.
         parts: on which it is scored.
+        hours: for which it trains instead; None for a number of epochs.
         added: a config that goes before these arguments' options, to be written where it is to be; None for none.
     """
 
@@ -76,6 +77,7 @@ class Job:
     cwd: Path
     setting: str = ""
     parts: tuple[str, ...] = EVALUATED
+    hours: float | None = None
     added: tuple[Path, dict[str, Any]] | None = None
 
     @property

@@ -128,10 +128,11 @@ class Sweep:
         for job in jobs:
             left = 0 if job.state in _TRAINED else job.epochs - job.trained
             seconds = left * each.get((job.network, job.setting), 0.0)
+            epochs = f"{job.trained} of {job.epochs}"
+            if job.hours is not None:
+                seconds, epochs = job.hours * 3600 * bool(left), f"{job.trained}, in {job.hours:g} h"
             total += seconds
-            rows.append(
-                (job.name, _in_words(job), f"{job.trained} of {job.epochs}", _duration(seconds) if left else "-")
-            )
+            rows.append((job.name, _in_words(job), epochs, _duration(seconds) if left else "-"))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
         unfinished = [job for job in jobs if not job.finished]
@@ -144,16 +145,17 @@ class Sweep:
             )
             lines += self.told_choices()
         if total:
-            basis = "epochs that were timed before"
+            bases = ["the hours that were asked for"] if any(job.hours for job in unfinished) else []
             if probed:
-                known = f" and {basis}" if {network for network, _ in each} - set(probed) else ""
-                basis = f"a few steps of {', '.join(probed)} on random images on this machine{known}"
+                bases.append(f"a few steps of {', '.join(probed)} on random images on this machine")
+            if {network for network, _ in each} - set(probed):
+                bases.append("epochs that were timed before")
             time_ = f"{_duration(total)} of computing"
             if ray is None:
                 time_ = f"{_duration(total / min(at_once, max(1, len(unfinished))))} with {at_once} at a time ({time_})"
             lines.append(
-                f"Estimate: {time_}, from {basis}. An upper bound of epochs: training may stop early. Start, loading "
-                "and scoring come on top."
+                f"Estimate: {time_}, from {' and '.join(bases)}. An upper bound of epochs: training may stop early. "
+                "Start, loading and scoring come on top."
             )
         return "\n".join(lines)
 
@@ -172,7 +174,7 @@ class Sweep:
         found: dict[tuple[str, str], float] = {}
         probed: dict[str, float] = {}
         for job in [*self.trials, *self.jobs]:
-            if (job.network, job.setting) in found or job.state in _TRAINED:
+            if (job.network, job.setting) in found or job.state in _TRAINED or job.hours is not None:
                 continue
             # Other seeds and folds of the same recipe, of this plan or an earlier one.
             histories = job.path.parent.glob("seed-*/history.csv")
@@ -609,7 +611,8 @@ def _job(
     given: Mapping[str, Any],
     output: Path,
 ) -> Job:
-    path = TrainingSession(executed, data).path
+    session = TrainingSession(executed, data)
+    path, executed = session.path, session.config
     parent = executed.get("init_from")
     now = run_hash(
         executed,
@@ -636,6 +639,7 @@ def _job(
         train=_command(config, options),
         evaluate=_command(scoring_file, {**scoring, "run_dir": str(path)}),
         cwd=Path.cwd(),
+        hours=executed.get("hours"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def load_config_file(file: str | os.PathLike[str]) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def _parsed(file: str, content: bytes) -> Any:
-    return ConfigParser.load_config_file(file)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Duplicate key")  # of which MONAI takes the last
+        return ConfigParser.load_config_file(file)
 
 
 def has(parser: ConfigParser, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 import signal
 import sys
@@ -57,6 +58,7 @@ class TrainingSession:
     Attributes:
         folder: the run folder, with its record.
         path: where it is.
+        config_file: the first file that the config was read from, None where that is not known.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class TrainingSession:
         )
         self.folder = RunFolder(self.path)
         self.folder.writes = rank() == 0
+        self.config_file: Path | None = None
 
     @property
     def threshold(self) -> float:
@@ -461,15 +464,20 @@ class TrainingSession:
             f"Run folder: {self.path}",
             f"  weights {self.path / 'model.pt'}, curves {self.path / 'figures' / 'curves.png'}",
             "Next:",
-            "  python -m monai.bundle run --config_file "
-            f"bundles/{self.config['bundle']}/inference.yaml --run_dir {self.path} --input IMAGE_OR_FOLDER",
+            f"  python -m monai.bundle run --config_file {self._beside('inference.yaml')} "
+            f"--run_dir {shlex.quote(str(self.path))} --input IMAGE_OR_FOLDER",
         ]
         if self.data.root is None:
             lines.append(
-                "  python -m monai.bundle run --config_file "
-                f"bundles/{self.config['bundle']}/train.yaml --dataset_dir YOUR_FOLDER"
+                f"  python -m monai.bundle run --config_file {self._beside('train.yaml')} --dataset_dir YOUR_FOLDER"
             )
         logger.info("\n".join(lines))
+
+    def _beside(self, name: str) -> str:
+        """A file of the bundle, as a shell takes it."""
+        if self.config_file is not None and (file := self.config_file.with_name(name)).is_file():
+            return shlex.quote(str(file))
+        return f"bundles/{self.config['bundle']}/{name}"
 
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
@@ -518,7 +526,8 @@ def training_session() -> TrainingSession:
         UserError: a constant cannot be read.
     """
     started = time.perf_counter()
-    parser = calling_workflow().parser
+    caller = calling_workflow()
+    parser = caller.parser
     config = executed_config(parser)
     data = parser.get_parsed_content("data")
 
@@ -526,7 +535,9 @@ def training_session() -> TrainingSession:
         numbers = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
         return {**numbers, "applied": applied_config(config, lambda identity, _: parser.get_parsed_content(identity))}
 
-    return TrainingSession(config, data, found=found, started=started)
+    session = TrainingSession(config, data, found=found, started=started)
+    session.config_file = next(map(Path, caller.config_files), None)
+    return session
 
 
 @contextmanager

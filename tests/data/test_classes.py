@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from monai_thyroid.data import found_classes
+from monai_thyroid.data import found_classes, load_datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import write_json
 from monai_thyroid.images import write_phantom
@@ -185,3 +185,17 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (folder / "masks" / "0.png").rename(folder / "masks" / "other.png")
     with pytest.raises(UserError, match=r"0\.png: no mask in"):
         found_classes(str(folder))
+
+
+def test_a_class_that_a_part_lacks_is_told(tmp_path: Path) -> None:
+    for number in range(10):
+        label = np.zeros((12, 16), np.uint8)
+        label[2:6, 3:9] = 1 + number % 2
+        for folder, pixels in (("images", label * 40 + number), ("masks", label)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    warnings = load_datalist(str(tmp_path), classes=["a", "b", "c"]).inspect().warnings
+    lacking = {
+        one.split()[5] for one in warnings if one.endswith("holds class 3 of 3: marking none of it scores 1 there")
+    }
+    assert lacking == {"train", "validation", "test"}

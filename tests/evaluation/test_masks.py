@@ -154,6 +154,11 @@ def test_a_subfolder_is_named_among_what_is_left_out(folders: Path) -> None:
     assert ".cache/" not in scored(folders).left_out
 
 
+def test_the_references_themselves_are_no_predictions(folders: Path) -> None:
+    with pytest.raises(UserError, match=r"labels: are the references themselves$"):
+        scored(folders, predictions=folders / "labels")
+
+
 def test_masks_in_subfolders_are_told_where_they_are_lacking(folders: Path) -> None:
     (folders / "found" / "fold_1").mkdir()
     (folders / "found" / "p0_0.png").rename(folders / "found" / "fold_1" / "p0_0.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, jaccard_
 from monai_thyroid.data import Datalist, load_datalist
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.postprocessing import Postprocessing
-from monai_thyroid.evaluation.scoring import CaseScores, whole_of
+from monai_thyroid.evaluation.scoring import CaseScores, whole_of, worst_median_best
 from monai_thyroid.files import read_csv, read_json, sha256_file, write_json
 from monai_thyroid.images import read_labels
 from monai_thyroid.metrics import CALIBRATION_COLUMNS, HeadCircumference, ScoringPolicy, ellipse_circumference
@@ -551,3 +552,16 @@ def test_all_classes_together_are_scored_as_one_besides(tmp_path: Path, activati
         with pytest.raises(UserError, match="names several classes together"):
             whole_of(classes, name)
     assert whole_of(["low"], None) is None
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+def test_cases_in_the_figure_are_what_their_titles_say(count: int) -> None:
+    ranked = [f"case {number:02}" for number in range(count)]
+    chosen = worst_median_best(ranked)
+    shown = [case for cases in chosen.values() for case in cases]
+    assert len(shown) == len(set(shown)) == min(9, count if count < 3 else count // 3 * 3)
+    assert shown[0] == ranked[0]
+    if count > 1:
+        assert chosen["best"][0] == ranked[-1]
+    if count > 2:
+        assert chosen["median"][0] == statistics.median_low(ranked)

@@ -89,6 +89,21 @@ def test_a_number_of_epochs_beside_a_time_is_refused_before_any_run(tmp_path: Pa
         plan_sweep(strong, networks=["unet"], seeds=[0], overrides={**TINY, "hours": 1}, output=tmp_path / "new")
 
 
+def test_a_training_for_a_time_is_known_again(tmp_path: Path) -> None:
+    strong, output = TRAIN.with_name("train.yaml"), tmp_path / "out"
+    given = {name: value for name, value in TINY.items() if name not in ("max_epochs", "patience")} | {"hours": 1e-9}
+    plan = plan_sweep(strong, networks=["unet"], seeds=[0], overrides=given, output=output)
+    (row, *_) = [line for line in plan.table().splitlines() if line.startswith("unet-seed-0")]
+    assert row.split()[1:] == ["new", "0,", "in", "1e-09", "h", *row.split()[6:]]
+    workflow = create_workflow(
+        config_file=str(strong), trackers=[], logging_file=False, **given, output_dir=str(output / "runs")
+    )
+    workflow.run()
+    workflow.finalize()
+    (again,) = plan_sweep(strong, networks=["unet"], seeds=[0], overrides=given, output=output).jobs
+    assert (again.state, again.trained) == ("complete", 1)
+
+
 @pytest.mark.slow
 def test_a_run_is_found_where_its_training_has_left_it(tmp_path: Path) -> None:
     """The only real training of this file that is not slow: the planned folder and hash are those of the training."""

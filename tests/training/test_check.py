@@ -291,6 +291,13 @@ def test_null_from_the_command_line_is_none(tiny: dict[str, Any]) -> None:
     assert workflow.parser["init_from"] is None
 
 
+def test_a_key_that_stands_twice_is_told(tiny: dict[str, Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("seed: 1\nseed: 2\n")
+    (problem,) = check_file([TRAIN, str(own)], tiny)
+    assert problem.startswith(f"{own}: cannot be read (Duplicate key: `seed`")
+
+
 def test_a_config_file_that_changes_is_read_anew(tiny: dict[str, Any], tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     for text, expected in (("seed: 1\n", []), ("seed: x\n", ["seed 'x'"]), ("seed: 2\n", [])):
