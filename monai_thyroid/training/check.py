@@ -51,6 +51,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 
 _ADAPTER = "monai_thyroid.networks.AdaptedNetwork"
+_OF_WORKFLOWS = ("imports", "initialize", "run", "finalize")
 _PATHS = ("dataset_dir", "output_dir", "input", "run_dir", "split_file", "init_from")
 _LEARNING = ("loss", "optimizer", "lr_scheduler")
 
@@ -185,6 +186,7 @@ def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     problems: list[str] = []
     menu: dict[str, Path] = {}
+    contents: dict[Path, dict[str, Any]] = {}
     for file in map(Path, files):
         if not file.is_file():
             problems.append(f"{file}: no such file")
@@ -226,6 +228,25 @@ def file_problems(files: Sequence[str | os.PathLike[str]]) -> list[str]:
             if name in menu
         ]
         menu.update(dict.fromkeys(blocks, file))
+        contents[file] = content
+    return problems + _read_by_nothing(contents)
+
+
+def _read_by_nothing(contents: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """Tell of names in later files that look like one of an earlier file and that nothing refers to.
+
+    MONAI adds them without a word. Others are a user's own business.
+    """
+    problems = []
+    known: set[str] = set()
+    everything = str([*contents.values()])
+    for file, content in contents.items():
+        names = {key.lstrip("+") for key in content if "::" not in key}
+        for name in sorted(names - known - {*CONSTANTS, *_OF_WORKFLOWS}) if known else ():
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+            if nearest and f"@{name}" not in everything and f"%{name}" not in everything:
+                problems.append(f"{file}: {name}: nothing reads it; did you mean {nearest[0]}?")
+        known |= names
     return problems
 
 

@@ -291,6 +291,15 @@ def test_null_from_the_command_line_is_none(tiny: dict[str, Any]) -> None:
     assert workflow.parser["init_from"] is None
 
 
+def test_a_name_that_nothing_reads_is_told(tiny: dict[str, Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("sead: 5\n")
+    (problem,) = check_file([TRAIN, str(own)], tiny)
+    assert problem == f"{own}: sead: nothing reads it; did you mean seed?"
+    own.write_text("sead: 5\nseed: '@sead'\nfinalize: []\n")
+    assert check_file([TRAIN, str(own)], tiny) == []
+
+
 def test_a_key_that_stands_twice_is_told(tiny: dict[str, Any], tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("seed: 1\nseed: 2\n")
