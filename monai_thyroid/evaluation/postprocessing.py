@@ -20,10 +20,10 @@ SMALLEST = (0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 
 RULE = (
     "First thresholds from 0.1 to 0.9 are tried, then all combinations of filling holes, removing components smaller "
-    "than 0.01 % to 1 % of the image, and keeping only the largest component of a class. A setting is considered if it "
-    "does not make missed objects and falsely marked images together more: one of either counts the same. Of these the "
-    "one with the highest mean Dice, in which both are 0, is taken if its mean gain exceeds the standard error over "
-    "groups."
+    "than 0.01 % to 1 % of the image (but than no more than the least that a class has in an image for training or "
+    "validation), and keeping only the largest component of a class. A setting is considered if it does not make "
+    "missed objects and falsely marked images together more: one of either counts the same. Of these the one with the highest "
+    "mean Dice, in which both are 0, is taken if its mean gain exceeds the standard error over groups."
 )
 """How `choose` decides."""
 
@@ -124,7 +124,12 @@ class ValidationCase:
 
 
 def choose(
-    cases: Callable[[], Iterable[ValidationCase]], *, classes: int, activation: str, threshold: float
+    cases: Callable[[], Iterable[ValidationCase]],
+    *,
+    classes: int,
+    activation: str,
+    threshold: float,
+    least: float = 1.0,
 ) -> tuple[Postprocessing, dict[str, Any]]:
     """Choose on validation, by `RULE`.
 
@@ -134,6 +139,7 @@ def choose(
         classes: how many there are.
         activation: that made the probabilities.
         threshold: that is configured.
+        least: the smallest share of an image that is marked in any; removing more could lose all that there is in one.
 
     Returns:
         What is best, and the record for run.json: the settings, ``rule``, ``images``, and what they give there beside
@@ -146,7 +152,7 @@ def choose(
     plain: Tally | None = None
     tally: Tally | None = None
     # Softmax takes the likeliest class, so only the other steps are left.
-    for candidates in ([_thresholds(threshold)] if activation == "sigmoid" else []) + [_forms()]:
+    for candidates in ([_thresholds(threshold)] if activation == "sigmoid" else []) + [_forms(least)]:
         settings = [replace(best, **changes) for changes in candidates]
         tallies, groups = _tried(cases(), settings, classes=classes, activation=activation, threshold=threshold)
         plain = plain or tallies[0]
@@ -167,13 +173,14 @@ def _thresholds(configured: float) -> list[dict[str, Any]]:
     return [{}, *({"threshold": one} for one in THRESHOLDS if one != configured)]
 
 
-def _forms() -> list[dict[str, Any]]:
+def _forms(least: float) -> list[dict[str, Any]]:
     """Simple ones first, of which the first is taken where several are equally good."""
     return [
         {"smallest": smallest, "fill_holes": fill, "largest_only": largest}
         for fill in (False, True)
         for largest in (False, True)
         for smallest in SMALLEST
+        if smallest <= least
     ]
 
 

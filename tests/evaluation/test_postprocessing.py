@@ -92,6 +92,13 @@ def test_specks_are_removed_and_the_threshold_stays() -> None:
     assert "one of either counts the same" in record["rule"]
 
 
+def test_no_more_is_removed_than_the_smallest_object_has() -> None:
+    cases = given(*[(disc(speck=0.95), truth())] * 5)
+    for least, smallest in ((1.0, 0.005), (0.005, 0.005), (0.004, 0.0)):
+        post, _ = choose(cases, classes=1, activation="sigmoid", threshold=0.5, least=least)
+        assert post.smallest == smallest
+
+
 def test_a_network_that_is_too_careful_gets_a_lower_threshold() -> None:
     post, record = chosen(*[(disc(level=0.32), truth())] * 5)
     assert post.threshold is not None
