@@ -22,8 +22,8 @@ RULE = (
     "First thresholds from 0.1 to 0.9 are tried, then all combinations of filling holes, removing components smaller "
     "than 0.01 % to 1 % of the image (but than no more than the least that a class has in an image for training or "
     "validation), and keeping only the largest component of a class. A setting is considered if it does not make "
-    "missed objects and falsely marked images together more: one of either counts the same. Of these the one with the highest "
-    "mean Dice, in which both are 0, is taken if its mean gain exceeds the standard error over groups."
+    "missed objects and falsely marked images together more: one of either counts the same. Of these the one with the "
+    "highest mean Dice, in which both are 0, is taken if its mean gain exceeds the standard error over groups."
 )
 """How `choose` decides."""
 
