@@ -68,7 +68,6 @@ class Datalist:
             found = inspect_items(
                 self.items,
                 facts,
-                classes=self.classes,
                 expected_hashes=self.expected_hashes,
                 allow_empty_parts=self.allow_empty_parts,
             )

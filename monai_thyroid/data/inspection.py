@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from monai_thyroid.data.layouts import Item
 from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
@@ -31,6 +29,7 @@ class Inspection:
         problems: one sentence each; with any, the dataset is not to be used.
         warnings: what does not forbid the use but belongs into a report.
         empty_masks: cases whose mask shows nothing, which is legitimate.
+        shares: of each case, the part of its image that each class has, 0 to 1; none where the label cannot be read.
         image_hashes: SHA-256 of each case's image.
         data_hash: SHA-256 of contents and split together: two runs may be compared case by case where it agrees.
     """
@@ -38,6 +37,7 @@ class Inspection:
     problems: list[str]
     warnings: list[str]
     empty_masks: list[str]
+    shares: dict[str, list[float]]
     image_hashes: dict[str, str]
     data_hash: str
 
@@ -52,7 +52,6 @@ def inspect_items(
     items: Sequence[Item],
     facts_of: Mapping[str, dict[str, Any]],
     *,
-    classes: int,
     expected_hashes: Mapping[str, str],
     allow_empty_parts: bool,
 ) -> Inspection:
@@ -61,7 +60,6 @@ def inspect_items(
     Args:
         items: with their parts.
         facts_of: what `read_facts` gave.
-        classes: number of classes.
         expected_hashes: SHA-256 that the images of these cases must have.
         allow_empty_parts: a part all of whose masks are empty is no problem.
     """
@@ -74,7 +72,7 @@ def inspect_items(
     ]
     if not allow_empty_parts:
         problems += empty_parts((item["part"], fact["empty"]) for item, fact in zip(items, facts, strict=True))
-    warnings = _absent_classes(((item["part"], fact) for item, fact in zip(items, facts, strict=True)), classes)
+    warnings = _absent_classes((item["part"], fact["shares"]) for item, fact in zip(items, facts, strict=True))
     by_hash: dict[str, Item] = {}
     for item, fact in zip(items, facts, strict=True):
         if not fact["image"]:
@@ -93,6 +91,7 @@ def inspect_items(
         problems=problems,
         warnings=warnings,
         empty_masks=[item["case"] for item, fact in zip(items, facts, strict=True) if fact["empty"]],
+        shares={item["case"]: fact["shares"] for item, fact in zip(items, facts, strict=True)},
         image_hashes={item["case"]: fact["image"] for item, fact in zip(items, facts, strict=True)},
         data_hash=canonical_hash(sorted(rows)),
     )
@@ -115,16 +114,21 @@ def empty_parts(masks: Iterable[tuple[str, bool | None]]) -> list[str]:
     ]
 
 
-def _absent_classes(facts: Iterable[tuple[str, Mapping[str, Any]]], classes: int) -> list[str]:
-    """One sentence for each class of several that no mask of a part holds."""
-    held: dict[str, set[int]] = defaultdict(set)
-    for part, fact in facts:
-        held[part].update(fact["held"])
+def _absent_classes(masks: Iterable[tuple[str, Sequence[float]]]) -> list[str]:
+    """One sentence for each class that no mask of a part holds, although other classes are there.
+
+    Args:
+        masks: part of each image, and the share of it that each class has; none where that is not known.
+    """
+    parts: dict[str, list[Sequence[float]]] = defaultdict(list)
+    for part, shares in masks:
+        if shares:
+            parts[part].append(shares)
     return [
-        f"no mask of the part {part} holds class {number} of {classes}: marking none of it scores 1 there"
-        for part, found in held.items()
-        for number in range(1, classes + 1)
-        if found - {0} and number not in found
+        f"no mask of the part {part} holds class {number} of {len(known[0])}: marking none of it scores 1 there"
+        for part, known in parts.items()
+        for number, of_class in enumerate(zip(*known, strict=True), 1)
+        if not any(of_class) and any(map(any, known))
     ]
 
 
@@ -154,7 +158,7 @@ def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
         )
     empty: bool | None = None
     size = math.nan
-    held: list[int] = []  # numbers of classes
+    shares: list[float] = []
     if label is not None:
         if classes > 1:
             problem = label_problem(label.pixels, classes=classes)
@@ -164,9 +168,9 @@ def _inspect_item(item: Item, *, classes: int) -> dict[str, Any]:
             problems.append(f"{item['label']}: {problem}")
         mask = label.pixels > 0 if classes > 1 else binarise(label.pixels)
         empty, size = not mask.any(), float(mask.mean())
-        held = np.unique(label.pixels).tolist() if classes > 1 else []
+        shares = [float((label.pixels == number).mean()) for number in range(1, classes + 1)] if classes > 1 else [size]
     hashed = {"image": hashes["image"], "label": hashes["label"]}
-    return {"problems": problems, **hashed, "empty": empty, "size": size, "held": held}
+    return {"problems": problems, **hashed, "empty": empty, "size": size, "shares": shares}
 
 
 def _size(raster: Raster) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from monai_thyroid.data import Datalist
-from monai_thyroid.data.layouts import Item
-from monai_thyroid.data.mapping import map_files
 from monai_thyroid.errors import UserError
 from monai_thyroid.evaluation.postprocessing import Postprocessing, ValidationCase, choose
 from monai_thyroid.evaluation.predictor import Predictor
 from monai_thyroid.evaluation.trained import TrainedRun
-from monai_thyroid.images import read_labels, read_masks, read_raster
+from monai_thyroid.images import read_labels, read_raster
 from monai_thyroid.runfolder import RunFolder
 
 __all__ = ["chosen_postprocessing", "set_postprocessing"]
@@ -46,12 +43,13 @@ def chosen_postprocessing(trained: TrainedRun, data: Datalist, *, device: str) -
             reference = read_labels(item["label"], classes=len(trained.classes))
             yield ValidationCase(probabilities, reference, item["group"])
 
+    shares, known = data.inspect().shares, [*data.part("train"), *items]
     post, record = choose(
         cases,
         classes=len(trained.classes),
         activation=trained.activation,
         threshold=trained.configured_threshold,
-        least=_least_marked([*data.part("train"), *items], len(trained.classes)),
+        least=min((share for item in known for share in shares[item["case"]] if share), default=1.0),
     )
     before, after = record["validation_without"], record["validation"]
     logger.info(
@@ -61,16 +59,6 @@ def chosen_postprocessing(trained: TrainedRun, data: Datalist, *, device: str) -
         *(one[key] for key in ("dice_mean", "n_misses", "n_false_alarms") for one in (after, before)),
     )
     return record
-
-
-def _least_marked(items: Sequence[Item], classes: int) -> float:
-    """The smallest share of an image that a class has in one that holds it."""
-    shares = map_files(functools.partial(_marked, classes=classes), items, "Looking at masks")
-    return min((share for each in shares for share in each if share), default=1.0)
-
-
-def _marked(item: Item, *, classes: int) -> list[float]:
-    return [float(mask.mean()) for mask in read_masks(item["label"], classes=classes)]
 
 
 def set_postprocessing(trained: TrainedRun, how: str | None, *, device: str) -> None:

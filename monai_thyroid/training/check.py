@@ -10,6 +10,7 @@ import pydoc
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,12 @@ def check_config(packed: str | None = None) -> None:
         TrainedRun(packed)
         if not _names_data(caller.parser):
             return
-    unknown = _comments(sys.argv) if on_command_line() else []
-    unknown += file_problems(caller.config_files)
+    problems = _comments(sys.argv) if on_command_line() else []
     given = caller.overrides or {}
-    unknown += unknown_overrides(given, _merged(caller.config_files))
-    problems = unknown + problems_of(caller.parser, given=given)
+    problems += file_problems(caller.config_files)
+    with suppress(UserError):  # what cannot be read is among them
+        problems += unknown_overrides(given, _merged(caller.config_files))
+    problems += problems_of(caller.parser, given=given)
     if not problems:
         return
     error = UserError(problems)

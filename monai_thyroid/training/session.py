@@ -54,11 +54,11 @@ class TrainingSession:
         found: gives what is written into config.yaml in the place of names of the config, or besides. It may read the
             training images, so it is asked only when the run begins.
         started: when the command began, by `time.perf_counter`.
+        config_file: the first file that the config was read from, None where that is not known.
 
     Attributes:
         folder: the run folder, with its record.
         path: where it is.
-        config_file: the first file that the config was read from, None where that is not known.
     """
 
     def __init__(
@@ -68,11 +68,13 @@ class TrainingSession:
         *,
         found: Callable[[], Mapping[str, Any]] = dict,
         started: float | None = None,
+        config_file: Path | None = None,
     ) -> None:
         if config.get("hours"):  # which decides on the number of epochs later
             config = {**config, "max_epochs": None}
         self.config = config
         self.found = found
+        self.config_file = config_file
         self.started = time.perf_counter() if started is None else started
         self.data = data
         self.seed: int = config["seed"]
@@ -93,7 +95,6 @@ class TrainingSession:
         )
         self.folder = RunFolder(self.path)
         self.folder.writes = rank() == 0
-        self.config_file: Path | None = None
 
     @property
     def threshold(self) -> float:
@@ -535,9 +536,8 @@ def training_session() -> TrainingSession:
         numbers = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
         return {**numbers, "applied": applied_config(config, lambda identity, _: parser.get_parsed_content(identity))}
 
-    session = TrainingSession(config, data, found=found, started=started)
-    session.config_file = next(map(Path, caller.config_files), None)
-    return session
+    file = next(map(Path, caller.config_files), None)
+    return TrainingSession(config, data, found=found, started=started, config_file=file)
 
 
 @contextmanager

@@ -291,6 +291,15 @@ def test_null_from_the_command_line_is_none(tiny: dict[str, Any]) -> None:
     assert workflow.parser["init_from"] is None
 
 
+def test_files_that_cannot_be_read_are_told_with_the_rest(tiny: dict[str, Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("seed: 1\nseed: 2\n")
+    with pytest.warns(UserWarning, match="Duplicate key"), pytest.raises(RuntimeError) as caught:
+        create_workflow(config_file=[TRAIN, str(own)], **{**tiny, "network": "unett"})
+    starts = [problem.partition(":")[0] for problem in mistake(caught.value).problems]
+    assert starts == [str(own), "network 'unett'"]
+
+
 def test_a_name_that_nothing_reads_is_told(tiny: dict[str, Any], tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("sead: 5\n")
