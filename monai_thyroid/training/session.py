@@ -54,7 +54,6 @@ class TrainingSession:
         found: gives what is written into config.yaml in the place of names of the config, or besides. It may read the
             training images, so it is asked only when the run begins.
         started: when the command began, by `time.perf_counter`.
-        config_file: the first file that the config was read from, None where that is not known.
 
     Attributes:
         folder: the run folder, with its record.
@@ -68,13 +67,11 @@ class TrainingSession:
         *,
         found: Callable[[], Mapping[str, Any]] = dict,
         started: float | None = None,
-        config_file: Path | None = None,
     ) -> None:
         if config.get("hours"):  # which decides on the number of epochs later
             config = {**config, "max_epochs": None}
         self.config = config
         self.found = found
-        self.config_file = config_file
         self.started = time.perf_counter() if started is None else started
         self.data = data
         self.seed: int = config["seed"]
@@ -465,20 +462,12 @@ class TrainingSession:
             f"Run folder: {self.path}",
             f"  weights {self.path / 'model.pt'}, curves {self.path / 'figures' / 'curves.png'}",
             "Next:",
-            f"  python -m monai.bundle run --config_file {self._beside('inference.yaml')} "
-            f"--run_dir {shlex.quote(str(self.path))} --input IMAGE_OR_FOLDER",
+            # Which holds wherever the config lies; a packed one has only its own model's transforms.
+            f"  monai-thyroid predict {shlex.quote(str(self.path))} IMAGE_OR_FOLDER --output DIR",
         ]
         if self.data.root is None:
-            lines.append(
-                f"  python -m monai.bundle run --config_file {self._beside('train.yaml')} --dataset_dir YOUR_FOLDER"
-            )
+            lines.append("  this training with images of yours: the same command and --dataset_dir YOUR_FOLDER")
         logger.info("\n".join(lines))
-
-    def _beside(self, name: str) -> str:
-        """A file of the bundle, as a shell takes it."""
-        if self.config_file is not None and (file := self.config_file.with_name(name)).is_file():
-            return shlex.quote(str(file))
-        return f"bundles/{self.config['bundle']}/{name}"
 
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
@@ -527,8 +516,7 @@ def training_session() -> TrainingSession:
         UserError: a constant cannot be read.
     """
     started = time.perf_counter()
-    caller = calling_workflow()
-    parser = caller.parser
+    parser = calling_workflow().parser
     config = executed_config(parser)
     data = parser.get_parsed_content("data")
 
@@ -536,8 +524,7 @@ def training_session() -> TrainingSession:
         numbers = {name: parser.get_parsed_content(name) for name in ("normalisation",) if name in config}
         return {**numbers, "applied": applied_config(config, lambda identity, _: parser.get_parsed_content(identity))}
 
-    file = next(map(Path, caller.config_files), None)
-    return TrainingSession(config, data, found=found, started=started, config_file=file)
+    return TrainingSession(config, data, found=found, started=started)
 
 
 @contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import shutil
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import yaml
 from monai.bundle import ConfigParser, create_workflow
 from PIL import Image
 
+from monai_thyroid import cli
 from monai_thyroid.errors import UserError
 from monai_thyroid.files import read_csv, read_json, sha256_file
 from monai_thyroid.images import read_mask, write_phantom
@@ -581,3 +583,20 @@ def test_trains_evaluates_and_infers_on_real_images(
     workflow.run()
     for path in (data_dir / "thyroid" / "test-image").iterdir():
         assert Image.open(tmp_path / "out" / f"{path.stem}_mask.png").size == Image.open(path).size
+
+
+def test_a_training_ends_with_a_command_that_works(
+    train: Callable[..., Path],
+    scans: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with caplog.at_level("INFO"):
+        train(dataset_dir=str(scans), output_dir=str(tmp_path / "my runs"), max_epochs=1)
+    (line,) = [line for line in caplog.text.splitlines() if "IMAGE_OR_FOLDER" in line]
+    places = {"IMAGE_OR_FOLDER": str(scans / "test-image"), "DIR": str(tmp_path / "masks")}
+    words = [places.get(word, word) for word in shlex.split(line)]
+    assert words[0] == "monai-thyroid"
+    assert cli.main(words[1:]) == 0
+    assert list((tmp_path / "masks").rglob("*_mask.png"))
